@@ -12,6 +12,7 @@ from tests.support.verified import Tensors, wrong_beside
 from quatrain.program import open_program
 from quatrain.program.flatbuffer import Record
 from quatrain.verify.checks.other_tensors import check_others
+from quatrain.verify.checks.reading_order import check_read, names_read
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.eager import load_eager
 
@@ -80,3 +81,17 @@ def test_what_other_things_may_be_equal_to_has_no_place(tiny: Tiny) -> None:
     assert places == {"norm.weight", "layers.0.ffn_norm.weight"} | {
         f"layers.1.{name}.weight" for name in ("attention_norm", "ffn_norm")
     }
+
+
+def test_what_another_begins_with_is_not_taken_for_it(tiny_xnnpack: Path) -> None:
+    """A norm of ones may be as the beginning of a wider one's."""
+    program = open_program(tiny_xnnpack)
+    stored = StoredData(program)
+    place = program.root.constant_segment
+    segment = program.segment(place.segment_index)
+    at = place.offsets[1]
+    for name, numbers in (("wide", 64), ("narrow", 16)):
+        assert stored.has(bytes(segment[at : at + 4 * numbers]), name)
+    read = list(names_read(program, None, stored, {}))
+    assert {"wide", "narrow"} in read
+    assert check_read(read, stored) == []

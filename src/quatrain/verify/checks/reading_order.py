@@ -21,11 +21,12 @@ from quatrain.verify.checks.stored_data import StoredData
 _FORWARD = "forward"
 
 
-def check_order(names: Iterable[str], backbone: Backbone) -> list[PackedCheck]:
-    """The first of those `names`, of modules of `backbone` or of their tensors in the order in
-    which a program reads them first, that is read too early: of two that are exchanged the one."""
+def check_order(read: Iterable[set[str]], backbone: Backbone) -> list[PackedCheck]:
+    """The first of those names, of modules of `backbone` or of their tensors in the order in which
+    a program has `read` them first, that is read too early: of two that are exchanged the one.
+    Of what may be several nothing is said."""
     spans, latest = _spans(backbone), None
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(name for names in read if len(names) == 1 for name in names):
         span = spans.get(name) or spans.get(name.rpartition(".")[0])
         if span is None:
             continue
@@ -37,23 +38,23 @@ def check_order(names: Iterable[str], backbone: Backbone) -> list[PackedCheck]:
     return []
 
 
-def check_read(names: Iterable[str], stored: StoredData) -> list[PackedCheck]:
-    """The problems of what is stored and is none of the `names` whose constants a program reads: in
-    its place another is read."""
+def check_read(read: Iterable[set[str]], stored: StoredData) -> list[PackedCheck]:
+    """The problems of what is stored and is nothing that a program has `read`: in its place another
+    is read."""
     return [
         PackedCheck(name, "is stored and never read: another may be read in its place")
-        for name in sorted(stored.known.difference(names))
+        for name in sorted(stored.known.difference(*read))
     ]
 
 
 def names_read(
     program: Program, graph: VulkanGraph | None, stored: StoredData, linears: dict[int, str]
-) -> Iterator[str]:
+) -> Iterator[set[str]]:
     """Whose constants the forward method reads, in order; of a Vulkan program its `graph`, whose
-    int4 linears are named by operator in `linears`. Those of which several are equal are left out.
-    """
+    int4 linears are named by operator in `linears`. There are several names where several are
+    equal, or one is the beginning of another."""
     found = _in_graph(graph, stored, linears) if graph else _in_method(program, stored)
-    return (name for names in found if len(names) == 1 for name in names if name)
+    return (names - {""} for names in found)
 
 
 def _in_graph(

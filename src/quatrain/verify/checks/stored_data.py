@@ -28,7 +28,8 @@ class StoredData:
         self._of_size: dict[int, set[str]] = {}  # the digests of each size that was asked for
         self._digests: dict[Key, str] = {}  # of the same
         self._names: defaultdict[str, set[str]] = defaultdict(set)  # of what was asked for, by it
-        self._digests_beside: dict[int, str] = {}  # of what was asked for, by its offset
+        # Of what was asked for and begins at an offset: one may be the beginning of another.
+        self._digests_beside: defaultdict[int, set[str]] = defaultdict(set)
         self._offsets: list[int] = []
         self._beside = memoryview(b"")
         if (place := program.root.constant_segment) and place.offsets:
@@ -57,7 +58,8 @@ class StoredData:
         for at in self._offsets:
             if self._beside[at : at + len(data)] == data:  # past the end it is shorter
                 self._names[digest].add(name)
-                self._digests_beside[at], is_there = digest, True
+                self._digests_beside[at].add(digest)
+                is_there = True
         return is_there
 
     def names_of(self, key: Key) -> set[str]:
@@ -67,7 +69,7 @@ class StoredData:
     def names_beside(self, index: int) -> set[str]:
         """Those of constant `index` beside the delegates, as far as they were asked for."""
         at = self._offsets[index] if 0 < index < len(self._offsets) else -1
-        return self._names.get(self._digests_beside.get(at, ""), set())
+        return {name for one in self._digests_beside.get(at, ()) for name in self._names[one]}
 
     @property
     def known(self) -> set[str]:
