@@ -227,21 +227,22 @@ def test_a_pth_that_would_run_code_does_not(tmp_path, container):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "message"),
     [
-        [torch.zeros(3)],
-        {},
-        {"model": {"nested": torch.zeros(3)}},
-        {3: torch.zeros(3)},
-        {"x": torch.zeros(3).to_sparse()},
-        {"x": torch.zeros(3, device="meta")},
+        ([torch.zeros(3)], "holds a list"),
+        ({}, "holds a dict"),
+        ({"model": {"nested": torch.zeros(3)}}, "is a floating-point model"),
+        ({3: torch.zeros(3)}, "3 names a tensor, expected a text"),
+        ({"x": 3}, "'x' is a int, expected a tensor"),
+        ({"x": torch.zeros(3).to_sparse()}, "sparse"),
+        ({"x": torch.zeros(3, device="meta")}, "meta"),
     ],
 )
-def test_a_pth_of_anything_but_tensors_is_refused(tmp_path, content):
+def test_a_pth_of_anything_but_tensors_is_refused(tmp_path, content, message):
     folder = tiny.write_checkpoint(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save(content, folder / "m.pth")
-    with pytest.raises(InputError, match=r"m\.pth"):
+    with pytest.raises(InputError, match=rf"m\.pth.*{message}"):
         open_checkpoint(folder)
 
 

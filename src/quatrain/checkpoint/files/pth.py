@@ -154,7 +154,12 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     content = innermost(path, content)
     tensors = {}
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(name, str):
+            raise InputError(
+                f"{path}: {name!r:.60} names a tensor, expected a text, such as model.norm.weight; "
+                "save the model's state dict"
+            )
+        if not isinstance(value, torch.Tensor):
             of_hqq = isinstance(value, dict) and "W_q" in value  # its qmodel.pt
             remedy = "save the model's state dict alone"
             if of_hqq:
