@@ -98,6 +98,8 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {"feed_forward_length": [float("inf")] * 6}, {}, "inf.*expected one number"),
         ("gemma3n", {"feed_forward_length": [float("nan")] * 5}, {}, "nan.*expected one number"),
         ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 truth values"),
+        ("gemma3", {"sliding_window_pattern": [True] * 3}, {}, "expected 4 truth values"),
+        ("gemma2", {"sliding_window_pattern": 0}, {}, "is 0, expected one or more"),
         ("gemma4", {"value_length_swa": 8}, {}, "value_length_swa is 8, expected 16"),
         ("gemma4", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),
         ("gemma3n", {"altup_active_idx": 1}, {}, "altup.active_idx is 1, expected 0"),
@@ -117,6 +119,13 @@ A_LOG = "model.layers.1.linear_attn.A_log"
 def test_what_no_file_of_the_family_says(tmp_path, name, figures, tensors, message):
     with pytest.raises(InputError, match=message):
         open_float_model(changed(tmp_path, name, figures, tensors))
+
+
+@pytest.mark.parametrize("pattern", [3, [True, True, False, True]])
+def test_windows_of_a_gemma_3_by_number_or_by_layer(tmp_path, pattern):
+    path = changed(tmp_path, "gemma3", {"sliding_window_pattern": pattern})
+    kinds = open_float_model(path).config.layer_types
+    assert [kind == "sliding_attention" for kind in kinds] == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5 moe", "qwen3 next", "glm4"])

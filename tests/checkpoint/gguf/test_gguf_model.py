@@ -421,6 +421,7 @@ def test_a_type_that_nothing_reads_is_no_damage(tmp_path, kind, message):
     [
         ((2, 8), "longrope", r"rope_factors_short\.weight has shape \[2, 8\]"),
         ((8,), "yarn", r"rope\.scaling\.type is 'yarn', beside rope_factors_long\.weight expected"),
+        ((8,), [1, 2, 3], r"rope\.scaling\.type is .*expected a text"),
         ((8,), "longrope", None),
     ],
 )

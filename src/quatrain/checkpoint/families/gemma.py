@@ -5,6 +5,8 @@ sliding-window layers (Gemma 3)."""
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
@@ -113,8 +115,6 @@ def _gguf_gemma1(metadata: GgufMetadata) -> Params:
 def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
     """`period`: every such layer sees all tokens. The model of `largest` layers scales queries
     by dim / heads in place of the head dimension."""
-    pattern = metadata.get("attention.sliding_window_pattern")
-    period = pattern if isinstance(pattern, int) and pattern > 0 else period
     layers, dim = metadata.count("block_count"), metadata.count("embedding_length")
     width = metadata.head_dim()
     if layers == largest:
@@ -126,8 +126,16 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
         "attn_logit_softcapping": metadata.get("attn_logit_softcapping"),
         "output_soft_cap_temp": metadata.get("final_logit_softcapping"),
         "sliding_window": metadata.number("attention.sliding_window"),
-        "layer_types": metadata.full_every(period),
+        "layer_types": _gguf_layer_types(metadata, period),
     }
+
+
+def _gguf_layer_types(metadata: GgufMetadata, period: int) -> list[str]:
+    """By a truth value for each layer, or by every how manieth sees all tokens."""
+    key = "attention.sliding_window_pattern"
+    if isinstance(metadata.get(key), np.ndarray):
+        return metadata.layer_types(period)
+    return metadata.full_every(metadata.count(key, period))
 
 
 def _gguf_gemma3(metadata: GgufMetadata) -> Params:

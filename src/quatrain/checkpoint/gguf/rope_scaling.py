@@ -75,7 +75,7 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
-    if metadata.get("rope.scaling.type") == "yarn":
+    if metadata.text("rope.scaling.type") == "yarn":
         raise metadata.refuse(
             "rope.scaling.type", f"beside {LONGROPE_FACTORS['long']} expected 'longrope'"
         )
