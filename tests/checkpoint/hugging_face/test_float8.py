@@ -119,6 +119,47 @@ def test_scales_that_are_missing_or_do_not_fit(tmp_path, scales, message):
         open_float_model(folder)
 
 
+def lazy(tensors: dict[str, torch.Tensor]) -> LazyTensors:
+    return LazyTensors(
+        {name: StoredTensor(it.shape, it.dtype, lambda it=it: it) for name, it in tensors.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "grid", "rows", "columns"),
+    [
+        ("fp8", (3, 2, 4), 48, 16),  # as transformers 5 has experts
+        ("fp8", (3, 1, 1), 96, 64),
+        ("fp8", (), 96, 64),
+        ("fbgemm_fp8", (3, 1, 64), 96, 1),  # Llama 4's, [K, N] each
+        ("fbgemm_fp8", (3, 64, 1), 96, 1),
+    ],
+)
+def test_experts_in_one(method, grid, rows, columns):
+    numbers = torch.randn(3, 96, 64).to(torch.float8_e4m3fn)
+    scales = torch.rand(grid) + 0.5
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    suffix = "_scale" if method == "fbgemm_fp8" else "_scale_inv"
+    stored = {name: numbers, name + suffix: scales}
+    held = lazy(stored)
+    settings = {"quant_method": method, "weight_block_size": [rows, columns]}
+    (found,) = in_floating_point(held, settings, "m")[0].stored.values()
+    whole = scales.reshape(-1, 96 // rows, 64 // columns).expand(3, -1, -1)
+    factors = whole.repeat_interleave(rows, 1).repeat_interleave(columns, 2)
+    assert torch.equal(found.load(), numbers.float() * factors)
+
+
+def test_experts_whose_scales_do_not_fit():
+    name = "model.layers.0.mlp.experts.down_proj"
+    stored = {
+        name: torch.zeros(3, 96, 64).to(torch.float8_e4m3fn),
+        f"{name}_scale": torch.ones(2, 96, 1),
+    }
+    held = lazy(stored)
+    with pytest.raises(InputError, match=r"in FP8 of shape \[3, 96, 64\], its scales are"):
+        in_floating_point(held, {"quant_method": "fp8"}, "m")
+
+
 def test_a_scale_that_is_missing_where_nothing_is_stated(tmp_path):
     folder, _ = write_float8(tmp_path, *FORMATS["nothing stated"])
     tensors = load_file(folder / "model.safetensors")

@@ -4,7 +4,7 @@
 |---|---|
 | `fp8` (DeepSeek, Qwen, Ministral 3), `mxfp8` | F.weight_scale_inv, of blocks, or one |
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
-| `fbgemm_fp8` | F.weight_scale [N, 1] |
+| `fbgemm_fp8` | F.weight_scale [N, 1]; of Llama 4's experts F_scale [E, 1, N] or [E, N, 1] |
 | `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
 | `auto-round`, data_type `fp`, `mx_fp` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
@@ -14,6 +14,7 @@ blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their ow
 of activations beside them say how a runtime would round those, and change no weight.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,7 @@ _OF_MODELOPT = (
 )  # fmt: skip
 _OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
 BITSANDBYTES = "bitsandbytes"
+_FBGEMM = "fbgemm_fp8"
 _OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
 # Of writers that state none. The last block of a row or column may be a part of one.
 _USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
@@ -71,7 +73,7 @@ def is_float8(settings: Any) -> bool:
         return all(module.get("mode") in _OF_MLX for module in modules)
     if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
         return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
-    return method in ("fp8", "fbgemm_fp8", "mxfp8", BITSANDBYTES)
+    return method in ("fp8", _FBGEMM, "mxfp8", BITSANDBYTES)
 
 
 def _has_float8(group: Any, form: Any) -> bool:
@@ -132,24 +134,45 @@ def in_floating_point(
 def _scaled(
     name: str, matrix: StoredTensor, scales: StoredTensor, settings: Mapping[str, Any], source: str
 ) -> StoredTensor:
-    shape = matrix.shape
-    # ModelOpt's have a dimension within each block too.
-    of_blocks = scales.shape[::2] if scales.shape[1::2] == (1, 1) else scales.shape
-    grid = (*of_blocks, 1, 1)[:2]
-    two_dimensions = len(shape) == 2 and len(of_blocks) <= 2 and 0 not in (*shape, *grid)
-    blocks = _blocks(shape, grid, settings) if two_dimensions else None
+    """`matrix` [N, K], or one [N, K] for each expert, times its `scales`."""
+    shape, of_one = matrix.shape, matrix.shape[-2:]
+    experts = shape[0] if len(shape) == 3 else 1
+    grid = _grid(shape, scales.shape, settings)
+    are_matrices = len(shape) in (2, 3) and grid is not None and 0 not in (*shape, *grid)
+    blocks = _blocks(of_one, grid, settings) if are_matrices and grid is not None else None
     are_scales = scales.dtype.is_floating_point or scales.dtype == torch.uint8
-    if blocks is None or not are_scales:
+    if grid is None or blocks is None or not are_scales:
         raise _unfit(name, shape, scales, source)
     of_rows, of_columns = (
-        torch.arange(size) // block for size, block in zip(shape, blocks, strict=True)
+        torch.arange(size) // block for size, block in zip(of_one, blocks, strict=True)
     )
 
     def rows(some: slice) -> torch.Tensor:
-        factors = factors_of(scales.load()).reshape(grid)[of_rows[some]][:, of_columns]
+        """Of all experts, one after the other."""
+        factors = factors_of(scales.load()).reshape(-1, *grid).expand(experts, *grid)
+        row = torch.arange(experts * of_one[0])[some]
+        factors = factors[row // of_one[0], of_rows[row % of_one[0]]][:, of_columns]
         return LazyTensors({name: matrix}).rows_of(name)(some).float() * factors
 
     return StoredTensor(shape, torch.float32, MadeByRows(shape, rows))
+
+
+def _grid(
+    shape: tuple[int, ...], scales: tuple[int, ...], settings: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """How many scales of the shape `scales` lie along the rows and columns of a matrix of `shape`,
+    or of each expert's; None where they are of another."""
+    if scales[1::2] == (1, 1):  # ModelOpt's have a dimension within each block too
+        scales = scales[::2]
+    if len(shape) == 3 and math.prod(scales) != 1:
+        if scales[:1] != shape[:1]:
+            return None
+        scales = scales[1:]
+        # Of Llama 4's, which are stored [K, N] each, one for every n.
+        if method_of(settings) == _FBGEMM and scales == (shape[2], 1):
+            scales = scales[::-1]
+    high, wide, *_ = (*scales, 1, 1)
+    return (high, wide) if len(scales) <= 2 else None
 
 
 def _blocks(
