@@ -480,6 +480,26 @@ def test_a_terminal_without_a_character_gets_it_escaped(monkeypatch):
     assert terminal.buffer.getvalue() == b"4 \xd7 2 \\u2192 8\n"
 
 
+def test_completion_of_the_module_is_for_the_command():
+    told = {"_QUATRAIN_COMPLETE": "complete_bash", "COMP_WORDS": "quatrain qu", "COMP_CWORD": "1"}
+    said = subprocess.run(
+        [sys.executable, "-m", "quatrain"], capture_output=True, text=True, env=os.environ | told
+    )
+    assert said.stdout.split() == ["quantize"]
+
+
+def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny) -> None:
+    program = tiny.programs["8da4w"]
+    for words, said in (
+        (["run", program, "--prompt", "w5", "--max-new-tokens", "1"], "load and prefill"),
+        (["run", program, "--prompt", "w5", "--max-new-tokens", "1", "--json"], "load and prefill"),
+        (["chat", program, "--max-new-tokens", "1"], "load the program"),
+        (["plan", tiny.checkpoint], "plan"),
+    ):
+        done = invoked(words, input="w5")
+        assert done.exit_code == 0 and done.stderr.startswith(f"  {said} "), done.stderr
+
+
 def test_an_ascii_locale_takes_utf_8():
     said = subprocess.run(
         [sys.executable, "-m", "quatrain", "inspect", "größe.pte"], capture_output=True,
@@ -523,7 +543,7 @@ from quatrain.atomic_files import whole_file
 number = int(sys.argv[2])
 signal.signal(number, signal.SIG_DFL)  # nohup has one of them ignored
 
-def half():
+def half(prog_name):
     with whole_file(Path(sys.argv[1])) as file:
         file.write_text("half")
         try:
@@ -565,7 +585,7 @@ class Released:
     def __del__(self):
         raise KeyboardInterrupt
 
-def work():
+def work(prog_name):
     Released()
     for _ in range(600):  # by turns: Python hears of it when a sleep is over
         time.sleep(0.1)

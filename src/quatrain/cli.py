@@ -83,7 +83,9 @@ def main() -> None:
     restart_in_utf8()
     sys.unraisablehook = _interrupt_again
     clean_up_when_ended()
-    exit_cleanly(lambda: build_app()())  # an interrupt while verbs are imported, too
+    # Also of an interrupt while verbs are imported. `python -m quatrain` is told the same name,
+    # which completion is installed for.
+    exit_cleanly(lambda: build_app()(prog_name="quatrain"))
 
 
 def restart_in_utf8() -> None:

@@ -23,6 +23,7 @@ from quatrain.commands._common import (
     leave_cores_to_executorch,
     warn_of_an_idle_defect,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.commands._sampling import (
     MaxNewTokens,
     MinP,
@@ -83,15 +84,16 @@ def chat(
     check_program(model)
     check_tokenizer(tokenizer)
     leave_cores_to_executorch([model])
-    from quatrain.runtime.generation.conversation import Conversation
-    from quatrain.targets.as_on import arithmetic_as_on
-
     with _no_files():
-        conversation = Conversation(
-            model, options=options, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
-            sampling=sampling, stop=stop or (), device=device, emulate=emulate,
-            arithmetic=arithmetic_as_on(as_on),
-        )  # fmt: skip
+        with shown_stages()("load the program"):
+            from quatrain.runtime.generation.conversation import Conversation
+            from quatrain.targets.as_on import arithmetic_as_on
+
+            conversation = Conversation(
+                model, options=options, tokenizer=tokenizer, max_new_tokens=max_new_tokens,
+                sampling=sampling, stop=stop or (), device=device, emulate=emulate,
+                arithmetic=arithmetic_as_on(as_on),
+            )  # fmt: skip
         print(f"[{conversation.device}, context {conversation.context} tokens]", file=sys.stderr)
         warn_of_an_idle_defect(model, emulate, as_on)
         if said is not None:

@@ -25,6 +25,7 @@ from quatrain.commands._export_options import (
     sinks_and_window,
 )
 from quatrain.commands._print_checkpoint import print_programs
+from quatrain.commands._progress import shown_stages
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
@@ -107,11 +108,12 @@ def plan(
     detect(source)
     if params is not None:
         read_object(params)
-    from quatrain.export.plan.plan import QuantizeRequest, plan_programs
+    with shown_stages()("plan"):
+        from quatrain.export.plan.plan import QuantizeRequest, plan_programs
 
-    backends = (backend,) if backend else None
-    quantizing = QuantizeRequest(group_size, embedding, output_layer, method, base)
-    made = plan_programs(source, request, backends, params, quantizing)
+        backends = (backend,) if backend else None
+        quantizing = QuantizeRequest(group_size, embedding, output_layer, method, base)
+        made = plan_programs(source, request, backends, params, quantizing)
     if json:
         print_json(made.as_dict())
     else:

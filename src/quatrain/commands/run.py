@@ -1,6 +1,7 @@
 """`quatrain run`: generate text with a program, on this machine."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ from quatrain.commands._common import (
     print_json,
     warn_of_an_idle_defect,
 )
+from quatrain.commands._progress import shown_stages
 from quatrain.commands._sampling import (
     MaxNewTokens,
     MinP,
@@ -90,16 +92,21 @@ def run(
     check_program(model)
     check_tokenizer(tokenizer)
     leave_cores_to_executorch([model])
-    from quatrain.runtime.generation.text_generation import generate_text
-    from quatrain.targets.as_on import arithmetic_as_on
+    with ExitStack() as waiting:
+        waiting.enter_context(shown_stages()("load and prefill"))
+        from quatrain.runtime.generation.text_generation import generate_text
+        from quatrain.targets.as_on import arithmetic_as_on
 
-    found = generate_text(
-        model, prompt, chat=chat, chat_options=said, tokenizer=tokenizer,
-        max_new_tokens=max_new_tokens, sampling=sampling, stop=stop or (), device=device,
-        emulate=emulate, profile=profile,
-        on_text=None if json else lambda text: print(text, end="", flush=True),
-        arithmetic=arithmetic_as_on(as_on),
-    )  # fmt: skip
+        def show(text: str) -> None:
+            waiting.close()
+            if not json:
+                print(text, end="", flush=True)
+
+        found = generate_text(
+            model, prompt, chat=chat, chat_options=said, tokenizer=tokenizer,
+            max_new_tokens=max_new_tokens, sampling=sampling, stop=stop or (), device=device,
+            emulate=emulate, profile=profile, on_text=show, arithmetic=arithmetic_as_on(as_on),
+        )  # fmt: skip
     if json:
         print_json(found.as_dict())
     else:
