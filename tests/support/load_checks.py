@@ -66,10 +66,9 @@ def float_linear(layout: str) -> Make:
     return call("aten.linear.default", T((1, 8, 64)), weights, NULL, out)
 
 
-def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS) -> Make:
+def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS, of: str = "float32") -> Make:
     plain = (NULL, ("int_list", block), *(NULL for _ in range(7)))
-    outs = [T((1, 8)), zeros]
-    return call("torchao.choose_qparams_affine.default", x, *plain, outs)
+    return call("torchao.choose_qparams_affine.default", x, *plain, [T((1, 8), of), zeros])
 
 
 def rotary(rows: int, width: int = 8, storage: str = "texture3d") -> Make:
@@ -168,6 +167,10 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      linear(64, dtype="float16")),
     ("types-differ", "desktop", "1.5", linear(64, bias_in="float16"),
      linear(64, bias_in="float32")),
+    ("types-differ", "desktop", "1.5", scales(T((1, 8, 64)), (1, 1, 64), of="float16"),
+     scales(T((1, 8, 64)), (1, 1, 64))),
+    ("types-differ", "desktop", "1.5", scales(T((1, 8, 64)), (1, 1, 64), T((1, 8), "float16")),
+     scales(T((1, 8, 64)), (1, 1, 64), T((1, 8)))),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
     ("layout-not-width-packed", "desktop", "1.5", float_linear("height_packed"),

@@ -17,6 +17,7 @@ from quatrain.targets.triggers.occurrence import (
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
+_CHOOSES = "torchao.choose_qparams_affine"  # scales and zero points of activations
 _QUANTIZING = ("torchao.", "quantized_decomposed.")  # have scales of a type of their own
 _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
@@ -59,7 +60,7 @@ def mixed_storages(graph: VulkanGraph) -> Occurrences:
     blocks (`int8_4h4w`) lie in buffers, whatever the others are in."""
     for index, operator in enumerate(graph.operators):
         kind = operator.kind
-        if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == "torchao.choose_qparams_affine":
+        if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == _CHOOSES:
             continue
         placed = _placed(graph, operator)
         storages = {one.storage for one in placed if not one.layout.startswith("int8_")}
@@ -90,10 +91,16 @@ def layouts_differ(graph: VulkanGraph) -> Occurrences:
 
 def types_differ(graph: VulkanGraph) -> Occurrences:
     """Operators of several floating-point types, but what converts them or quantizes; arithmetic
-    of two types; int4 linears whose scales, sums or biases are of another than they are read in."""
+    of two types; int4 linears whose scales, sums or biases are of another than they are read in,
+    and scales and zero points of activations that are of another than those."""
     for place, operator in operators(graph, *INT4_LINEARS):
         for types in misread_types(graph, operator):
             yield Occurrence(f"{place}: {types}")
+    for place, operator in operators(graph, _CHOOSES):
+        values = [graph.values[i] for i in (operator.args[0], *graph.outputs_of(operator))]
+        dtypes = {one.dtype for one in values if isinstance(one, Tensor)}
+        if len(floats := sorted(one for one in dtypes if one.startswith("float"))) > 1:
+            yield Occurrence(f"{place}: {' and '.join(floats)}")
     for index, operator in enumerate(graph.operators):
         dtypes = _types(graph, operator)
         if len(dtypes) > 1:
