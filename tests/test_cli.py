@@ -25,7 +25,7 @@ from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
 from quatrain.cli import VERBS, build_app, exit_cleanly, main
-from quatrain.commands._common import check_output, leave_cores_to_executorch
+from quatrain.commands._before_torch import check_output, leave_cores_to_executorch
 from quatrain.errors import InputError
 
 

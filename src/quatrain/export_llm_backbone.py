@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from quatrain.cli import HELP_OPTIONS, clean_up_when_ended, exit_cleanly, restart_in_utf8
-from quatrain.commands._common import Debug, Json, TokenizerFile
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -23,6 +22,7 @@ from quatrain.commands._export_options import (
     WeightOnlyLinear,
 )
 from quatrain.commands._plain_command import PlainCommand
+from quatrain.commands._shared_options import Debug, Json, TokenizerFile
 from quatrain.commands.export import export
 
 

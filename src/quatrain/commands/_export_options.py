@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.commands._common import known_runtimes, known_targets
+from quatrain.commands._shared_options import known_runtimes, known_targets
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 

@@ -4,7 +4,7 @@ programs that export would write of one."""
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quatrain.commands._common import print_next
+from quatrain.commands._printing import print_next
 from quatrain.human_bytes import human_bytes
 
 if TYPE_CHECKING:

@@ -10,19 +10,13 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._chat_options import ChatTemplate, System, TemplateVar, Tools, chat_options
-from quatrain.commands._common import (
-    AsOn,
-    Debug,
-    Device,
-    Emulate,
-    Model,
-    TokenizerFile,
+from quatrain.commands._before_torch import (
     check_program,
     check_tokenizer,
     leave_cores_to_executorch,
-    warn_of_an_idle_defect,
 )
+from quatrain.commands._chat_options import ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands._printing import warn_of_an_idle_defect
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -35,6 +29,7 @@ from quatrain.commands._sampling import (
     TopP,
     sampling_of,
 )
+from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Model, TokenizerFile
 from quatrain.commands._turns import converse
 from quatrain.errors import Interrupted
 from quatrain.text_files import read_text

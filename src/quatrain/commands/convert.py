@@ -6,17 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    TokenizerFile,
-    check_no_word,
-    goes_on_with,
-    one_of,
-    print_json,
-)
+from quatrain.commands._before_torch import check_no_word
 from quatrain.commands._print_checkpoint import print_checkpoint, print_export
+from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
 from quatrain.commands.quantize import Base
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat

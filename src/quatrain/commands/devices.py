@@ -2,7 +2,8 @@
 
 import typer
 
-from quatrain.commands._common import Debug, Json, print_json, print_table
+from quatrain.commands._printing import print_json, print_table
+from quatrain.commands._shared_options import Debug, Json
 from quatrain.human_bytes import human_bytes
 
 

@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    TokenizerFile,
-    check_model,
-    check_no_word,
-    check_output,
-    print_json,
-)
+from quatrain.commands._before_torch import check_model, check_no_word, check_output
+from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, TokenizerFile
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:

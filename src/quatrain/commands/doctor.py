@@ -4,15 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    Model,
-    known_runtimes,
-    known_targets,
-    plain_console,
-    print_json,
-)
+from quatrain.commands._printing import plain_console, print_json
+from quatrain.commands._shared_options import Debug, Json, Model, known_runtimes, known_targets
 
 if TYPE_CHECKING:
     from quatrain.targets import Examination

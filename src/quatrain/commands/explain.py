@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.commands._before_torch import check_program, check_tokenizer
 from quatrain.commands._chat_options import (
     Chat,
     ChatTemplate,
@@ -13,17 +14,15 @@ from quatrain.commands._chat_options import (
     Tools,
     chat_options,
 )
-from quatrain.commands._common import (
+from quatrain.commands._printing import print_json
+from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import (
     Debug,
     Json,
     TokenizerFile,
-    check_program,
-    check_tokenizer,
     known_runtimes,
     known_targets,
-    print_json,
 )
-from quatrain.commands._progress import shown_stages
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quatrain.checkpoint.open import detect
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    TokenizerFile,
-    check_no_word,
-    check_output,
-    check_tokenizer,
-    print_json,
-    print_next,
-)
+from quatrain.commands._before_torch import check_no_word, check_output, check_tokenizer
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -35,7 +26,9 @@ from quatrain.commands._export_options import (
     one_scheme,
     sinks_and_window,
 )
+from quatrain.commands._printing import print_json, print_next
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, TokenizerFile
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

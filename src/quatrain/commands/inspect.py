@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import Debug, Json, Model, check_output, print_json
+from quatrain.commands._before_torch import check_output
+from quatrain.commands._printing import print_json
+from quatrain.commands._shared_options import Debug, Json, Model
 from quatrain.errors import InputError
 
 

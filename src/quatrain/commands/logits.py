@@ -5,17 +5,10 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    AsOn,
-    Debug,
-    Device,
-    Json,
-    check_model,
-    check_no_word,
-    check_output,
-    print_json,
-)
+from quatrain.commands._before_torch import check_model, check_no_word, check_output
+from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import AsOn, Debug, Device, Json
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 

@@ -6,7 +6,7 @@ import typer
 
 from quatrain.arithmetic import Backend
 from quatrain.checkpoint.open import detect
-from quatrain.commands._common import Debug, Json, check_no_word, one_of, print_json
+from quatrain.commands._before_torch import check_no_word
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -25,7 +25,9 @@ from quatrain.commands._export_options import (
     sinks_and_window,
 )
 from quatrain.commands._print_checkpoint import print_programs
+from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, one_of
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    TokenizerFile,
-    goes_on_with,
-    is_smollm2,
-    one_of,
-    print_json,
-)
+from quatrain.commands._before_torch import is_smollm2
 from quatrain.commands._print_checkpoint import print_checkpoint, print_export, print_programs
+from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
 from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
 

@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    Debug,
-    Json,
-    goes_on_with,
-    is_smollm2,
-    known_targets,
-    print_json,
-)
+from quatrain.commands._before_torch import is_smollm2
 from quatrain.commands._export_options import Runtime
 from quatrain.commands._print_release import (
     print_matrix,
@@ -21,7 +14,9 @@ from quatrain.commands._print_release import (
     print_release,
     warn_of_no_work,
 )
+from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import Debug, Json, known_targets
 from quatrain.commands.quantize import Method, fetched_smollm2
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quatrain.commands._before_torch import (
+    check_output,
+    check_program,
+    check_tokenizer,
+    leave_cores_to_executorch,
+)
 from quatrain.commands._chat_options import (
     Chat,
     ChatTemplate,
@@ -15,21 +21,7 @@ from quatrain.commands._chat_options import (
     Tools,
     chat_options,
 )
-from quatrain.commands._common import (
-    AsOn,
-    Debug,
-    Device,
-    Emulate,
-    Json,
-    Model,
-    TokenizerFile,
-    check_output,
-    check_program,
-    check_tokenizer,
-    leave_cores_to_executorch,
-    print_json,
-    warn_of_an_idle_defect,
-)
+from quatrain.commands._printing import print_json, warn_of_an_idle_defect
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._sampling import (
     MaxNewTokens,
@@ -41,6 +33,15 @@ from quatrain.commands._sampling import (
     TopK,
     TopP,
     sampling_of,
+)
+from quatrain.commands._shared_options import (
+    AsOn,
+    Debug,
+    Device,
+    Emulate,
+    Json,
+    Model,
+    TokenizerFile,
 )
 
 if TYPE_CHECKING:

@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._common import (
-    AsOn,
-    Debug,
-    Device,
-    Json,
-    TokenizerFile,
+from quatrain.commands._before_torch import (
     check_program,
     check_tokenizer,
     leave_cores_to_executorch,
-    one_of,
-    print_json,
 )
+from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import AsOn, Debug, Device, Json, TokenizerFile, one_of
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.serve.limits import Limits

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.checkpoint.open import detect
-from quatrain.commands._common import (
+from quatrain.commands._before_torch import check_no_word, check_program
+from quatrain.commands._printing import print_json
+from quatrain.commands._progress import shown_stages
+from quatrain.commands._shared_options import (
     AsOn,
     Debug,
     Emulate,
     Json,
     Model,
     TokenizerFile,
-    check_no_word,
-    check_program,
     known_devices,
     one_of,
-    print_json,
 )
-from quatrain.commands._progress import shown_stages
 from quatrain.errors import CheckFailed
 from quatrain.runtime.devices import DEVICES
 

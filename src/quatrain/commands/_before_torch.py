@@ -1,0 +1,96 @@
+"""What verbs do before they import torch: refuse what they could not read or write, and say how
+many threads compute."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from quatrain.atomic_files import require_name
+from quatrain.checkpoint.open import is_program
+from quatrain.errors import InputError
+
+# What files of a model's folder end in.
+_OF_A_MODEL = frozenset(
+    (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+)
+
+
+def check_output(path: Path, option: str, *inputs: Path | None) -> None:
+    """Refuse, before any work, a file that could not be written after it, and one that would take
+    the place of one of `inputs`, or of what a folder of them holds of its model."""
+    require_name(path, f"{option} {path}")
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder, expected the name of a file to write")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{option} {path}: cannot be written: the folder {path.parent.resolve()} is read-only; "
+            "choose another place"
+        )
+    for read in inputs:
+        if read is not None and _takes_its_place(path, read):
+            raise InputError(
+                f"{option} {path}: would take the place of what is read from {read}; give another "
+                "name"
+            )
+
+
+def _takes_its_place(path: Path, read: Path) -> bool:
+    if not (path.exists() and read.exists()):
+        return False
+    if read.is_dir():
+        return path.suffix in _OF_A_MODEL and path.parent.samefile(read)
+    from quatrain.tokenizer.files import CONFIG, TOKENIZER, beside
+
+    own = [beside(read, name).name for name in (TOKENIZER, CONFIG)]
+    named = {"params.json", TOKENIZER, CONFIG, *own}
+    return path.samefile(read) or (path.parent.samefile(read.parent) and path.name in named)
+
+
+def check_program(model: Path) -> None:
+    """Refuse, before torch is imported, a program that cannot be read."""
+    from quatrain.program.mapped_file import map_program
+
+    map_program(model)
+
+
+def leave_cores_to_executorch(models: Iterable[Path]) -> None:
+    """Have torch and MKL use one OpenMP thread where ExecuTorch's runtime computes all of `models`:
+    theirs, in the attention, wait on the cores that its own threads compute on. Not for `verify`
+    and `evaluate`, which compute in torch for longer than in the program.
+
+    Before torch is imported, which reads the variable once. What the user set stays.
+    """
+    from quatrain.program import open_program
+
+    if not any(open_program(model).graphs for model in models):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def check_tokenizer(tokenizer: Path | None) -> None:
+    """Refuse, before torch is imported, a --tokenizer that cannot be opened."""
+    if tokenizer is not None:
+        from quatrain.tokenizer.files import require_tokenizer
+
+        require_tokenizer(tokenizer)
+
+
+def check_model(model: Path) -> None:
+    """Refuse, before torch is imported, what is neither a program nor a checkpoint."""
+    if is_program(model):
+        check_program(model)
+
+
+def is_smollm2(model: Path | str | None) -> bool:
+    """Whether `model` is the word for SmolLM2, and no file or folder that is called so."""
+    return str(model) == "smollm2" and not Path("smollm2").exists()
+
+
+def check_no_word(model: Path | str, verb: str) -> None:
+    """Refuse the word that `quantize` takes for a model where `verb` takes none."""
+    if is_smollm2(model):
+        raise InputError(
+            "smollm2: is a word for `quantize`, `evaluate` and `release`, and nothing here is "
+            f"called so; run `quatrain quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
+        )

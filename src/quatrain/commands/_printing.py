@@ -1,0 +1,76 @@
+"""How verbs print what they found, for people and for machines."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quatrain.errors import Interrupted
+from quatrain.json_files import finite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, alone on standard output, for a machine to read.
+
+    Numbers that are not finite, which JSON has no word for, become null.
+    """
+    print(json.dumps(finite(value), indent=2, default=str))
+
+
+def plain_console() -> "Console":
+    """Prints texts as they are: names of files, or what a model wrote, may have brackets, which
+    rich would take for markup."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False)
+
+
+def print_table(table: "Table") -> None:
+    """Print `table` with each cell whole: what a column has no room for goes on in a line below,
+    where rich would cut the names of operators."""
+    for column in table.columns:
+        column.overflow = "fold"
+    plain_console().print(table)
+
+
+def print_next(*words: object) -> None:
+    """The command that goes on with what was made; a path is no option."""
+    said = [f"./{one}" if isinstance(one, Path) and str(one)[0] == "-" else one for one in words]
+    print(f"next: quatrain {shlex.join(map(str, said))}")
+
+
+def warn_of_an_idle_defect(
+    model: Path, emulate: str | None, as_on: str | None, tokens: int | None = None
+) -> None:
+    """Say where the defect changed nothing, on prompts of `tokens`: what was asked for did not
+    show."""
+    from quatrain.program import open_program
+    from quatrain.runtime.emulatable import why_unchanged
+    from quatrain.targets.as_on import arithmetic_as_on
+
+    if emulate is None:
+        return
+    reason = why_unchanged(open_program(model), emulate, tokens, arithmetic_as_on(as_on))
+    if reason:
+        print(f"warning: {reason}", file=sys.stderr)
+
+
+@contextmanager
+def goes_on_with(kept: Path) -> Iterator[None]:
+    """An interrupt says that the same command goes on with what is in the folder `kept`, if that is
+    there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not kept.exists():
+            raise
+        raise Interrupted(
+            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
+        ) from None

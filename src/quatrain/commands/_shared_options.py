@@ -1,0 +1,98 @@
+"""Options that several verbs share, and what a shell offers for them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quatrain.runtime.defects import EmulatedDefect, emulated_defect
+from quatrain.runtime.devices import DEVICES, parse_device
+
+
+def one_of(*values: object) -> Callable[[], list[str]]:
+    """For an option's `autocompletion`: what a shell offers."""
+    return lambda: [str(value) for value in values]
+
+
+def known_targets() -> list[tuple[str, str]]:
+    """The ids of the GPUs and phones that are known, each with its name."""
+    from quatrain.targets.catalogue import load_gpus
+    from quatrain.targets.phones import load_phones
+
+    return [(one.id, one.name) for one in (*load_gpus(), *load_phones())]
+
+
+def known_runtimes() -> list[str]:
+    """The releases of ExecuTorch of which something is known."""
+    from quatrain.targets.runtimes import known_releases
+
+    return list(known_releases())
+
+
+def known_device(device: str) -> str:
+    """`device`, refused as it is parsed where no runtime is called so."""
+    parse_device(device)
+    return device
+
+
+def known_devices(devices: list[str] | None) -> list[str] | None:
+    """As `known_device`, where several may be given."""
+    return devices and [known_device(device) for device in devices]
+
+
+def _known_target(as_on: str | None) -> str | None:
+    from quatrain.targets.as_on import arithmetic_as_on
+
+    arithmetic_as_on(as_on)
+    return as_on
+
+
+_DEFECTS = tuple(EmulatedDefect)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whole traceback.")]
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL.PTE", help="A program that ExecuTorch can load."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto, gpu (gpu:NAME, see `devices`), reference or executorch.",
+        autocompletion=one_of(*DEVICES),
+        callback=known_device,
+    ),
+]
+Emulate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEFECT",
+        help="Compute 8da4w as a phone with a known defect does: "
+        f"{', '.join(_DEFECTS[:-1])} or {_DEFECTS[-1]} (docs/devices.md).",
+        autocompletion=one_of(*_DEFECTS),
+        callback=emulated_defect,
+    ),
+]
+
+TokenizerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="FILE",
+        help="tokenizer.json, tokenizer.model, vocab.json or tekken.json. Default: the one beside "
+        "the model.",
+    ),
+]
+
+AsOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GPU[@RELEASE]",
+        help="Compute 8da4w as that GPU or phone does, such as mali-g76@1.5 or pixel-8: without "
+        "integer dot products it never quantizes activations. Default: a GPU that has them.",
+        autocompletion=known_targets,
+        callback=_known_target,
+    ),
+]
