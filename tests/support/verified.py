@@ -17,7 +17,7 @@ _TEXT = "w5 w17 w40 w9 w22 w61 w33"
 
 def assert_verified(program: Path, checkpoint: Path) -> VerifyReport:
     """That `program`, one of ours, holds and computes what `checkpoint` means."""
-    report = _verify(program, checkpoint)
+    report = verified(program, checkpoint)
     problems = [one for one in report.packed if one.problem]
     assert report.passed, (problems, [check.problems for check in report.devices])
     return report
@@ -41,7 +41,7 @@ def wrong_beside(program: Path, checkpoint: Path, change: Callable[[Tensors], No
     tensors = load_file(other / "model.safetensors")
     change(tensors)
     save_file(tensors, other / "model.safetensors")
-    return [one.name for one in _verify(program, other).packed if one.problem]
+    return [one.name for one in verified(program, other).packed if one.problem]
 
 
 def exchange_experts(tensors: Tensors) -> None:
@@ -53,13 +53,16 @@ def exchange_experts(tensors: Tensors) -> None:
             tensors[name] = torch.cat([tensors[name][:-2], tensors[name][-2:].flip(0)])
 
 
-def _verify(program: Path, checkpoint: Path) -> VerifyReport:
+def verified(
+    program: Path, checkpoint: Path, text: str = _TEXT, new_tokens: int = 3
+) -> VerifyReport:
+    """`program` held against `checkpoint` over a `text` of words, and as many tokens more."""
     words = program.parent / "words"
     words.mkdir(exist_ok=True)
     write_word_tokenizer(words)
     device = "executorch" if _is_for_the_cpu(program) else "reference"
     return verify_program(
-        program, checkpoint, (device,), (_TEXT,), 3, tokenizer=words / "tokenizer.json"
+        program, checkpoint, (device,), (text,), new_tokens, tokenizer=words / "tokenizer.json"
     )
 
 

@@ -125,7 +125,7 @@ def verify_program(
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed + stated, floor, allowed, checks,
         stages.seconds, fatal=fatal, tokens=tokens,
-        not_compared=not_compared(unknown, backbone, tokens, shown) + unread,
+        not_compared=not_compared(unknown, backbone, tokens, shown, eager.picked) + unread,
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)), arithmetic)

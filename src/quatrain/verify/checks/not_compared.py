@@ -1,6 +1,8 @@
 """What `verify` did not hold against the checkpoint, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import torch
 
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
@@ -12,12 +14,16 @@ _BETWEEN = (
 
 
 def not_compared(
-    unknown: Sequence[str], backbone: Backbone, tokens: int, shows_values: bool
+    unknown: Sequence[str],
+    backbone: Backbone,
+    tokens: int,
+    shows_values: bool,
+    picked: Mapping[int, torch.Tensor],
 ) -> list[str]:
     """Of a program held against `backbone` over texts of so many `tokens` at most: the `unknown`
-    constants, the windows and chunks of attention that no text leaves, and all operators where no
-    device `shows_values`."""
-    said = [] if shows_values else [_BETWEEN]
+    constants, the windows and chunks of attention that no text leaves, and, where no device
+    `shows_values`, all operators, and experts that are not `picked` (by layer, bool [experts])."""
+    said = [] if shows_values else [_BETWEEN, *_experts_left(picked)]
     if unknown:
         known = "which the program holds in another form, if at all: the logits alone tell of it"
         said.append(f"{', '.join(unknown)}, {known}")
@@ -27,3 +33,21 @@ def not_compared(
             texts = f"the texts have {tokens} tokens at most; a longer --prompt leaves it"
             said.append(f"attention beyond a {kind} of {size} tokens: {texts}")
     return said
+
+
+def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
+    """Where values are shown each expert is computed with (`compare_layerwise`)."""
+    left = {layer: (~experts).nonzero().flatten().tolist() for layer, experts in picked.items()}
+    named = [f"{_ranges(experts)} of layer {layer}" for layer, experts in left.items() if experts]
+    if not named:
+        return []
+    reached = "a longer --prompt reaches more"
+    return [f"what experts compute that no text is routed to, {'; '.join(named)}: {reached}"]
+
+
+def _ranges(numbers: list[int]) -> str:
+    """As "1, 4-6"."""
+    firsts = [one for one in numbers if one - 1 not in numbers]
+    lasts = [one for one in numbers if one + 1 not in numbers]
+    spans = zip(firsts, lasts, strict=True)
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -11,6 +11,7 @@ from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
 from quatrain.runtime.runner import Runner, forward_in_parts
 from quatrain.verify.checks.layerwise import relative_error
+from quatrain.verify.checks.picked_experts import watched_experts
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def continue_greedily(
 
 class EagerLogits:
     """What the eager backbone makes of each prompt of `texts`: the tokens that follow it greedily,
-    all but the last, and the logits [V] of each step. `advance` hears what part is done."""
+    all but the last, the logits [V] of each step, and by layer the experts that are picked, bool
+    [experts]. `advance` hears what part is done."""
 
     def __init__(
         self,
@@ -71,11 +73,12 @@ class EagerLogits:
         self.texts = texts
         self.follows: list[list[int]] = []
         self.logits: list[list[torch.Tensor]] = []
-        for text in texts:
-            tokens, rows = continue_greedily(backbone, text, new_tokens)
-            self.follows.append(tokens[:-1])
-            self.logits.append(rows)
-            advance(len(self.logits) / len(texts))
+        with watched_experts(backbone) as self.picked:
+            for text in texts:
+                tokens, rows = continue_greedily(backbone, text, new_tokens)
+                self.follows.append(tokens[:-1])
+                self.logits.append(rows)
+                advance(len(self.logits) / len(texts))
 
     def followed_by(
         self, runner: Runner, advance: Callable[[float], None]
