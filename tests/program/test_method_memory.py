@@ -65,6 +65,19 @@ def test_what_is_written_over_another_is_told(edit: Edit, tmp_path: Path) -> Non
     assert problems and all("is written over value" in one for one in problems)
 
 
+def test_what_has_no_elements_may_lie_anywhere(tmp_path: Path) -> None:
+    """Here within a cache."""
+
+    def edit(plan: Record) -> None:
+        result = plan.values[plan.outputs[0]].val
+        result.sizes = [0, *result.sizes[1:]]
+        result.allocation_info = Record(**vars(_caches(plan)[0].allocation_info))
+        result.allocation_info.memory_offset_low += 4
+
+    program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)
+    assert method_memory_problems(open_program(program)) == []
+
+
 def test_inputs_of_a_vulkan_program_in_one_place_are_a_defect(tmp_path: Path) -> None:
     program = edited_method(CONFORMANCE / "llama_w.pte", _inputs_in_one_place)(tmp_path)
     (finding,) = fatal_findings(open_program(program))

@@ -31,8 +31,9 @@ class _Place:
     end: int
 
     def overlaps(self, other: "_Place") -> bool:
-        alike = self.memory_id == other.memory_id
-        return alike and self.start < other.end and other.start < self.end
+        """Never where one is empty."""
+        shared = min(self.end, other.end) - max(self.start, other.start)
+        return self.memory_id == other.memory_id and shared > 0
 
 
 _Places = dict[int, list[_Place]]  # by value
