@@ -21,8 +21,9 @@ from quatrain.verify.checks.probes import Probe, eager_values, find_probes, find
 
 # Largest relative error of a probe, by the type in which the program keeps activations.
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
-# Logits of a router that is to pick experts: of the most likely, the least likely, and the rest.
-_MOST, _LEAST, _NOT_PICKED = 3.0, -1.0, -6.0
+# Logits of a router that is to pick experts: of the most likely, the least likely, and the rest, so
+# far below that biases of experts, of sigmoids, may be 0.7 apart.
+_MOST, _LEAST, _NOT_PICKED = 3.0, 1.0, -6.0
 
 _Inputs = tuple[torch.Tensor, torch.Tensor]
 _Routed = dict[int, tuple[str, torch.Tensor]]  # by value: the router, and what it is to give
