@@ -12,6 +12,8 @@ _BETWEEN = (
     "logits tell of it as far as rounding lets them"
 )
 
+_NAMED = 3  # layers with experts that no text is routed to
+
 
 def not_compared(
     unknown: Sequence[str],
@@ -41,8 +43,11 @@ def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
     named = [f"{_ranges(experts)} of layer {layer}" for layer, experts in left.items() if experts]
     if not named:
         return []
-    reached = "a longer --prompt reaches more"
-    return [f"what experts compute that no text is routed to, {'; '.join(named)}: {reached}"]
+    more = f"; and some of {len(named) - _NAMED} more layers" if len(named) > _NAMED else ""
+    return [
+        f"what experts compute that no text is routed to, {'; '.join(named[:_NAMED])}{more}: "
+        "a longer --prompt reaches more"
+    ]
 
 
 def _ranges(numbers: list[int]) -> str:
