@@ -1,17 +1,20 @@
 """Named stages and the memory they report."""
 
 import contextlib
+import ctypes
 import io
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import quatrain.stages as stages_module
 from quatrain.commands._progress import shown_stages
-from quatrain.stages import Stages, peak_rss_bytes
+from quatrain.stages import Stages, peak_rss_bytes, return_freed_memory
 
 
 def test_peak_memory_is_this_process_own_and_not_that_of_its_launcher():
@@ -155,3 +158,19 @@ def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch, now
                 advance(0.25)
     shown = [" ".join(line.split()[:3]) for line in stream.getvalue().splitlines()]
     assert shown[:-1] == ["quantize layers 10", "quantize layers 25%,"]
+
+
+def test_freed_memory_between_what_is_used_goes_back() -> None:
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("the C library has no malloc_trim")
+    blocks = [b"x" * 100_000 for _ in range(2000)]
+    kept = blocks[::100]  # the heap cannot end below the last of these
+    held = _resident_bytes()
+    del blocks
+    return_freed_memory()
+    assert held - _resident_bytes() > 150_000_000 and len(kept) == 20
+
+
+def _resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -40,7 +40,7 @@ from quatrain.quantize.output.resumable import held_alone, kept_folder, sha256_o
 from quatrain.quantize.output.writer import write_checkpoint
 from quatrain.quantize.plan.plan import MethodName, Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
-from quatrain.stages import Stages
+from quatrain.stages import Stages, return_freed_memory
 
 MOST_TRAINED = 65_536  # tokens of a text: their hidden states are in memory
 _TRAINING, _READ, _ROUNDED, _KEY = "training.pt", "teacher.pt", "rounded", "key"
@@ -84,6 +84,7 @@ class Distill:
                 self._begin(opened, folder)
                 self._round(opened, folder / _ROUNDED)
                 self._rounded = open_checkpoint(folder / _ROUNDED)
+                return_freed_memory()
                 self._train(opened, folder)
             yield
             shutil.rmtree(folder)

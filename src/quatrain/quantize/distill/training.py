@@ -15,6 +15,7 @@ from quatrain.quantize.distill.kept import load, save
 from quatrain.quantize.distill.recipe import Recipe
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher
+from quatrain.stages import return_freed_memory
 
 _SEED = 0
 _LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}  # of float32: 17 MB, and half a GB
@@ -88,6 +89,7 @@ class Training:
             total += self._learn(part, self._int8(step + index)) / len(picked)
         self._optimizer.step()
         self._optimizer.zero_grad()
+        return_freed_memory()  # of which a quarter more would stay than is used
         return total / self.texts.shape[1]
 
     def _learn(self, part: torch.Tensor, int8: bool) -> float:
