@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import tokenizers
@@ -15,6 +16,7 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
 from quatrain.tokenizer.on_a_phone import (
+    BYTES_OF_TEXTS,
     dropped_with_unknown,
     found_once_prepared,
     taking_white_space,
@@ -249,3 +251,8 @@ def test_bytes_that_no_text_has_may_lack_tokens(tmp_path):
     model = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
     model.save(str(tmp_path / "tokenizer.json"))
     assert dropped_with_unknown(tmp_path / "tokenizer.json") is None
+
+
+def test_bytes_of_texts_are_those_of_characters_that_can_be_printed() -> None:
+    every = (chr(point) for point in range(sys.maxunicode + 1))
+    assert set("".join(filter(str.isprintable, every)).encode() + b"\t\n\r") == BYTES_OF_TEXTS

@@ -96,7 +96,7 @@ def _from_ranks(
 ) -> tokenizers.Tokenizer:
     """Byte-level BPE from tokens alone, the best first: any two that make a third are merged. The
     `special` ones have ids from `first_special` on, the others come behind or before them."""
-    letters = _byte_letters()
+    letters = byte_letters()
     texts = ["".join(letters[byte] for byte in token) for token in ranks]
     offset = len(special) if first_special == 0 else 0
     ids = {text: index + offset for index, text in enumerate(texts)}
@@ -126,7 +126,7 @@ def cut_words(model: tokenizers.Tokenizer, pattern: str, prefix: bool) -> None:
     model.pre_tokenizer = pre_tokenizers.Sequence([split, letters])
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letter that byte-level BPE writes for each byte: itself where it can be seen, and else
     the next from U+0100 on (GPT-2's `bytes_to_unicode`)."""
     seen = {*range(33, 127), *range(161, 173), *range(174, 256)}

@@ -3,16 +3,14 @@
 Tried with pytorch_tokenizers 1.5: a file that has anything else does not load there.
 """
 
-import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import pre_tokenizers
 
 from quatrain.json_files import read_object
+from quatrain.tokenizer.byte_ranks import byte_letters
 from quatrain.tokenizer.files import SENTENCEPIECE, TOKENIZER, read_config_of, tokenizer_class
 
 _READ = {
@@ -21,6 +19,11 @@ _READ = {
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
+# Of UTF-8, without those of control characters, private use and planes of Unicode that are empty:
+# SmolLM2's vocabulary lacks some of these.
+BYTES_OF_TEXTS = frozenset(
+    (*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xEE), 0xEF, 0xF0, 0xF3)
+)
 _UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor what a text parts, inverted
 
 
@@ -64,28 +67,10 @@ def dropped_with_unknown(tokenizer: Path) -> str | None:
     model, steps = content["model"], list(_kinds(content.get("pre_tokenizer")))
     byte_level = "ByteLevel" in steps
     if byte_level or model.get("byte_fallback"):
-        pieces = _byte_level_alphabet() if byte_level else {f"<0x{one:02X}>" for one in _bytes()}
-        if model["vocab"].keys() >= pieces:
+        names = byte_letters() if byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
+        if model["vocab"].keys() >= {names[byte] for byte in BYTES_OF_TEXTS}:
             return None
     return "its word" if steps else "all of the text"
-
-
-@cache
-def _written() -> str:
-    """Every character that Unicode gives a meaning, but control characters and the like: SmolLM2's
-    vocabulary lacks some of those, and lead bytes of planes that are empty."""
-    every = map(chr, range(sys.maxunicode + 1))
-    return "".join(one for one in every if one.isprintable() or one in "\t\n\r")
-
-
-def _bytes() -> set[int]:
-    return set(_written().encode())
-
-
-def _byte_level_alphabet() -> set[str]:
-    """What byte-level BPE writes for those bytes."""
-    written = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    return set().union(*(piece for piece, _ in written.pre_tokenize_str(_written())))
 
 
 def spaced_behind_special_tokens(tokenizer: Path) -> bool:

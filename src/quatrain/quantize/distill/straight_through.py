@@ -81,7 +81,7 @@ class Dequantize(torch.autograd.Function):
 
 class QuantizedLinear(torch.autograd.Function):
     """x [..., K] times what `Dequantize` gives of the others, which is made anew for the gradient:
-    kept for it, the weights of all layers would be half of the memory."""
+    kept for it, the weights of all layers would be in memory at once in floating point."""
 
     @staticmethod
     def forward(

@@ -89,7 +89,7 @@ class Training:
             total += self._learn(part, self._int8(step + index)) / len(picked)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return_freed_memory()  # of which a quarter more would stay than is used
+        return_freed_memory()  # or what the rounding before has left in the heap stays beside
         return total / self.texts.shape[1]
 
     def _learn(self, part: torch.Tensor, int8: bool) -> float:
