@@ -1,10 +1,12 @@
 """What a config.json leaves out is what transformers' configuration class has for it."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 from tests.support.families import GEMMA, LLAMA4, MINISTRAL3_ROPE
+from tests.support.multimodal import multimodal_model
 from tests.support.peers import (
     TINY,
     TOLERANCE,
@@ -175,8 +177,18 @@ def test_ministral3_as_the_hub_has_it(tmp_path):
     ours = prefill_then_decode(backbone_of(folder), tokens, 9)
     assert relative_error(ours, model(input_ids=tokens).logits[:, 8:]) < TOLERANCE
     change_config(folder, text_config={**text, "model_type": None})
-    with pytest.raises(InputError, match="'mistral' or 'ministral3' in text_config"):
+    with pytest.raises(InputError, match=r"has llama_4_scaling_beta, .*'ministral3'"):
         open_float_model(folder)
+
+
+def test_a_mistral3_whose_text_model_is_not_named_is_a_mistral(tmp_path):
+    folder = saved(multimodal_model("mistral3", TINY | {"model_type": "mistral"}), tmp_path)
+    expected = open_float_model(folder)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    del text["model_type"]
+    change_config(folder, text_config=text)
+    assert AutoConfig.from_pretrained(folder).text_config.model_type == "mistral"
+    assert open_float_model(folder).params == expected.params
 
 
 @pytest.mark.parametrize("kind", ["Mistral", "Qwen2", "Gemma3"])

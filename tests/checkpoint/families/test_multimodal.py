@@ -79,7 +79,7 @@ OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n", "fast_vlm"})
 
 
 def text_of(model_type, text_type=None, **fields):
-    text_type = text_type or MULTIMODAL[model_type].texts[0]
+    text_type = text_type or MULTIMODAL[model_type].text
     return {**TINY, "model_type": text_type, **TEXTS.get(text_type, {}), **fields}
 
 
@@ -126,8 +126,8 @@ def test_what_is_known_of_it_is_what_transformers_has(model_type):
     kind: Any = type(AutoConfig.for_model(model_type))
     default = {field.name: field.default for field in dataclasses.fields(kind)}
     assert known.tied is bool(default.get("tie_word_embeddings"))
-    assert known.texts[0] == kind().text_config.model_type
-    text = kind(text_config={"model_type": known.texts[0]}).text_config
+    assert known.text == kind().text_config.model_type
+    text = kind(text_config={"model_type": known.text}).text_config
     for name, value in known.defaults.items():
         found = text.rope_parameters if name == "rope_theta" else {name: getattr(text, name)}
         assert found[name] == value, name

@@ -3,6 +3,7 @@
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
+from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_unread_base
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
 
 _ROPE = {
@@ -24,6 +25,7 @@ def _rope(fields: Fields) -> Params:
     """That of Llama 3.1 with figures of its own, where none is stated."""
     if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
         return rope_params(fields)
+    refuse_unread_base(fields, _ROPE["rope_theta"])
     return scaled_rope(fields, Fields(_ROPE, fields.source))
 
 

@@ -13,6 +13,7 @@ from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
 from quatrain.checkpoint.hugging_face.norms import norms_plus_one
+from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
 from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
@@ -97,7 +98,7 @@ def _gemma3_rope(fields: Fields) -> Params:
     if by_layer.keys() - {FULL, SLIDING}:
         raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
     full, sliding = (by_layer.object_of(name) for name in (FULL, SLIDING))
-    full = full | fields.object_of("rope_scaling")
+    full = full_scaling(fields, full)
     if rope_type(sliding) != "default" or sliding.get("partial_rotary_factor") not in (None, 1):
         raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
     if sliding.get("rope_theta") is None:

@@ -4,7 +4,9 @@ none does; queries grow with their position, and YaRN is the default."""
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
+from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_unread_base
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.errors import InputError
 
 _DEFAULTS = {
     "num_attention_heads": 32,
@@ -24,6 +26,7 @@ _DEFAULTS3 = _DEFAULTS | {
     "rms_norm_eps": 1e-5,
     "sliding_window": None,
 }
+_GROWTH = "llama_4_scaling_beta"  # by which queries grow
 _ROPE3 = {
     "rope_type": "yarn",
     "rope_theta": 1000000.0,
@@ -31,8 +34,18 @@ _ROPE3 = {
     "original_max_position_embeddings": 16384,
     "mscale": 1.0,
     "mscale_all_dim": 1.0,
-    "llama_4_scaling_beta": 0.1,
+    _GROWTH: 0.1,
 }
+
+
+def _mistral_rope(fields: Fields) -> Params:
+    for stated in ("rope_scaling", "rope_parameters"):
+        if fields.object_of(stated).get(_GROWTH) is not None:
+            raise InputError(
+                f"{fields.source}: {stated} has {_GROWTH}, which models of model_type 'ministral3' "
+                "have, and 'mistral' do not (as it is where none is stated); state 'ministral3'"
+            )
+    return rope_params(fields)
 
 
 def _ministral(fields: Fields) -> Params:
@@ -44,11 +57,13 @@ def _ministral3_rope(fields: Fields) -> Params:
     """With the rotary embedding's figures stands by what queries grow."""
     stated = fields.object_of("rope_scaling") | fields.object_of("rope_parameters")
     scaling = stated or Fields(_ROPE3, fields.source)
+    if not stated and fields["rope_theta"] != _DEFAULTS3["rope_theta"]:
+        refuse_unread_base(fields, _ROPE3["rope_theta"])
     return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}) | {
         "attn_temperature_tuning": True,
         "attn_temperature_with_rope": True,
         "floor_scale": scaling.integer("original_max_position_embeddings"),
-        "attn_scale": scaling.number("llama_4_scaling_beta"),
+        "attn_scale": scaling.number(_GROWTH),
     }
 
 
@@ -59,6 +74,7 @@ MISTRAL = Family(
         _DEFAULTS,
         sizes=sizes(4096, 14336, 32),
         params=window_of_all,
+        rope=_mistral_rope,
         biases=NO_BIASES,
     )
 )

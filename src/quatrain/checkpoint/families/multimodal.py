@@ -12,19 +12,21 @@ from typing import Any
 class Multimodal:
     """A model that also sees or hears, as transformers' classes of its `model_type` have it.
 
-    `texts`: the `model_type` of its text model where `text_config` does not state it, which it
-    must where there are several. `others`: its modules beside the text model and the output layer.
+    `text`: the `model_type` of its text model where `text_config` states none. `others`: its
+    modules beside the text model and the output layer.
     `tied`: whether the embedding serves as a missing output layer where config.json does not say.
     `flat`: whether the text model's fields may stand beside the others, without a `text_config`.
     `defaults`: what the text model's fields are, otherwise than in its own configuration, where
-    `text_config` leaves them out.
+    `text_config` leaves them out. `base`: of the rotary embedding, which transformers 5 takes for
+    any `rope_theta` that stands in `text_config` alone.
     """
 
-    texts: tuple[str, ...]
+    text: str
     others: tuple[str, ...]
     tied: bool = False
     flat: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    base: float | None = None
 
 
 _TOWER = ("vision_tower", "multi_modal_projector")
@@ -56,44 +58,44 @@ _GLM_ASR = {
 }
 
 MULTIMODAL = {
-    "audioflamingo3": Multimodal(("qwen2",), _HEARS),
-    "aya_vision": Multimodal(("cohere2",), _TOWER, tied=True),
-    "cohere2_vision": Multimodal(("cohere2",), _TOWER, tied=True),
-    "exaone4_5": Multimodal(("exaone4",), ("visual",)),
-    "fast_vlm": Multimodal(("qwen2",), _TOWER),
-    "gemma3": Multimodal(("gemma3_text",), _TOWER, tied=True),
-    "gemma3n": Multimodal(("gemma3n_text",), _SEES_AND_HEARS, tied=True),
-    "gemma4": Multimodal(("gemma4_text",), _SEES_AND_HEARS, tied=True),
-    "glmasr": Multimodal(("llama",), _HEARS, tied=True, defaults=_GLM_ASR),
-    "got_ocr2": Multimodal(("qwen2",), _TOWER, tied=True),
-    "granite_speech": Multimodal(("granite",), ("encoder", "projector"), tied=True),
-    "idefics2": Multimodal(("mistral",), _CONNECTED),
-    "idefics3": Multimodal(("llama",), _CONNECTED),
-    "internvl": Multimodal(("qwen2",), _TOWER, tied=True),
-    "lfm2_vl": Multimodal(("lfm2",), _TOWER, tied=True),
-    "lfm3_vl": Multimodal(("lfm3",), _TOWER, tied=True),
-    "lighton_ocr": Multimodal(("qwen3",), ("vision_encoder", "vision_projection"), tied=True),
-    "llama4": Multimodal(("llama4_text",), ("vision_model", "multi_modal_projector")),
-    "llava": Multimodal(("llama",), _TOWER),
-    "llava_next": Multimodal(("llama",), _TOWER_AND_LINES),
-    "llava_next_video": Multimodal(("llama",), (*_TOWER_AND_LINES, "vision_resampler")),
-    "llava_onevision": Multimodal(("qwen2",), _TOWER_AND_LINES),
-    "minicpmv4_6": Multimodal(("qwen3_5_text",), ("vision_tower", "merger")),
-    "minicpmv4_7": Multimodal(("qwen3_5_text",), ("vision_tower", "merger")),
-    "mistral3": Multimodal(("mistral", "ministral3"), _TOWER, tied=True),
-    "ovis2": Multimodal(("qwen2",), ("vision_tower", "visual_embeddings_table"), tied=True),
-    "qwen2_5_vl": Multimodal(("qwen2_5_vl_text",), _SEES, flat=True),
-    "qwen2_audio": Multimodal(("qwen2",), _HEARS),
-    "qwen2_vl": Multimodal(("qwen2_vl_text",), _SEES, flat=True),
-    "qwen3_5": Multimodal(("qwen3_5_text",), _SEES),
-    "qwen3_5_moe": Multimodal(("qwen3_5_moe_text",), _SEES),
-    "qwen3_asr": Multimodal(("qwen3",), _HEARS, tied=True),
-    "qwen3_vl": Multimodal(("qwen3_vl_text",), _SEES),
-    "smolvlm": Multimodal(("llama",), _CONNECTED),
-    "video_llama_3": Multimodal(("qwen2",), ("vision_model", "projector")),
-    "video_llava": Multimodal(("llama",), ("video_tower", "image_tower", "multi_modal_projector")),
-    "vipllava": Multimodal(("llama",), _TOWER),
-    "voxtral": Multimodal(("llama",), _HEARS, defaults=_VOXTRAL),
+    "audioflamingo3": Multimodal("qwen2", _HEARS),
+    "aya_vision": Multimodal("cohere2", _TOWER, tied=True),
+    "cohere2_vision": Multimodal("cohere2", _TOWER, tied=True),
+    "exaone4_5": Multimodal("exaone4", ("visual",)),
+    "fast_vlm": Multimodal("qwen2", _TOWER),
+    "gemma3": Multimodal("gemma3_text", _TOWER, tied=True),
+    "gemma3n": Multimodal("gemma3n_text", _SEES_AND_HEARS, tied=True),
+    "gemma4": Multimodal("gemma4_text", _SEES_AND_HEARS, tied=True),
+    "glmasr": Multimodal("llama", _HEARS, tied=True, defaults=_GLM_ASR, base=10000.0),
+    "got_ocr2": Multimodal("qwen2", _TOWER, tied=True),
+    "granite_speech": Multimodal("granite", ("encoder", "projector"), tied=True),
+    "idefics2": Multimodal("mistral", _CONNECTED),
+    "idefics3": Multimodal("llama", _CONNECTED),
+    "internvl": Multimodal("qwen2", _TOWER, tied=True),
+    "lfm2_vl": Multimodal("lfm2", _TOWER, tied=True),
+    "lfm3_vl": Multimodal("lfm3", _TOWER, tied=True),
+    "lighton_ocr": Multimodal("qwen3", ("vision_encoder", "vision_projection"), tied=True),
+    "llama4": Multimodal("llama4_text", ("vision_model", "multi_modal_projector")),
+    "llava": Multimodal("llama", _TOWER),
+    "llava_next": Multimodal("llama", _TOWER_AND_LINES),
+    "llava_next_video": Multimodal("llama", (*_TOWER_AND_LINES, "vision_resampler")),
+    "llava_onevision": Multimodal("qwen2", _TOWER_AND_LINES),
+    "minicpmv4_6": Multimodal("qwen3_5_text", ("vision_tower", "merger")),
+    "minicpmv4_7": Multimodal("qwen3_5_text", ("vision_tower", "merger")),
+    "mistral3": Multimodal("mistral", _TOWER, tied=True),
+    "ovis2": Multimodal("qwen2", ("vision_tower", "visual_embeddings_table"), tied=True),
+    "qwen2_5_vl": Multimodal("qwen2_5_vl_text", _SEES, flat=True),
+    "qwen2_audio": Multimodal("qwen2", _HEARS),
+    "qwen2_vl": Multimodal("qwen2_vl_text", _SEES, flat=True),
+    "qwen3_5": Multimodal("qwen3_5_text", _SEES),
+    "qwen3_5_moe": Multimodal("qwen3_5_moe_text", _SEES),
+    "qwen3_asr": Multimodal("qwen3", _HEARS, tied=True),
+    "qwen3_vl": Multimodal("qwen3_vl_text", _SEES),
+    "smolvlm": Multimodal("llama", _CONNECTED),
+    "video_llama_3": Multimodal("qwen2", ("vision_model", "projector")),
+    "video_llava": Multimodal("llama", ("video_tower", "image_tower", "multi_modal_projector")),
+    "vipllava": Multimodal("llama", _TOWER),
+    "voxtral": Multimodal("llama", _HEARS, defaults=_VOXTRAL),
 }
 
 

@@ -7,6 +7,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
+from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling, refuse_unread_base
 from quatrain.checkpoint.hugging_face.rope_parameters import scaled_rope
 from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, is_nth
@@ -35,13 +36,16 @@ def _olmo3(fields: Fields) -> Params:
 
 def _olmo3_rope(fields: Fields) -> Params:
     """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
-    their part of `rope_parameters`; sliding layers have the same base, unscaled."""
+    their part of `rope_parameters`; sliding layers have the same base, unscaled. One that stands
+    by itself is for both in transformers 4, and for the former in transformers 5."""
     by_layer = fields.object_of("rope_parameters")
     if by_layer.keys() - {FULL, SLIDING}:  # of which transformers reads nothing
         raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
-    scaling = by_layer.object_of(FULL) | fields.object_of("rope_scaling")
-    full = scaled_rope(fields, scaling)
-    local = scaled_rope(fields, by_layer.object_of(SLIDING))
+    full = scaled_rope(fields, full_scaling(fields, by_layer.object_of(FULL)))
+    sliding = by_layer.object_of(SLIDING)
+    if sliding.get("rope_theta") is None:
+        refuse_unread_base(fields, _DEFAULTS3["rope_theta"], "layers with a window")
+    local = scaled_rope(fields, sliding)
     if local.keys() != {"rope_theta", "partial_rotary_factor"}:
         raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
     return full | {"local_rope_theta": local["rope_theta"]}

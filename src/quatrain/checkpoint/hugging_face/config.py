@@ -14,6 +14,7 @@ from quatrain.checkpoint.hugging_face.biases import has_bias
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.generation_settings import GENERATION_CONFIG
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
+from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values
 from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
 from quatrain.errors import InputError
 
@@ -55,6 +56,8 @@ def read_config(folder: Path) -> Config:
     model_type, multimodal = str(fields.get("model_type")), multimodal_of(fields.get("model_type"))
     if multimodal is not None:
         fields = text_fields(fields, multimodal)
+    else:
+        refuse_two_values(fields)
     reading = hugging_face_reading(fields)
     if multimodal is not None:
         reading = replace(reading, tied=multimodal.tied)

@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values, refuse_unread_base
 
 # As the model's own classes have it, and as transformers 5 has those that once had a whole text
 # model (with its output layer) inside.
@@ -23,21 +24,26 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
     """The fields of the text model, of those of a config.json of the kind `whole`."""
     stated_text = fields.get("text_config")
     if stated_text is None and whole.flat:
-        return fields | {"model_type": whole.texts[0]}
+        refuse_two_values(fields)
+        return fields | {"model_type": whole.text}
     if not isinstance(stated_text, dict):
         raise fields.refusal("text_config", "an object with the text model's fields")
     nested = Fields(stated_text, fields.source)
+    refuse_two_values(nested)
+    _refuse_unread_base(nested, whole)
     # Some releases have the whole's there.
     stated = nested.get("model_type") if nested.get("model_type") != fields["model_type"] else None
-    first, *several = whole.texts
-    if stated is None and several:
-        expected = " or ".join(map(repr, whole.texts))
-        raise nested.refusal("model_type", f"{expected} in text_config")
     outer = {name: value for name, value in fields.items() if name in _OF_THE_WHOLE}
     inner = {name: nested[name] for name in nested if nested[name] is not None or name not in outer}
-    model_type = first if stated is None else stated
+    model_type = whole.text if stated is None else stated
     own = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
     return Fields({**outer, **whole.defaults, **inner, **own}, fields.source)
+
+
+def _refuse_unread_base(text: Fields, whole: Multimodal) -> None:
+    scaled = any(text.object_of(name) for name in ("rope_scaling", "rope_parameters"))
+    if whole.base is not None and not scaled and text.get("rope_theta") is not None:
+        refuse_unread_base(text, whole.base)
 
 
 def _tied(fields: Fields, nested: Fields) -> Any:

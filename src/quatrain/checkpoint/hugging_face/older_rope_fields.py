@@ -1,0 +1,49 @@
+"""Fields of the rotary embedding that transformers 4 and 5 read otherwise: they are refused where
+config.json does not say which of the two the model was trained with."""
+
+from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.checkpoint.nth_layers import FULL
+from quatrain.errors import InputError
+
+
+def refuse_two_values(fields: Fields) -> None:
+    """Raise `InputError` where a figure stands beside the rotary embedding's scaling and in it,
+    and is not the same: transformers 4 takes the outer one, 5 the inner one."""
+    for stated in ("rope_scaling", "rope_parameters"):
+        scaling = fields.object_of(stated)
+        inner = scaling.object_of(FULL) if FULL in scaling else scaling
+        for name in ("rope_theta", "partial_rotary_factor"):
+            one, other = fields.get(name), inner.get(name)
+            if None not in (one, other) and one != other:
+                raise InputError(
+                    f"{fields.source}: {name} is {one!r:.40}, and {other!r:.40} in {stated}; "
+                    "remove the one that is not the model's"
+                )
+
+
+def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> None:
+    """Raise `InputError` where rope_theta is not the base that transformers 5 has `taken` for those
+    layers `of` the model, whose rope_parameters state none."""
+    base = fields.number("rope_theta")
+    if base != taken:
+        raise InputError(
+            f"{fields.source}: rope_theta is {base}, which transformers 4 reads for {of}, and "
+            f"transformers 5 does not but takes {taken}; state the model's rope_parameters, with "
+            f"the rope_theta of {of} in them"
+        )
+
+
+def full_scaling(fields: Fields, full: Fields) -> Fields:
+    """`full`, which rope_parameters have for the layers that see all tokens, and rope_scaling over
+    it. Raises `InputError` where that has its kind as `type` alone, which transformers 5 does not
+    read in models whose layers differ so."""
+    scaling = fields.object_of("rope_scaling")
+    kind = rope_type(scaling)
+    if scaling and scaling.get("rope_type") is None and kind != rope_type(full):
+        raise InputError(
+            f"{fields.source}: rope_scaling has the type {kind!r:.40}, which transformers 4 reads "
+            "in models of this model_type, and transformers 5 does not but takes "
+            f"{rope_type(full)!r:.40}; state the model's as rope_type, in place of type"
+        )
+    return full | scaling
