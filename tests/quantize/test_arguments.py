@@ -1,5 +1,6 @@
 """What can be refused at once is: before anything is fetched, opened or imported."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from tests.support import tiny_models as tiny
 from tests.support.command_line import invoked
 
 from quatrain.errors import InputError
-from quatrain.quantize.arguments import check_arguments
+from quatrain.quantize.arguments import check_arguments, check_calibration
 from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
 
 # message -> (output, group size)
@@ -52,6 +53,34 @@ def test_before_anything_is_fetched(folder, message):
     with pytest.raises(InputError) as caught:
         convert_model("hf://owner/name", output, ConvertOptions(group_size=group_size))
     assert message in str(caught.value)
+
+
+# message -> what is given to `quantize`
+OF_FILES = {
+    "--method rtn looks at weights alone": ("--method", "rtn", "--for", "both"),
+    "--calibration none.txt: cannot be read as text": ("--calibration", "none.txt"),
+    "none.json: no such file": ("--tokenizer", "none.json"),
+}
+
+
+@pytest.mark.parametrize("message", OF_FILES)
+def test_what_is_to_be_read_beside_a_model_is_looked_at_before_that_is_fetched(folder, message):
+    for model in ("smollm2", "hf://owner/name"):
+        assert message in said_by("quantize", model, "-o", "out", *OF_FILES[message])
+    if "--tokenizer" in OF_FILES[message]:
+        assert message in said_by("convert", "hf://owner/name", "out", *OF_FILES[message])
+
+
+def test_a_text_from_a_pipe_is_left_for_who_calibrates_with_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for a writer
+    check_calibration("gptq", [tmp_path / "pipe"])
+
+
+def test_convert_takes_groups_of_16_where_they_are_vulkans(tmp_path):
+    tiny.write_hugging_face(tmp_path / "m")
+    words = ("convert", tmp_path / "m", tmp_path / "out", "--group-size", "16")
+    assert invoked([*words, "--backend", "vulkan"]).exit_code == 0
+    assert "--backend vulkan" in said_by(*words)
 
 
 def test_a_source_in_the_output_is_named_when_its_files_are_known(tmp_path):

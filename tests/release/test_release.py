@@ -1,6 +1,7 @@
 """A release: what it consists of, what it refuses, and what it says."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -214,6 +215,21 @@ def test_texts_that_cannot_be_asked_or_measured_are_refused_before_any_work(
         with pytest.raises(InputError, match=message):
             make_release(tiny_release / "model", tmp_path / "out", merged_spec(None, given))
         assert not (tmp_path / "out").exists()
+
+
+def test_what_is_named_beside_a_model_is_looked_at_before_that_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("commands.release.fetched_smollm2", "release.release.local_path"):
+        monkeypatch.setattr(f"quatrain.{module}", lambda *_: pytest.fail("it is fetched"))
+    os.mkfifo(tmp_path / "pipe")
+    for option, value, message in (
+        ("--phones", "pixel-8,galaxy-s99", "no profile of a device 'galaxy-s99'"),
+        ("--text", str(tmp_path / "pipe"), "is a pipe or a device, and a release reads its text"),
+    ):
+        for model in ("smollm2", "hf://owner/name"):
+            said = invoked(["release", model, "-o", str(tmp_path / "out"), option, value])
+            assert isinstance(said.exception, InputError) and message in str(said.exception)
 
 
 def test_a_model_in_floating_point_is_quantized(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def convert(
     from quatrain.quantize.arguments import check_arguments
 
     check_no_word(source, "convert")
-    check_arguments(source, output, group_size, params)
+    check_arguments(source, output, group_size, params, backend, tokenizer)
 
     from quatrain.quantize.output.resumable import working_folder
     from quatrain.quantize.pipeline import ConvertOptions, convert_model

@@ -120,10 +120,14 @@ def quantize(
 
     Example: `quatrain quantize smollm2 -o smollm2-int4`
     """
-    from quatrain.quantize.arguments import check_arguments
+    from quatrain.quantize.arguments import check_arguments, check_calibration
 
     fetched = is_smollm2(model)
-    check_arguments(None if fetched else model, output, group_size, backend=backend)
+    check_arguments(
+        None if fetched else model, output, group_size, backend=backend, tokenizer=tokenizer
+    )
+    said = bool(calibration) or self_generated is not None or scheme is not None
+    check_calibration(method, (calibration or ()) if said else None)
 
     from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.distill.method import working_folder
@@ -131,7 +135,7 @@ def quantize(
 
     stages = shown_stages()
     path = fetched_smollm2(stages) if fetched else model
-    text = _calibration(calibration, self_generated, scheme)
+    text = _calibration(calibration, self_generated, scheme) if said else None
     with goes_on_with(working_folder(output)) if method == "distill" else nullcontext():
         report = quantize_model(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
@@ -158,12 +162,10 @@ def fetched_smollm2(stages: "Stages") -> str:
 
 def _calibration(
     files: list[Path] | None, self_generated: int | None, scheme: str | None
-) -> "Calibration | None":
-    """What the options say of it; None where they say nothing."""
+) -> "Calibration":
+    """What the options say of it."""
     from quatrain.quantize.calibration import Calibration
 
-    if not files and self_generated is None and scheme is None:
-        return None
     only = None if scheme in (None, "both") else Scheme(scheme)
     return Calibration(tuple(files or ()), self_generated, only)
 

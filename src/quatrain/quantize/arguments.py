@@ -1,14 +1,17 @@
 """What can be refused before anything is fetched or opened, and without importing torch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from quatrain.checkpoint.files.hub import readable
+from quatrain.checkpoint.files.hub import is_on_hub, readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
 from quatrain.json_files import read_object
 from quatrain.quantize.output.output_folder import check_output_folder
-from quatrain.quantize.tensor_formats import ForBackend, group_sizes_for
+from quatrain.quantize.tensor_formats import ForBackend, Rounding, group_sizes_for
+from quatrain.text_files import gives_it_once, read_text
+from quatrain.tokenizer.files import require_tokenizer
 
 
 def check_arguments(
@@ -17,10 +20,11 @@ def check_arguments(
     group_size: int | None,
     params: Path | str | None = None,
     backend: ForBackend = "any",
+    tokenizer: Path | str | None = None,
 ) -> None:
     """Raise `InputError` where kernels of `backend` do not take groups of `group_size`, `source` is
-    nothing that is read, `params` is no JSON object, or no checkpoint made of both may go to
-    `output`.
+    nothing that is read, `params` is no JSON object, `tokenizer` cannot be opened, or no checkpoint
+    made of these may go to `output`.
 
     `source` is None where it is still to be fetched, `group_size` where it is to be chosen.
     """
@@ -30,8 +34,25 @@ def check_arguments(
         detect(source)
     if params is not None:
         read_object(Path(params))
+    if tokenizer is not None and not is_on_hub(tokenizer):
+        require_tokenizer(tokenizer)
     named = [readable(Path(path)) for path in (source, params) if path is not None]
     check_output_folder(Path(output), named)
+
+
+def check_calibration(method: Rounding | None, files: Iterable[Path | str] | None) -> None:
+    """Raise `InputError` where `method` has no use for what is said of a calibration text, or one
+    of its `files` is no text; `files` is None where nothing is said."""
+    if files is None:
+        return
+    if method == "rtn":
+        raise InputError(
+            "--method rtn looks at weights alone; leave out --calibration, --self-generated and "
+            "--for, or choose --method gptq"
+        )
+    for file in files:
+        if not gives_it_once(file):
+            read_text(file, "--calibration")
 
 
 def _check_group_size(group_size: int, backend: ForBackend) -> None:

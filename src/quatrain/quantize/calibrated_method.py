@@ -33,7 +33,7 @@ def calibrated_method(
 ) -> Gptq | Distill | None:
     """The method for a model that was opened; None where it looks at weights alone.
 
-    Raises `InputError` where the calibration text cannot be used, or the method has no use for one.
+    Raises `InputError` where the calibration text cannot be used.
     """
     if method in CALIBRATED:
         model = opened.source
@@ -57,11 +57,6 @@ def calibrated_method(
             return Distill(*made, recipe)
         _require_memory(model, tokens.numel())
         return Gptq(*made)
-    if calibration is not None:
-        raise InputError(
-            f"--method {method} looks at weights alone; leave out --calibration, --self-generated "
-            "and --for, or choose --method gptq"
-        )
     return None
 
 

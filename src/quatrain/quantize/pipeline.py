@@ -20,7 +20,7 @@ from quatrain.checkpoint.open import is_quantized
 from quatrain.checkpoint.quantizers.in_layout import ASYMMETRIC, IN_GROUPS_OF
 from quatrain.errors import InputError
 from quatrain.json_files import write_json
-from quatrain.quantize.arguments import check_arguments, refuse_params
+from quatrain.quantize.arguments import check_arguments, check_calibration, refuse_params
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.cost import measured_cost
@@ -114,7 +114,8 @@ def quantize_model(
         InputError: Where the model cannot be read or does not divide into groups, or `output`
             cannot be written or holds something else.
     """
-    check_arguments(model, output, group_size, backend=backend)
+    check_arguments(model, output, group_size, backend=backend, tokenizer=tokenizer)
+    check_calibration(method, None if calibration is None else calibration.files)
     stages = stages or Stages()
     path = local_path(model)
     with stages("open the model"):
@@ -172,7 +173,7 @@ def convert_model(
             something else.
     """
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
-    check_arguments(source, target, options.group_size, params, options.backend)
+    check_arguments(source, target, options.group_size, params, options.backend, tokenizer)
     with stages("open the source"):
         path, params = local_path(source), Path(params) if params else None
         opened = _open_either(path, params, options, _local(base))

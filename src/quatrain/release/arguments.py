@@ -11,14 +11,15 @@ from quatrain.release.manifest import FORMAT as RELEASE
 from quatrain.release.manifest import SEVERAL
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import MANIFEST, WORK
-from quatrain.text_files import read_text
+from quatrain.targets.phones import by_chip, find_device, find_phone
+from quatrain.text_files import gives_it_once, read_text
 from quatrain.tokenizer.files import require_tokenizer
 
 
 def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -> None:
     """Raise `InputError` where `model` is nothing that is read, `output` cannot be a release's
-    folder, a file that `spec` names cannot be read, or its scheme is of nothing; `model` is None
-    where it is to be fetched.
+    folder, a phone or file that `spec` names is unknown or cannot be read, or its scheme is of
+    nothing; `model` is None where it is to be fetched.
     """
     if model is not None:
         detect(model)
@@ -30,8 +31,26 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
         )
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)
+    for phone in spec.phones:
+        _check_phone(phone)
     if spec.text is not None:
-        read_text(spec.text, "--text")
+        _check_text(spec.text)
+
+
+def _check_phone(asked: str) -> None:
+    """Refuse what is no phone and no GPU; a phone may have a GPU of which nothing is known."""
+    for name in by_chip(asked):
+        if find_phone(name) is None:
+            find_device(name)
+
+
+def _check_text(text: Path | str) -> None:
+    if gives_it_once(text):
+        raise InputError(
+            f"--text {text}: is a pipe or a device, and a release reads its text again for every "
+            "program, and keeps it; give a file"
+        )
+    read_text(text, "--text")
 
 
 def check_workers(jobs: int | None, ray: str | None) -> None:

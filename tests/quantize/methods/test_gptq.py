@@ -237,7 +237,7 @@ REFUSED = {
     "not text": (["--calibration", "bytes"], "--calibration bytes: cannot be read as text"),
     "nothing there": (["--calibration", "none"], "--calibration none: cannot be read as text"),
     "too few": (["--self-generated", "5"], "--self-generated 5: is too little, expected 1024"),
-    "both": (["--calibration", "bytes", "--self-generated", "2048"], "exclude each other"),
+    "both": (["--calibration", "short.txt", "--self-generated", "2048"], "exclude each other"),
     "for nearest": (["--method", "rtn", "--for", "8da4w"], "--method rtn looks at weights alone"),
 }
 
