@@ -1,8 +1,6 @@
 """`quatrain evaluate`: how well models predict a text, and how far apart they are."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +10,14 @@ import typer
 from quatrain.checkpoint.open import is_program
 from quatrain.commands._before_torch import check_model, is_smollm2
 from quatrain.commands._printing import print_json, warn_of_an_idle_defect
+from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Json, TokenizerFile
+from quatrain.commands.quantize import fetched_smollm2
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
     from quatrain.verify.evaluate.evaluation import Evaluation
-    from quatrain.verify.evaluate.measure import Progress
 
 
 Models = Annotated[
@@ -84,12 +83,12 @@ def evaluate(
     for path in paths:
         if not is_smollm2(path):
             check_model(path)
-    from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
-
-    words = read_text(DEFAULT_TEXT) if words is None else words
-    paths = [_fetched(path) for path in paths]
+    paths = [Path(fetched_smollm2(shown_stages())) if is_smollm2(p) else p for p in paths]
     labels = _labels(paths)
-    with _progress_bars(labels) as progress:
+    with _Measuring(labels) as progress:
+        from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
+
+        words = read_text(DEFAULT_TEXT) if words is None else words
         found = evaluate_models(
             paths, words, tokens, device, emulate, scheme, progress, as_on, tokenizer, stride,
             resume,
@@ -100,12 +99,6 @@ def evaluate(
         _print_table(found, labels)
     for path in filter(is_program, paths if emulate else ()):
         warn_of_an_idle_defect(path, emulate, as_on)
-
-
-def _fetched(path: Path) -> Path:
-    from quatrain.smollm2 import fetch_smollm2
-
-    return fetch_smollm2() if is_smollm2(path) else path
 
 
 def _labels(paths: list[Path]) -> dict[Path, str]:
@@ -155,25 +148,31 @@ def _perplexity(one: "Evaluation") -> str:
     return f"e^{one.loss:.0f}"
 
 
-@contextmanager
-def _progress_bars(labels: dict[Path, str]) -> "Iterator[Progress]":
-    """A bar per model on standard error, with the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+class _Measuring:
+    """Shows on standard error, as stages, that models are opened, and how far each is in the text.
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeLeft(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
-        tasks = {}
+    A model of two regimes reads the text twice."""
 
-        def show(model: Path, done: int, total: int) -> None:
-            if model not in tasks:
-                tasks[model] = bars.add_task(labels[model], total=total)
-            bars.update(tasks[model], completed=done)
+    def __init__(self, labels: dict[Path, str]) -> None:
+        self._labels, self._stages = labels, shown_stages()
+        self._now: tuple[Path, int] | None = None  # the model, and how many tokens it has read
+        self._begun_at = 0
+        self._stage = ExitStack()
 
-        yield show
+    def __enter__(self) -> "_Measuring":
+        self._stage.enter_context(self._stages("open the models"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stage.close()
+
+    def __call__(self, model: Path, done: int, total: int) -> None:
+        if self._now is None or model != self._now[0] or done < self._now[1]:
+            self._stage.close()
+            self._advance = self._stage.enter_context(
+                self._stages(f"measure {self._labels[model]}")
+            )
+            self._begun_at = done  # more than none where it goes on
+        self._now = model, done
+        if done > self._begun_at:
+            self._advance((done - self._begun_at) / (total - self._begun_at))

@@ -129,6 +129,14 @@ def test_the_verb_takes_it_as_a_reference(model: Path, int4: Path, tmp_path: Pat
     assert found["models"][1]["perplexity_ratio"] > 0
 
 
+def test_the_verb_says_what_it_waits_for(model: Path, int4: Path) -> None:
+    """In a log too: a bar there is none of, and a large model takes minutes."""
+    said = invoked(["evaluate", int4, "--reference", model, "--tokens", "20"]).stderr
+    stages = [line.rpartition("  ")[0].strip() for line in said.splitlines()]
+    # 8da4w is read as it prefills and as it decodes
+    assert stages == ["open the models", "measure model", "measure int4", "measure int4"]
+
+
 def test_the_word_smollm2_is_one(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: model)
     monkeypatch.chdir(tmp_path)
@@ -221,5 +229,7 @@ def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="--as-on pixel-8 is for programs, and checkpoints in 8da"):
         evaluate_models([model], TEXT, as_on="pixel-8")
     without = saved(random_model("Llama"), tmp_path / "model")
-    with pytest.raises(InputError, match="came without a tokenizer, and evaluate needs the first"):
+    with pytest.raises(
+        InputError, match=r"without a tokenizer, and evaluate needs the .*--tokenizer"
+    ):
         evaluate_models([without], TEXT)
