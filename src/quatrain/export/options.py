@@ -84,6 +84,23 @@ class ExportOptions:
         ):
             if value not in allowed:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+        for option, value in (
+            ("--max-seq-len", self.max_seq_len),
+            ("--prefill-chunk-size", self.prefill_chunk_size),
+        ):
+            if value is not None and value < LEAST_CONTEXT:
+                raise InputError(f"{option} is {value}, expected {LEAST_CONTEXT} or more")
+        self._check_backend()
+        if self.kv_cache is not None and self.attention_sink is not None:
+            raise InputError(
+                f"--kv-cache {self.kv_cache} is for attention to the whole context, and "
+                "--attention-sink keeps a part of it; leave one of them out"
+            )
+        if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
+            self._require_only(self.scheme_plan)
+
+    def _check_backend(self) -> None:
+        """Refuse what programs of the backend do not have."""
         if self.target is not None:
             check_gpu_backend(self.target.gpu, self.backend)
         if self.backend == "xnnpack" and self.activation_dtype == "fp16":
@@ -97,11 +114,6 @@ class ExportOptions:
                 "delegate has no attention over an int8 cache. Leave it out; --activation-dtype "
                 "fp16 halves the cache there."
             )
-        if self.kv_cache is not None and self.attention_sink is not None:
-            raise InputError(
-                f"--kv-cache {self.kv_cache} is for attention to the whole context, and "
-                "--attention-sink keeps a part of it; leave one of them out"
-            )
         if self.attention_sink is not None:
             check_attention_sink(self.attention_sink, self.backend)
         if self.backend == "xnnpack" and self.scheme_plan is not None:
@@ -109,14 +121,6 @@ class ExportOptions:
                 f"{self.scheme_plan.source}: --backend xnnpack has 8da4w kernels alone, so there "
                 "is nothing to plan; leave one of them out"
             )
-        if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
-            self._require_only(self.scheme_plan)
-        for option, value in (
-            ("--max-seq-len", self.max_seq_len),
-            ("--prefill-chunk-size", self.prefill_chunk_size),
-        ):
-            if value is not None and value < LEAST_CONTEXT:
-                raise InputError(f"{option} is {value}, expected {LEAST_CONTEXT} or more")
 
     def _require_only(self, plan: SchemePlan) -> None:
         if plan.only_scheme != self.scheme:

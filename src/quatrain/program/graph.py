@@ -209,34 +209,44 @@ def check_graph(graph: VulkanGraph, what: str) -> None:
 
     count = len(graph.values)
     for value in graph.values:
-        if isinstance(value, Tensor):
-            require(len(value.shape) <= _MAX_DIMS, f"a tensor of {len(value.shape)} dimensions")
-            require(value.nbytes < 2**48, f"a tensor of shape {list(value.shape)}")
-            if value.constant is not None:
-                require(value.constant < len(graph.constants), "a constant id out of range")
-        elif isinstance(value, ValueList):
-            for item in value.items:
-                require(0 <= item < count, f"value id {item} of {count}")
-                nested = isinstance(graph.values[item], ValueList)
-                require(not nested, "a list of values inside a list of values")
+        _check_value(graph, value, require)
     for operator in graph.operators:
-        require(bool(operator.args), f"operator {operator.name} has no arguments")
-        known = argument_names(operator.kind, len(operator.args)) is not None
-        require(
-            known or operator.kind not in STRICT,
-            f"{operator.name} with {len(operator.args)} arguments",
-        )
-        for item in operator.args:
-            require(0 <= item < count, f"{operator.name}: value id {item} of {count}")
-        if operator.kind in (*INT4_LINEARS, "et_vk.embedding_q4gsw"):
-            weights = graph.values[operator.named_args["weights"]]
-            is_tensor = isinstance(weights, Tensor)
-            fits = is_tensor and len(weights.shape) == 2 and weights.dtype in ("uint8", "int8")
-            expected = "expected a matrix of bytes"
-            require(fits, f"{operator.name}: its weights are {weights}, {expected}")
-        if operator.kind == "et_vk.prepack":
-            shapes = [getattr(graph.values[i], "shape", ()) for i in operator.args]
-            alike = math.prod(shapes[0]) == math.prod(shapes[-1])
-            require(alike, f"{operator.name} of {list(shapes[0])} into {list(shapes[-1])}")
+        _check_operator(graph, operator, require)
     for item in (*graph.inputs, *graph.outputs):
         require(item < count, f"input or output {item} of {count} values")
+
+
+_Require = Callable[[bool, str], None]  # whether it is so, and what it is where it is not
+
+
+def _check_value(graph: VulkanGraph, value: Value, require: _Require) -> None:
+    if isinstance(value, Tensor):
+        require(len(value.shape) <= _MAX_DIMS, f"a tensor of {len(value.shape)} dimensions")
+        require(value.nbytes < 2**48, f"a tensor of shape {list(value.shape)}")
+        if value.constant is not None:
+            require(value.constant < len(graph.constants), "a constant id out of range")
+    elif isinstance(value, ValueList):
+        count = len(graph.values)
+        for item in value.items:
+            require(0 <= item < count, f"value id {item} of {count}")
+            nested = isinstance(graph.values[item], ValueList)
+            require(not nested, "a list of values inside a list of values")
+
+
+def _check_operator(graph: VulkanGraph, operator: Operator, require: _Require) -> None:
+    name, count = operator.name, len(graph.values)
+    require(bool(operator.args), f"operator {name} has no arguments")
+    known = argument_names(operator.kind, len(operator.args)) is not None
+    strict = operator.kind in STRICT
+    require(known or not strict, f"{name} with {len(operator.args)} arguments")
+    for item in operator.args:
+        require(0 <= item < count, f"{name}: value id {item} of {count}")
+    if operator.kind in (*INT4_LINEARS, "et_vk.embedding_q4gsw"):
+        weights = graph.values[operator.named_args["weights"]]
+        is_tensor = isinstance(weights, Tensor)
+        fits = is_tensor and len(weights.shape) == 2 and weights.dtype in ("uint8", "int8")
+        require(fits, f"{name}: its weights are {weights}, expected a matrix of bytes")
+    if operator.kind == "et_vk.prepack":
+        shapes = [getattr(graph.values[i], "shape", ()) for i in operator.args]
+        alike = math.prod(shapes[0]) == math.prod(shapes[-1])
+        require(alike, f"{name} of {list(shapes[0])} into {list(shapes[-1])}")

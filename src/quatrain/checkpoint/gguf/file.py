@@ -32,6 +32,7 @@ _STRING, _ARRAY = 8, 9
 _WITHDRAWN = {31: "Q4_0", 32: "Q4_0", 33: "Q4_0", 36: "IQ4_NL", 37: "IQ4_NL", 38: "IQ4_NL"}
 _BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, read as little-endian
 _MOST_DIMENSIONS = 4
+_Header = tuple[str, tuple[int, ...], int, int]  # a tensor's name, shape, type and offset
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,20 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
         raise ValueError(f"general.alignment is {alignment!r}, expected a power of two")
     base = up_to(cursor.position, alignment)
+    tensors, end = _tensors(path, mapped, headers, base, alignment)
+    if mapped[end : end + 4] == magic:
+        raise InputError(
+            f"{path}: holds a second GGUF file behind the first, as parts of a split model do that "
+            "were joined byte by byte; give the first part as it was, beside the others, or join "
+            "them with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
+        )
+    return GgufFile(path, metadata, tensors)
+
+
+def _tensors(
+    path: Path, mapped: mmap.mmap, headers: list[_Header], base: int, alignment: int
+) -> tuple[dict[str, GgufTensor], int]:
+    """(the tensors by name, which lie one behind the other from `base` on; where they end)"""
     tensors: dict[str, GgufTensor] = {}
     end = 0
     for name, shape, kind, offset in headers:
@@ -171,13 +186,7 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
             )
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
         end += up_to(tensors[name].data.nbytes, alignment)
-    if mapped[base + end : base + end + 4] == magic:
-        raise InputError(
-            f"{path}: holds a second GGUF file behind the first, as parts of a split model do that "
-            "were joined byte by byte; give the first part as it was, beside the others, or join "
-            "them with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
-        )
-    return GgufFile(path, metadata, tensors)
+    return tensors, base + end
 
 
 def _check_version(path: Path, version: int) -> None:
@@ -193,7 +202,7 @@ def _check_version(path: Path, version: int) -> None:
         )
 
 
-def _tensor_header(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
+def _tensor_header(cursor: _Cursor) -> _Header:
     name = cursor.string()
     dimensions = cursor.scalar("I")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:

@@ -80,12 +80,7 @@ def measure_quality(
     """
     first = _opened(program, None)
     tokenizer = Tokenizer.load(find_tokenizer(program))
-    exact = None if reference is None else open_evaluated_float_model(reference, "release")
-    if exact is not None and exact.vocab_size != first.vocab_size:
-        raise InputError(
-            f"--reference {reference}: has a vocabulary of {exact.vocab_size} tokens, the program "
-            f"of {first.vocab_size}; give the model that it was made of"
-        )
+    exact = None if reference is None else _opened_reference(reference, first.vocab_size)
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = tokenizer.encode(text)[:tokens]
     chunks = [chunk.ids for chunk in cut_text(tokenizer, ids, length, None).chunks]
@@ -118,6 +113,16 @@ def _opened(program: Path, as_on: str | None) -> EvaluatedModel:
     device = "reference" if is_vulkan(open_program(program)) else "executorch"
     arithmetic = arithmetic_as_on(as_on)
     return open_evaluated_model(program, device, None, Scheme.DYNAMIC_INT8, "release", arithmetic)
+
+
+def _opened_reference(reference: Path, vocab_size: int) -> EvaluatedModel:
+    exact = open_evaluated_float_model(reference, "release")
+    if exact.vocab_size != vocab_size:
+        raise InputError(
+            f"--reference {reference}: has a vocabulary of {exact.vocab_size} tokens, the program "
+            f"of {vocab_size}; give the model that it was made of"
+        )
+    return exact
 
 
 def _regimes(opened: EvaluatedModel) -> Iterator[tuple[NamedRunner, int, str | None]]:

@@ -57,25 +57,43 @@ class Int4Linears:
         weight_scales = as_read(weight_scales, columns // group, len(packed))
         dense = self._dense_weight(packed, weight_scales, group)
         if INT4_LINEARS[operator.kind] == Scheme.WEIGHT_ONLY:
-
-            def weight_only(x: Any, bias: Any) -> torch.Tensor:
-                in_half = self.arithmetic.half_sums and x.dtype == torch.float16
-                one_row = operator.row_by_row or x.numel() == columns
-                linear = linear_in_half if in_half and not one_row else linear_weight_only
-                return linear(x, dense, bias)
-
-            return weight_only, (names["x"], names["bias"])
-        arguments = ("x", "input_scales", "input_zero_points", "bias")
+            return self._weight_only(operator, dense), (names["x"], names["bias"])
         sums = values[names["weight_sums"]]
         if not isinstance(sums, torch.Tensor):
             raise InputError("an int4 linear's sums of groups are not constants of the program")
+        linear = self._dynamic(operator, dense, packed, weight_scales, sums)
+        arguments = ("x", "input_scales", "input_zero_points", "bias")
+        return linear, tuple(names[name] for name in arguments)
+
+    def _weight_only(self, operator: Operator, dense: torch.Tensor) -> Callable[..., torch.Tensor]:
+        """`dense` as `_dense_weight` gives it."""
+
+        def linear(x: Any, bias: Any) -> torch.Tensor:
+            in_half = self.arithmetic.half_sums and x.dtype == torch.float16
+            one_row = operator.row_by_row or x.numel() == x.shape[-1]
+            compute = linear_in_half if in_half and not one_row else linear_weight_only
+            return compute(x, dense, bias)
+
+        return linear
+
+    def _dynamic(
+        self,
+        operator: Operator,
+        dense: torch.Tensor,
+        packed: torch.Tensor,
+        weight_scales: torch.Tensor,
+        sums: torch.Tensor,
+    ) -> Callable[..., torch.Tensor]:
+        """`packed` uint8 [N, K / 2], `weight_scales` and `sums` [groups, N] as a phone reads
+        them."""
+        group = self.graph.integer(operator.named_args["group_size"])
         misread = cache(lambda: misread_sums(sums, packed, group))
         integers = None
         if in_half_buffer(self.graph, operator):
             integers = unpack_int4(packed).unflatten(-1, (-1, group))
 
         def linear(x: Any, scales: Any, zeros: Any, bias: Any) -> torch.Tensor:
-            if not self.arithmetic.quantizes(rows=x.numel() // columns):
+            if not self.arithmetic.quantizes(rows=x.numel() // x.shape[-1]):
                 return linear_weight_only(x, dense, bias)
             if self.defect is not None:
                 return defective_linear_dynamic(
@@ -87,7 +105,7 @@ class Int4Linears:
                 )
             return linear_dynamic(x, scales, zeros, dense, bias, weight_scales, misread())
 
-        return linear, tuple(names[name] for name in arguments)
+        return linear
 
     def _dense_weight(
         self, packed: torch.Tensor, scales: torch.Tensor, group_size: int
