@@ -17,12 +17,11 @@ from quatrain.commands._export_options import (
     MaxSeqLen,
     Params,
     PrefillChunkSize,
-    Runtime,
     Target,
     WeightOnlyLinear,
 )
 from quatrain.commands._plain_command import PlainCommand
-from quatrain.commands._shared_options import Debug, Json, TokenizerFile
+from quatrain.commands._shared_options import Debug, Json, Runtime, TokenizerFile
 from quatrain.commands.export import export
 
 

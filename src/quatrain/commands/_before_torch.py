@@ -4,10 +4,14 @@ many threads compute."""
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError
+
+if TYPE_CHECKING:
+    from quatrain.stages import Stages
 
 # What files of a model's folder end in.
 _OF_A_MODEL = frozenset(
@@ -85,6 +89,14 @@ def check_model(model: Path) -> None:
 def is_smollm2(model: Path | str | None) -> bool:
     """Whether `model` is the word for SmolLM2, and no file or folder that is called so."""
     return str(model) == "smollm2" and not Path("smollm2").exists()
+
+
+def fetched_smollm2(stages: "Stages") -> str:
+    """The file that the word smollm2 stands for."""
+    from quatrain.smollm2 import fetch_smollm2
+
+    with stages("fetch SmolLM2"):
+        return str(fetch_smollm2())
 
 
 def check_no_word(model: Path | str, verb: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.commands._shared_options import known_runtimes, known_targets
+from quatrain.commands._shared_options import known_targets
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
@@ -42,14 +42,6 @@ Target = Annotated[
         help="Choose scheme, dtype and limits for a phone or its GPU, such as pixel-8, say why, "
         "and refuse what would fail there. An unknown id is answered with all that are known.",
         autocompletion=known_targets,
-    ),
-]
-Runtime = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VERSION",
-        help="The ExecuTorch release in the app, such as 1.3.",
-        autocompletion=known_runtimes,
     ),
 ]
 MaxSeqLen = Annotated[

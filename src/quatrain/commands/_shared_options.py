@@ -96,3 +96,12 @@ AsOn = Annotated[
         callback=_known_target,
     ),
 ]
+
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION",
+        help="The ExecuTorch release in the app, such as 1.3. Default: any.",
+        autocompletion=known_runtimes,
+    ),
+]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._printing import plain_console, print_json
-from quatrain.commands._shared_options import Debug, Json, Model, known_runtimes, known_targets
+from quatrain.commands._shared_options import Debug, Json, Model, Runtime, known_targets
 
 if TYPE_CHECKING:
     from quatrain.targets import Examination
@@ -23,14 +23,7 @@ def doctor(
             autocompletion=known_targets,
         ),
     ] = None,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VERSION",
-            help="The ExecuTorch release in the app, such as 1.3. Default: any.",
-            autocompletion=known_runtimes,
-        ),
-    ] = None,
+    runtime: Runtime = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

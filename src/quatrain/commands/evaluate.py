@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.checkpoint.open import is_program
-from quatrain.commands._before_torch import check_model, is_smollm2
+from quatrain.commands._before_torch import check_model, fetched_smollm2, is_smollm2
 from quatrain.commands._printing import print_json, warn_of_an_idle_defect
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Json, TokenizerFile
-from quatrain.commands.quantize import fetched_smollm2
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
 

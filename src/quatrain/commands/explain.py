@@ -19,8 +19,8 @@ from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import (
     Debug,
     Json,
+    Runtime,
     TokenizerFile,
-    known_runtimes,
     known_targets,
 )
 from quatrain.text_files import read_text
@@ -46,14 +46,6 @@ Phone = Annotated[
         metavar="ID",
         help="The phone or its GPU, such as pixel-8 or mali-g715. Default: any.",
         autocompletion=known_targets,
-    ),
-]
-Runtime = Annotated[
-    str | None,
-    typer.Option(
-        metavar="VERSION",
-        help="The ExecuTorch release in the app, such as 1.3. Default: any.",
-        autocompletion=known_runtimes,
     ),
 ]
 Expected = Annotated[

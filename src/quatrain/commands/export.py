@@ -19,7 +19,6 @@ from quatrain.commands._export_options import (
     MaxSeqLen,
     Params,
     PrefillChunkSize,
-    Runtime,
     SchemePlanFile,
     Target,
     WeightOnlyLinear,
@@ -28,7 +27,7 @@ from quatrain.commands._export_options import (
 )
 from quatrain.commands._printing import print_json, print_next
 from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, TokenizerFile
+from quatrain.commands._shared_options import Debug, Json, Runtime, TokenizerFile
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

@@ -17,7 +17,6 @@ from quatrain.commands._export_options import (
     MaxSeqLen,
     Params,
     PrefillChunkSize,
-    Runtime,
     SchemePlanFile,
     Target,
     WeightOnlyLinear,
@@ -27,7 +26,7 @@ from quatrain.commands._export_options import (
 from quatrain.commands._print_checkpoint import print_programs
 from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, one_of
+from quatrain.commands._shared_options import Debug, Json, Runtime, one_of
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

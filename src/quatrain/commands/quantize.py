@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._before_torch import is_smollm2
+from quatrain.commands._before_torch import fetched_smollm2, is_smollm2
 from quatrain.commands._print_checkpoint import print_checkpoint, print_export, print_programs
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from quatrain.quantize.calibration import Calibration
     from quatrain.quantize.cost import Cost
     from quatrain.quantize.report import QuantizeReport
-    from quatrain.stages import Stages
 
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
@@ -150,14 +149,6 @@ def quantize(
         print_checkpoint(report, _details(report), "model")
         print_programs(programs)
         print_export(output)
-
-
-def fetched_smollm2(stages: "Stages") -> str:
-    """The file that the word smollm2 stands for."""
-    from quatrain.smollm2 import fetch_smollm2
-
-    with stages("fetch SmolLM2"):
-        return str(fetch_smollm2())
 
 
 def _calibration(

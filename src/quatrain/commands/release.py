@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import is_smollm2
-from quatrain.commands._export_options import Runtime
+from quatrain.commands._before_torch import fetched_smollm2, is_smollm2
 from quatrain.commands._print_release import (
     print_matrix,
     print_plan,
@@ -16,8 +15,8 @@ from quatrain.commands._print_release import (
 )
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, known_targets
-from quatrain.commands.quantize import Method, fetched_smollm2
+from quatrain.commands._shared_options import Debug, Json, Runtime, known_targets
+from quatrain.commands.quantize import Method
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
