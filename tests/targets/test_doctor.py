@@ -11,6 +11,7 @@ from tests.support.edited_methods import edited_method, of_two_delegates, under_
 from tests.support.findings import findings
 from tests.support.kernel_defects import embedding, weight_only
 from tests.support.one_operator import FALSE, NULL, TRUE, Argument, T, call, number
+from tests.support.paths import CONFORMANCE
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 
@@ -56,6 +57,11 @@ def test_places_say_in_which_of_several_delegates(tmp_path: Path) -> None:
     ):
         found = findings(make(tmp_path), "mali-g715", "1.3")["dq8ca-zp-binding-float"]
         assert found.occurrences == [place + each for place in places for each in alone]
+
+
+def test_in_float16_no_type_of_zero_points_is_a_remedy() -> None:
+    found = findings(CONFORMANCE / "llama16_d.pte", "mali-g715", "1.3")["dq8ca-zp-binding-float"]
+    assert "--linear-scheme weight-only" in found.remedy and "--zero-point" not in found.remedy
 
 
 def test_int8_zero_points_keep_8da4w_where_it_would_fail(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.int4_constants import are_apart
 from quatrain.program.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -26,7 +25,6 @@ from quatrain.targets.triggers.occurrence import (
 )
 
 _FP16_MAX = 65504
-_FLOAT = ("float16", "float32")
 _SMALL_SCALE = 2**-10  # times that of a row of range 1, 1/255: float16 then rounds by 1 % and more
 _MANY_ROWS = 1024  # the fewest that an Adreno was seen to compute wrongly
 
@@ -95,33 +93,6 @@ def small_scales_in_half_buffers(program: Program, graph: VulkanGraph) -> Occurr
             program.release_memory()
             if middle < _SMALL_SCALE:
                 yield Occurrence(f"{linear.name}: scales around {middle:.1g}")
-
-
-def zero_points_float(graph: VulkanGraph) -> Occurrences:
-    """Dynamic int4 linears whose zero points are float16 or float32."""
-    return _with_zero_points(graph, *_FLOAT)
-
-
-def zero_points_int8_in_fp16(graph: VulkanGraph) -> Occurrences:
-    """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
-    return _with_zero_points(graph, "int8") if activation_dtype(graph) == "float16" else []
-
-
-def odd_zero_points(graph: VulkanGraph) -> Occurrences:
-    """Dynamic int4 linears whose zero points are neither int8 nor floating point."""
-    return [
-        Occurrence(f"{linear.name}: {linear.zero_points}")
-        for linear, _ in linears(graph, DYNAMIC_LINEAR)
-        if linear.zero_points not in ("int8", *_FLOAT)
-    ]
-
-
-def _with_zero_points(graph: VulkanGraph, *dtypes: str) -> Occurrences:
-    return [
-        Occurrence(linear.name)
-        for linear, _ in linears(graph, DYNAMIC_LINEAR)
-        if linear.zero_points in dtypes
-    ]
 
 
 def weight_only_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
