@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -13,11 +15,14 @@ import typer
 from safetensors.torch import load_file
 from tests.support import gguf_files as ggufs
 from tests.support import tiny_models as tiny
+from tests.support.command_line import invoked
 from tests.support.tokenizer_files import EMPTY_TOKENIZER
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.commands._print_checkpoint import print_export
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
+from quatrain.export.plan.programs import ProgramPlan
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
@@ -292,3 +297,28 @@ def test_command_takes_the_default_model_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("quatrain.smollm2.fetch_smollm2", lambda: model)
     run(monkeypatch, "smollm2", "-o", tmp_path / "out")
     assert "tokenizer none" in capsys.readouterr().out
+
+
+REFUSED = ProgramPlan("vulkan", "8da4w", "fp32", 64, refused="no kernel")
+WEIGHT_ONLY = ProgramPlan("vulkan", "weight-only", "fp32", 64)
+CPU = ProgramPlan("xnnpack", "8da4w", "fp32", 64)
+
+
+@pytest.mark.parametrize(
+    ("programs", "next_line"),
+    [
+        ([replace(REFUSED, refused=None), WEIGHT_ONLY, CPU], "export m -o m.pte"),
+        ([REFUSED, WEIGHT_ONLY, CPU], "export m -o m.pte --weight-only-linear"),
+        ([REFUSED, CPU], "export m -o m.pte --backend xnnpack"),
+        ([REFUSED], ""),
+    ],
+)
+def test_what_comes_next_is_not_what_is_refused(capsys, programs, next_line):
+    print_export(Path("m"), programs)
+    assert capsys.readouterr().out == (next_line and f"next: quatrain {next_line}\n")
+
+
+def test_a_checkpoint_for_the_cpu_alone_goes_on_to_its_program(tmp_path):
+    model = write_model(tmp_path / "m", "hf")
+    words = ("quantize", model, "-o", tmp_path / "out", "--method", "rtn", "--output-layer", "int8")
+    assert "-o out.pte --backend xnnpack\n" in invoked(words).stdout

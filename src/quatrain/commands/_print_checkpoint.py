@@ -1,11 +1,13 @@
 """How `quantize` and `convert` print the checkpoint that they wrote, and `quantize` and `plan` the
 programs that export would write of one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quatrain.commands._printing import print_next
 from quatrain.human_bytes import human_bytes
+from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.export.plan.programs import ProgramPlan
@@ -28,9 +30,18 @@ def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: st
     print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
 
 
-def print_export(checkpoint: Path) -> None:
-    """Print how to go on with the checkpoint that was written."""
-    print_next("export", checkpoint, "-o", Path(f"{checkpoint.absolute().name}.pte"))
+def print_export(checkpoint: Path, programs: "Sequence[ProgramPlan]" = ()) -> None:
+    """Print how to go on with the checkpoint that was written: to the first of `programs` that is
+    not refused, where they were planned; to nothing where all are."""
+    made = [program for program in programs if program.refused is None]
+    if programs and not made:
+        return
+    options: list[str] = []
+    if made and made[0].backend != "vulkan":
+        options = ["--backend", made[0].backend]
+    elif made and made[0].scheme == Scheme.WEIGHT_ONLY:
+        options = ["--weight-only-linear"]
+    print_next("export", checkpoint, "-o", Path(f"{checkpoint.absolute().name}.pte"), *options)
 
 
 def print_programs(programs: "list[ProgramPlan]") -> None:

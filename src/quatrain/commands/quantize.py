@@ -148,7 +148,7 @@ def quantize(
     else:
         print_checkpoint(report, _details(report), "model")
         print_programs(programs)
-        print_export(output)
+        print_export(output, programs)
 
 
 def _calibration(

@@ -84,6 +84,14 @@ def test_a_profile_that_cannot_be_made_is_refused_before_anything_runs(
         _run(*asked, "--profile", str(tmp_path / trace))
 
 
+def test_a_profile_of_a_program_for_the_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"peer-xnnpack-8da4w.pte is a program for the CPU; leave"):
+        _run(
+            "run", str(FOLDER / "peer-xnnpack-8da4w.pte"), "--prompt", "x",
+            "--profile", str(tmp_path / "trace.json"),
+        )  # fmt: skip
+
+
 def test_run_looks_for_the_tokenizer_before_it_opens_a_device() -> None:
     with pytest.raises(InputError, match="json there, or give one as --tokenizer"):
         _run("run", str(FOLDER / "peer-8da4w-fp32.pte"), "--prompt", "x", "--device", "gpu:nowhere")

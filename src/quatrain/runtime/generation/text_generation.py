@@ -15,7 +15,7 @@ from quatrain.runtime.generation.generate import Generation, check_prompt, gener
 from quatrain.runtime.generation.health import Health, WatchedRunner, judge
 from quatrain.runtime.generation.sampling import GREEDY, Sampling
 from quatrain.runtime.generation.stop_strings import TextUntil, check_stops
-from quatrain.runtime.load import load_runner, require_tokens_to_logits
+from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
@@ -106,6 +106,11 @@ def generate_text(
     if profile:
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
+    if profile and not is_vulkan(program):
+        raise InputError(
+            f"--profile times GPU kernels, and {program.path} is a program for the CPU; leave it "
+            "out"
+        )
     require_tokens_to_logits(program.path, program.metadata, "run")
     loaded = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))
     tokens = _encode(loaded, prompt, chat, chat_options)
