@@ -1,5 +1,6 @@
 """JSON objects in files: read with an error that says what is wrong, written the same each time."""
 
+import codecs
 import json
 import math
 from pathlib import Path
@@ -16,10 +17,26 @@ def read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         refuse_lfs_pointer(path)
-        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+        raise InputError(f"{path}: cannot be read as JSON: {error}{_what_it_is(path)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def _what_it_is(path: Path) -> str:
+    """What the file `path`, which is no JSON in UTF-8, is in place of that, and what helps."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(60)
+    except OSError:
+        return ""
+    if not start.strip():
+        return "; it is empty: download it again"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "; it is in UTF-16: save it in UTF-8"
+    if start.lstrip()[:1] not in b"{[":
+        return f"; it begins with {start[:20]!r}: download it again"
+    return ""
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -107,6 +107,7 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
     [
         (["snapshots/0b5c"], "snapshots/0b5c"),  # in the hub's cache
         (["checkpoint-500", "checkpoint-1000"], "checkpoint-1000"),  # what a Trainer writes to
+        (["transformers/1b/1"], "transformers/1b/1"),  # from Kaggle
     ],
 )
 def test_a_folder_above_the_models(tmp_path: Path, models: list[str], meant: str) -> None:

@@ -11,6 +11,7 @@ A program, the third kind, is for `quatrain.program.open_program`. Nothing here 
 import: it is imported when something is opened.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,15 @@ from quatrain.checkpoint.files.adapter_folder import (
 from quatrain.checkpoint.files.formats import PICKLED, Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries
 
 if TYPE_CHECKING:
     from quatrain.checkpoint.checkpoint import Checkpoint
     from quatrain.checkpoint.float_model import FloatModel
     from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
+
+# What a browser, an editor or a file manager makes of their names.
+_RENAMED = re.compile(r"(?:config|params)\b.*\.json\b.*", re.IGNORECASE)
 
 
 def detect(path: Path | str) -> Form:
@@ -146,14 +151,16 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 
 def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
-        inside = next((str(file) for file in sorted(path.glob("*.gguf"))), "a GGUF file")
+        inside = next((str(file) for file in entries(path, "*.gguf")), "a GGUF file")
         below = model_below(path)
         such = f", such as {below}," if below else ""
-        files = [
-            file for file in sorted(path.iterdir()) if file.suffix in (".safetensors", *PICKLED)
-        ]
+        files = [file for file in entries(path) if file.suffix in (".safetensors", *PICKLED)]
+        names = [file.name for file in entries(path) if file.is_file()]
+        renamed = next(filter(_RENAMED.fullmatch, names), None)
         remedy = f"give a model's folder{such} or {inside}"
-        if files:
+        if renamed:
+            remedy = f"where {renamed} is one of them, rename it so"
+        elif files:
             remedy = f"put the one of {files[0].name} beside it, which says the model's shape"
         return InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); {remedy}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from quatrain.atomic_files import whole_copies
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries
 from quatrain.json_files import read_object
 from quatrain.tokenizer.named_tokens import with_flags, with_special_tokens_map
 
@@ -187,7 +188,7 @@ def _templates_in_files(tokenizer: Path) -> dict[str, str]:
 
 
 def _more_templates(folder: Path) -> list[Path]:
-    return sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))
+    return entries(folder / _MORE_TEMPLATES, "*.jinja")
 
 
 def _text(template: Path) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import models
 
 from quatrain.errors import InputError
 from quatrain.tokenizer.chat import pick, render, templates_of
@@ -25,6 +24,7 @@ from quatrain.tokenizer.named_tokens import (
     without_flags_of_named,
 )
 from quatrain.tokenizer.rebuilt import build_as_class
+from quatrain.tokenizer.tokenizer_json import is_of_tokenizers, read_tokenizer_json
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
 
@@ -90,7 +90,7 @@ class Tokenizer:
         try:
             return self.model.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
-            if not _is_of_tokenizers(error):
+            if not is_of_tokenizers(error):
                 raise
             raise InputError(
                 f"{self.source}: cannot cut {text[:40]!r} into tokens: {error}; give the "
@@ -177,16 +177,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
         config = _with_named(model, config, added, path)
         ends_added(model, config)
         return model, config, True
-    try:
-        model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except BaseException as error:
-        if not _is_of_tokenizers(error):
-            raise
-        raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
+    model, changed = read_tokenizer_json(path)
     before = _added(model)
-    changed = model.padding is not None or model.truncation is not None
-    if isinstance(model.model, models.BPE) and model.model.dropout:
-        model.model.dropout, changed = None, True  # merges left out by chance, for training
     model, rebuilt, config, added = build_as_class(model, path, config, added)
     changed |= rebuilt
     with_metaspace(model, config)
@@ -198,11 +190,6 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     # What a tokenizer.json cannot say: special tokens written out in a text are text.
     model.encode_special_tokens = config.get("split_special_tokens") is True
     return model, config, changed or _added(model) != before
-
-
-def _is_of_tokenizers(error: BaseException) -> bool:
-    """It raises bare Exception, and what is broken in it derives from BaseException."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _with_named(

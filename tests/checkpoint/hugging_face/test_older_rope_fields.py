@@ -1,7 +1,7 @@
 """Fields of the rotary embedding that transformers 4 and 5 read otherwise."""
 
 import pytest
-from tests.support.families import GEMMA
+from tests.support.families import GEMMA, GEMMA4, LFM3
 from tests.support.peers import TINY, change_config, random_model, saved
 from transformers import AutoConfig
 
@@ -64,6 +64,17 @@ def test_a_base_of_a_text_model_that_transformers_5_does_not_read(tmp_path):
     change_config(tmp_path, text_config=text | {"rope_scaling": LINEAR})
     rope = AutoConfig.from_pretrained(tmp_path).text_config.rope_parameters
     assert rope["rope_theta"] == read_config(tmp_path).fields["rope_theta"] == 5000.0
+
+
+@pytest.mark.parametrize("kind, fields", [("Gemma4", GEMMA4), ("Lfm3", LFM3)])
+def test_older_fields_of_models_that_never_had_them(kind, fields, tmp_path):
+    folder = saved(random_model(kind, **fields), tmp_path)
+    refused(change_config(folder, rope_scaling=LINEAR), "'rope_scaling' is .*expected null")
+    change_config(folder, ["rope_parameters", "rope_scaling"], rope_theta=5000.0)
+    rope = AutoConfig.from_pretrained(folder).rope_parameters
+    assert rope["full_attention"]["rope_theta"] == 1000000.0
+    refused(folder, "5000.0, which transformers 4 reads for layers of 'full_attention', and")
+    assert open_float_model(change_config(folder, rope_theta=1000000.0)).config.rope_theta == 1e6
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from quatrain.checkpoint.files.formats import is_of_training
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries
 from quatrain.json_files import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -23,7 +24,7 @@ def adapter_files(folder: Path) -> list[Path]:
 
 
 def _names_in(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    return {file.name for file in entries(folder)} if folder.is_dir() else set()
 
 
 def _of_a_model(names: set[str]) -> bool:
@@ -69,7 +70,10 @@ def no_adapter(path: Path, base: Path | str) -> InputError:
     nearby = [path.parent, *(config.parent for config in path.glob(f"*/{ADAPTER_CONFIG}"))]
     found = [folder for folder in nearby if adapter_files(folder)]
     newest = max(found, key=lambda folder: (len(folder.name), folder.name), default=None)
+    beside = [name for name in _names_in(path) - {*_WEIGHTS} if _of_a_model({name})]
     remedy = "leave out the option" if newest is None else f"give {newest}, which holds one"
+    if beside and ADAPTER_CONFIG in _names_in(path):
+        remedy = f"move {min(beside)}, which may be a whole model's, out of the folder"
     return InputError(
         f"--base {base}: {path} holds no adapter ({ADAPTER_CONFIG} and {_WEIGHTS[0]} alone) that "
         f"could be merged into it; {remedy}"

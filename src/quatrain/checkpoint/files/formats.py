@@ -4,8 +4,10 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from quatrain.checkpoint.files.archives import archive_of
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries, refuse_broken_link
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
 _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -28,10 +30,13 @@ class Form(StrEnum):
 def form_of_file(path: Path) -> Form:
     """PROGRAM, GGUF, PTH or SAFETENSORS. Raises `InputError` for a file that is none of them."""
     start = first_bytes(path)
+    _refuse_unfinished(path)
     if start[4:8] == _PROGRAM:
         return Form.PROGRAM
     if start[:4] == b"GGUF":
         return Form.GGUF
+    if kind := archive_of(path, start):
+        raise InputError(f"{path}: is an archive ({kind}); unpack it, and give what it holds")
     if start[:4] == b"PK\x03\x04":
         return Form.PTH
     if start[8:] == b"{":  # after the header's length, which may be any eight bytes
@@ -50,6 +55,16 @@ def form_of_file(path: Path) -> Form:
     raise InputError(f"{path}: {what}; it may be cut short or of another format")
 
 
+def _refuse_unfinished(path: Path) -> None:
+    """aria2 gives a file its whole length before it has its bytes: what is missing is 0."""
+    control = path.with_name(f"{path.name}.aria2")
+    if control.is_file():
+        raise InputError(
+            f"{path}: its download was not finished, by {control.name} beside it; start aria2c "
+            f"again with -c, or delete {control.name} where the file is whole"
+        )
+
+
 def is_a_program(path: Path) -> InputError:
     """What says that a program was given where a model or checkpoint is expected."""
     return InputError(
@@ -64,6 +79,7 @@ def first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(9)
     except FileNotFoundError:
+        refuse_broken_link(path)
         raise InputError(f"{path}: no such file or folder{_meant_by(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -83,10 +99,12 @@ def _meant_by(path: Path) -> str:
     return f"; a repository on the Hugging Face hub is named as hf://{path}"
 
 
+# A head of reward models, and torchtune's own form of an adapter, are not the model's either.
 _OF_TRAINING = re.compile(
-    r"(optimizer|scheduler|scaler|training_args|recipe_state|rng_state(_\d+)?|random_states_\d+)"
-    r"\.(pth?|bin)"
+    r"(optimizer|scheduler|scaler|training_args|recipe_state|rng_state(_\d+)?|random_states_\d+"
+    r"|value_head)\.(pth?|bin)|value_head\.safetensors|adapter_(model|\d+)\.pt"
 )
+_UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".partial")
 _DOWNLOAD = "Download the model's weights"
 
 
@@ -103,18 +121,20 @@ def _parts_to_merge(folder: Path) -> str | None:
 
 def model_below(folder: Path) -> Path | None:
     """Where a model is that `folder` may be meant for: the last of a Trainer's checkpoints, a
-    snapshot in the hub's cache, or another folder one further down."""
-    found = [
-        file.parent
-        for beside in ("*", "snapshots/*")
-        for name in ("config.json", "params.json", "adapter_config.json")
-        for file in folder.glob(f"{beside}/{name}")
-    ]
-    return max(found, key=lambda each: (len(each.name), each.name), default=None)
+    snapshot in the hub's cache, or another folder a few further down."""
+    for below in ("*", "*/*", "*/*/*"):
+        found = [
+            file.parent
+            for name in ("config.json", "params.json", "adapter_config.json")
+            for file in folder.glob(f"{below}/{name}")
+        ]
+        if found:
+            return max(found, key=lambda each: (len(each.name), each.name))
+    return None
 
 
 def is_of_training(name: str) -> bool:
-    """Whether `name` is a file that transformers' Trainer, accelerate or torchtune write beside a
+    """Whether `name` is a file that transformers' Trainer, accelerate and others write beside a
     model."""
     return _OF_TRAINING.fullmatch(name) is not None
 
@@ -126,18 +146,23 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     """
     if preferred and (folder / preferred).is_file():
         return folder / preferred
-    files = [file for file in folder.iterdir() if file.suffix in suffixes and file.is_file()]
-    found = sorted(file for file in files if not is_of_training(file.name))
+    files = [file for file in entries(folder) if file.suffix in suffixes]
+    found = [file for file in files if file.is_file() and not is_of_training(file.name)]
     if len(found) == 1:
         return found[0]
     names = ", ".join(file.name for file in found) or "none"
     remedy = "keep the model's own, or merge the parts of a sharded model first"
     if not found:
-        there = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+        for file in files:
+            refuse_broken_link(file)
+        there = ", ".join([file.name for file in entries(folder)][:8]) or "nothing"
         below = model_below(folder)
         otherwise = f"Give {below}, which holds a model" if below else _DOWNLOAD
+        unfinished = next((file for file in entries(folder) if file.suffix in _UNFINISHED), None)
+        if unfinished:
+            otherwise = f"Finish the download of {unfinished.name}"
         remedy = f"the folder holds {there}. {_parts_to_merge(folder) or otherwise}"
-        gguf = next(iter(sorted(folder.glob("*.gguf"))), None)
+        gguf = next(iter(entries(folder, "*.gguf")), None)
         if gguf is not None:
             remedy += f", or give {gguf} itself"
     raise InputError(

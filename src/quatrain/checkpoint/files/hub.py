@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from quatrain.errors import InputError
+from quatrain.folder_entries import refuse_broken_links
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
@@ -63,8 +64,11 @@ def is_on_hub(path: Path | str) -> bool:
 
 
 def readable(path: Path) -> Path:
-    """`path`, which may be missing. Raises `InputError` where the system refuses to look."""
+    """`path`, which may be missing. Raises `InputError` where the system refuses to look, and for
+    a folder that has a link that leads nowhere in place of a text that would be read."""
     try:
+        if path.is_dir():
+            refuse_broken_links(path)
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return path  # said by what opens it

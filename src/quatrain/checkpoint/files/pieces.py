@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+from quatrain.folder_entries import entries
+
 _PIECE = re.compile(r"(.+\.gguf)[.-](?:part|split)[-_.]?(?:\d+|[a-z]{1,2})(?:[-_.]?of[-_.]?\d+)?")
 
 
@@ -13,7 +15,7 @@ def how_to_join(piece: Path) -> str | None:
     whole = _whole(piece)
     if whole is None:
         return None
-    beside = [file for file in piece.parent.iterdir() if _whole(file) == whole]
+    beside = [file for file in entries(piece.parent) if _whole(file) == whole]
     in_order = sorted(beside, key=lambda file: (len(file.name), file.name))
     files = " ".join(shlex.quote(str(file)) for file in in_order)
     return (

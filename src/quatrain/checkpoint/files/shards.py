@@ -8,6 +8,7 @@ from quatrain.checkpoint.files.formats import is_of_training
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries
 
 _SHARD = re.compile(r"(.+)-\d+-of-(\d+)\.(safetensors|bin)")
 _USUAL = ("model", "pytorch_model")
@@ -20,7 +21,7 @@ def numbered_shards(folder: Path) -> list[Path]:
     Raises `InputError` where one is missing.
     """
     found: dict[tuple[str, str], dict[Path, int]] = {}
-    for file in sorted(folder.iterdir()):
+    for file in entries(folder):
         if match := _SHARD.fullmatch(file.name):
             found.setdefault((match[3], match[1]), {})[file] = int(match[2])
     usual = [(suffix, name) for suffix in ("safetensors", "bin") for name in _USUAL]
@@ -40,11 +41,11 @@ def numbered_shards(folder: Path) -> list[Path]:
 def parts_of_one_model(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files in `folder` with one of `suffixes`, if there are several and no two of them hold a
     tensor of one name, as torchtune's hf_model_0001_0.pt and on do; [] otherwise."""
-    files = sorted(
+    files = [
         file
-        for file in folder.iterdir()
+        for file in entries(folder)
         if file.suffix in suffixes and file.is_file() and not is_of_training(file.name)
-    )
+    ]
     names = [name for file in files for name in read_tensors(file)] if len(files) > 1 else []
     return files if len(names) == len(set(names)) and names else []
 

@@ -19,7 +19,15 @@ def read_tensors(path: Path) -> LazyTensors:
         )
     if form is Form.PROGRAM:
         raise is_a_program(path)
-    return read_pth(path) if form is Form.PTH else read_safetensors(path)
+    tensors = read_pth(path) if form is Form.PTH else read_safetensors(path)
+    for name, stored in tensors.stored.items():
+        if name.endswith(".weight") and 0 in stored.shape:
+            raise InputError(
+                f"{path}: {name} is empty (its shape is {list(stored.shape)}): training on several "
+                "devices (DeepSpeed's ZeRO-3, FSDP) leaves such in place of weights that lie in "
+                "parts; save the model whole, as zero_to_fp32.py beside those parts does"
+            )
+    return tensors
 
 
 def header_metadata(path: Path) -> dict[str, str]:

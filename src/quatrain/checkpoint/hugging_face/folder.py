@@ -9,6 +9,7 @@ from quatrain.checkpoint.files.shards import numbered_shards, parts_of_one_model
 from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
+from quatrain.folder_entries import entries, refuse_broken_link
 from quatrain.json_files import read_object
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -31,7 +32,7 @@ def tensor_files(folder: Path) -> list[Path]:
     if numbered:
         return numbered
     for suffixes in ((".safetensors",), PICKLED):
-        if any(file.suffix in suffixes for file in folder.iterdir()):
+        if any(file.suffix in suffixes for file in entries(folder)):
             return parts_of_one_model(folder, suffixes) or [only_file(folder, suffixes)]
     return [only_file(folder, (".safetensors", *PICKLED))]  # says what was expected
 
@@ -83,6 +84,8 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     shards = sorted({Path(str(name)) for name in _weight_map(index).values()})
     for shard in shards:
         leads_out = shard.is_absolute() or ".." in shard.parts
+        if not leads_out:
+            refuse_broken_link(folder / shard)
         if leads_out or not _is_file(folder / shard):
             raise InputError(
                 f"{index}: names the file {str(shard)[:300]!r}, which is not in the folder; "

@@ -1,0 +1,37 @@
+"""Archives, told by their content: what is in them is the model."""
+
+import zipfile
+from pathlib import Path
+
+_STARTS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"Rar!": "RAR",
+}
+_ZIP = b"PK\x03\x04"
+
+
+def archive_of(path: Path, start: bytes) -> str | None:
+    """What kind of archive the file `path` is, which begins with `start`; None where it is none, or
+    one of PyTorch's, which is a zip of a pickle and its tensors."""
+    if start.startswith(_ZIP):
+        return None if _may_be_pickled(path) else "zip"
+    kind = next((kind for begins, kind in _STARTS.items() if start.startswith(begins)), None)
+    return kind or ("tar" if _is_tar(path) else None)
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(257)
+        return file.read(5) == b"ustar"
+
+
+def _may_be_pickled(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True  # damaged, which its reader says

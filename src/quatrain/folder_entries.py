@@ -1,0 +1,32 @@
+"""What a folder holds, and what of it is no file of the model's."""
+
+from pathlib import Path
+
+from quatrain.errors import InputError
+
+# Of a link to one of these a folder that is read would lack what the model is; links to tensors are
+# followed where they are read.
+_TEXTS = (".json", ".jinja", ".model", ".txt")
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What `folder` holds of the `pattern`, in order, but for `._NAME`, which macOS leaves beside
+    each file in an archive or on another system's disk."""
+    return sorted(file for file in folder.glob(pattern) if not file.name.startswith("._"))
+
+
+def refuse_broken_links(folder: Path) -> None:
+    """Raise `InputError` for a link in `folder` that leads nowhere and stands for a text that says
+    what a model or its tokenizer is, as in a snapshot of the hub's cache without its blobs."""
+    for file in entries(folder):
+        if file.suffix in _TEXTS:
+            refuse_broken_link(file)
+
+
+def refuse_broken_link(file: Path) -> None:
+    """Raise `InputError` where `file` is a link, and what it leads to is not there."""
+    if file.is_symlink() and not file.exists():
+        raise InputError(
+            f"{file}: is a link to {str(file.readlink())!r}, which is not there; copy the model "
+            "with what its links lead to (`cp -rL`), or download it again"
+        )

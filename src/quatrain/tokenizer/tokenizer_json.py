@@ -1,0 +1,36 @@
+"""Reads a tokenizer.json."""
+
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models
+
+from quatrain.errors import InputError
+from quatrain.json_files import read_object
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
+    """(the tokenizer in the tokenizer.json `path`, whether it is another than the file says).
+
+    Raises `InputError` where it is damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        model = tokenizers.Tokenizer.from_str(text.removeprefix(_BYTE_ORDER_MARK))
+    except BaseException as error:
+        if not is_of_tokenizers(error):
+            raise
+        read_object(path)  # says what is no JSON
+        raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
+    changed = text.startswith(_BYTE_ORDER_MARK)
+    changed |= model.padding is not None or model.truncation is not None
+    if isinstance(model.model, models.BPE) and model.model.dropout:
+        model.model.dropout, changed = None, True  # merges left out by chance, for training
+    return model, changed
+
+
+def is_of_tokenizers(error: BaseException) -> bool:
+    """It raises bare Exception, and what is broken in it derives from BaseException."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"

@@ -1,0 +1,185 @@
+"""Models as downloads, archives, copies and training leave them in a folder."""
+
+import shutil
+import tarfile
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.support import tiny_models as tiny
+
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
+from quatrain.errors import InputError
+from quatrain.tokenizer.files import tokenizer_files_in
+
+RESOURCE_FORK = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
+QUERY = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+
+
+def write_adapter(folder):
+    folder.mkdir()
+    parts = {f"{QUERY}A.weight": torch.ones(2, 64), f"{QUERY}B.weight": torch.ones(64, 2)}
+    save_file(parts, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    return folder
+
+
+def assert_whole(folder, base=None):
+    assert set(open_float_model(folder, base).tensors) == set(tiny.float_tensors())
+
+
+def refused(folder, message, base=None):
+    with pytest.raises(InputError, match=message):
+        open_float_model(folder, base)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin", "ft-{}-of-2.safetensors"])
+def test_what_macos_leaves_beside_each_file(name, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "m", shards=2 if "{}" in name else 1)
+    if "{}" in name:
+        (folder / "model.safetensors.index.json").unlink()
+    for index, file in enumerate(sorted(folder.glob("*.safetensors"))):
+        file.rename(folder / name.format(index + 1))
+    if name.endswith(".bin"):
+        tensors = load_file((folder / name).rename(tmp_path / "before.safetensors"))
+        torch.save(tensors, folder / name)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    for file in [*folder.iterdir(), *folder.glob("*/*")]:
+        file.with_name(f"._{file.name}").write_bytes(RESOURCE_FORK)
+    assert_whole(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    named = [file.name for file in tokenizer_files_in(folder)]
+    assert named == ["tokenizer.json", "tool_use.jinja"]
+
+
+def test_what_macos_leaves_beside_an_adapter(tmp_path):
+    base = tiny.write_hugging_face(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter")
+    for file in [*adapter.iterdir()]:
+        file.with_name(f"._{file.name}").write_bytes(RESOURCE_FORK)
+    assert_whole(adapter, base)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"]
+)
+def test_a_link_that_leads_nowhere(name, tmp_path):
+    """As in a snapshot of the hub's cache that was copied without its blobs."""
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "README.md").symlink_to("../../blobs/1f0a")  # which is not read
+    assert_whole(folder)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("../../blobs/0b5c")
+    for opened in (open_float_model, open_checkpoint):
+        with pytest.raises(InputError, match=rf"{name}: is a link to '../../blobs/0b5c'.*cp -rL"):
+            opened(folder)
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_tensors_whose_link_leads_nowhere(index, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    if not index:
+        (folder / "model.safetensors.index.json").unlink()
+    shard = folder / "model-00002-of-00002.safetensors"
+    shard.unlink()
+    shard.symlink_to("../gone")
+    refused(folder, r"model-00002-of-00002\.safetensors: is a link to '../gone'")
+    for file in folder.glob("model*"):
+        file.unlink()
+    (folder / "model.safetensors").symlink_to("../gone")
+    refused(folder, r"model\.safetensors: is a link to '../gone'")
+    refused(folder / "model.safetensors", r"model\.safetensors: is a link to '../gone'")
+
+
+def test_a_download_that_aria2_has_not_finished(tmp_path):
+    """Its file is as long as the whole, and what is missing is 0."""
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors.aria2").write_bytes(b"\0\1")
+    refused(folder, r"model\.safetensors: its download was not finished.*aria2c again with -c")
+
+
+def test_a_download_under_its_name_until_it_is_whole(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors").rename(folder / "model.safetensors.part")
+    refused(folder, r"found none; .*\. Finish the download of model\.safetensors\.part")
+
+
+@pytest.mark.parametrize("kind", ["zip", "gzip", "tar"])
+def test_an_archive_is_to_be_unpacked(kind, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "m")
+    archive = tmp_path / "m.archive"
+    if kind == "zip":
+        shutil.make_archive(str(tmp_path / "m"), "zip", folder)
+        (tmp_path / "m.zip").rename(archive)
+    else:
+        with tarfile.open(archive, "w:gz" if kind == "gzip" else "w") as file:
+            file.add(folder, "m")
+    refused(archive, rf"is an archive \({kind}\); unpack it")
+
+
+def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"PK\x03\x04" + bytes(100))
+    refused(folder, "under another name")
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"", "it is empty: download it again"),
+        (b"<!DOCTYPE html>", "it begins with b'<!DOCTYPE html>': download"),
+        (b"Entry not found", "it begins with b'Entry not found': download"),
+        ('{"a": 1}'.encode("utf-16"), "it is in UTF-16: save it in UTF-8"),
+    ],
+)
+def test_what_is_no_json_is_said(content, what, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "config.json").write_bytes(content)
+    refused(folder, rf"config\.json: cannot be read as JSON: .*{what}")
+
+
+def test_weights_that_training_left_in_parts(tmp_path):
+    """In their place ZeRO-3 leaves tensors without a value."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter")
+    for file, folder in (("adapter_model", adapter), ("model", base)):
+        path = folder / f"{file}.safetensors"
+        save_file({name: torch.empty(0) for name in load_file(path)}, path)
+        whole = base if folder == adapter else None
+        refused(folder, r"is empty \(its shape is \[0\]\).*zero_to_fp32", whole)
+
+
+@pytest.mark.parametrize("name", ["config (1).json", "config.json.txt", "Config.json"])
+def test_a_config_under_another_name(name, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "config.json").rename(folder / name)
+    with pytest.raises(InputError) as error:
+        open_float_model(folder)
+    assert f"where {name} is one of them, rename it so" in str(error.value)
+
+
+def test_what_torchtune_writes_in_an_epoch(tmp_path):
+    """The model, and once more the adapter that is merged into it, in torchtune's form."""
+    folder = tiny.write_hugging_face(tmp_path / "epoch_0")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    for index, name in enumerate(("hf_model_0001_0.pt", "hf_model_0002_0.pt")):
+        torch.save({key: tensors[key] for key in sorted(tensors)[index::2]}, folder / name)
+    own = {"layers.0.attn.q_proj.lora_a.weight": torch.ones(2, 64)}
+    torch.save(own, folder / "adapter_0.pt")
+    assert_whole(folder)
+    adapter = write_adapter(tmp_path / "adapter")
+    torch.save(own, adapter / "adapter_model.pt")
+    save_file({"v_head.summary.weight": torch.ones(1, 64)}, adapter / "value_head.safetensors")
+    base = tiny.write_hugging_face(tmp_path / "base")
+    assert_whole(adapter, base)
+    (adapter / "other.bin").write_bytes(b"")
+    refused(adapter, r"move other\.bin, which may be a whole model's, out of the folder", base)
+
+
+def test_a_byte_order_mark_before_each_text(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    for file in folder.glob("*.json"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert_whole(folder)
