@@ -292,6 +292,37 @@ def test_a_class_that_is_not_known(byte_level, tmp_path) -> None:
     assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the")
 
 
+@pytest.mark.parametrize("kind", [models.WordLevel, models.Unigram, models.WordPiece])
+def test_a_vocabulary_without_merges(kind, tmp_path) -> None:
+    """Of which those classes make a BPE, and others leave it as it is."""
+    words = ["<unk>", "the", "x"]
+    scored = kind is models.Unigram
+    vocab = [(word, 0.0) for word in words] if scored else {w: i for i, w in enumerate(words)}
+    model = tokenizers.Tokenizer(
+        kind(vocab, **({"unk_id": 0} if scored else {"unk_token": "<unk>"}))
+    )
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    model.save(str(tmp_path / "tokenizer.json"))
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"tokenizer_class": "LlamaTokenizerFast"}')
+    with pytest.raises(UnknownTokenizer, match=rf"kind {kind.__name__}.* a BPE.*, or state"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+    config.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the x") == [1, 2]
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')  # with a class of its own
+    with pytest.raises(UnknownTokenizer, match=r"Qwen2Tokenizer makes a BPE.*as --tokenizer$"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_what_code_llama_knows_no_piece_of(pieces, tmp_path) -> None:
+    model = tokenizers.Tokenizer.from_str(pieces)
+    state = json.loads(model.to_str())
+    for token in [token for token in state["model"]["vocab"] if token.startswith("<0x")]:
+        del state["model"]["vocab"][token]
+    model = tokenizers.Tokenizer.from_str(json.dumps(state))
+    check(tmp_path, model, "llama", {"tokenizer_class": "CodeLlamaTokenizer"}, ("the\u6f22x",))
+
+
 @pytest.mark.thorough  # imports every class
 def test_every_class_that_builds_its_own_is_known_or_refused() -> None:
     import transformers

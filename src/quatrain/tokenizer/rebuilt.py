@@ -33,6 +33,10 @@ _INFILLING = {
     "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>",
 }  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
+_AS_IT_SAYS = (
+    'state "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json for what this one '
+    "says"
+)
 NAMED: dict[str, dict[str, Any]] = {
     "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "GemmaTokenizer": {
@@ -84,18 +88,16 @@ def build_as_class(
     the class looks for them).
 
     Tokens that the file adds are left out where `config` lists those that are added. Raises
-    `UnknownTokenizer` for a class that does so in a way that is not known here.
+    `UnknownTokenizer` for a class that does so in a way that is not known here, and for a
+    vocabulary without merges.
     """
     name = tokenizer_class(path, config)
-    refuse_unknown(
-        name,
-        path,
-        'another tokenizer.json as --tokenizer, or state "tokenizer_class": '
-        '"PreTrainedTokenizerFast" in tokenizer_config.json for what this one says',
-    )
+    refuse_unknown(name, path, f"another tokenizer.json as --tokenizer, or {_AS_IT_SAYS}")
     build = _CLASSES.get(name)
-    if build is None or not isinstance(model.model, models.BPE):
+    if build is None:
         return model, False, config, added
+    if not isinstance(model.model, models.BPE):
+        raise _not_bpe(model, path, name)
     before = _state(model)
     if build is _llama and "ByteLevel" in before:  # transformers takes the file as it is
         return model, False, config, added
@@ -110,6 +112,15 @@ def build_as_class(
             model = finding_as_written(model)
         config, added = found_as_written(config), found_as_written(added)
     return model, changed, {**NAMED[name], **config}, added
+
+
+def _not_bpe(model: tokenizers.Tokenizer, path: Path, name: str) -> UnknownTokenizer:
+    stated = tokenizer_class(path, {"tokenizer_class": "PreTrainedTokenizerFast"})
+    return UnknownTokenizer(
+        f"{path}: is of the kind {type(model.model).__name__}, of whose vocabulary transformers' "
+        f"{name} makes a BPE, which is not done here; give a tokenizer.json of the kind BPE as "
+        "--tokenizer" + ("" if stated == name else f", or {_AS_IT_SAYS}")
+    )
 
 
 def refuse_unknown(name: str, path: Path, give: str) -> None:
@@ -173,12 +184,16 @@ def _cohere(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
 
 
 def _gemma(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-    unknown = special_texts(config).get("unk_token", "<unk>")
-    model.model.unk_token = unknown if model.token_to_id(unknown) is not None else None
+    _with_unknown(model, config)
     model.model.fuse_unk = model.model.byte_fallback = True
     model.normalizer = normalizers.Replace(" ", SPACE)
     model.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     model.decoder = spaces_back(strip=False)
+
+
+def _with_unknown(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    unknown = special_texts(config).get("unk_token", "<unk>")
+    model.model.unk_token = unknown if model.token_to_id(unknown) is not None else None
 
 
 def _llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -199,6 +214,7 @@ def _code_llama(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """With what begins a text before it always. A text to fill in (`<FILL_ME>`) is not put in the
     order that transformers gives it."""
     _llama(model, {**config, "legacy": False})
+    _with_unknown(model, config)
     model.decoder = spaces_back(strip=True)
     begin = special_texts({**NAMED["CodeLlamaTokenizer"], **config}).get("bos_token")
     index = None if begin is None else model.token_to_id(begin)
