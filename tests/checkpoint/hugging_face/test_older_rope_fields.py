@@ -1,7 +1,7 @@
 """Fields of the rotary embedding that transformers 4 and 5 read otherwise."""
 
 import pytest
-from tests.support.families import GEMMA, GEMMA4, LFM3
+from tests.support.families import GEMMA, GEMMA3N, GEMMA4, LFM3
 from tests.support.peers import TINY, change_config, random_model, saved
 from transformers import AutoConfig
 
@@ -35,7 +35,7 @@ def test_a_base_that_transformers_5_reads_for_some_layers(tmp_path):
     rope = AutoConfig.from_pretrained(folder).rope_parameters
     assert rope["full_attention"]["rope_theta"] == 5000.0
     assert rope["sliding_attention"]["rope_theta"] == 500000.0
-    refused(folder, "5000.0, .* for layers with a window, and .* takes 500000.0; state")
+    refused(folder, "5000.0, .* for layers with a window but takes 500000.0; state")
     change_config(folder, rope_parameters={"sliding_attention": {"rope_theta": 5000.0}})
     config = open_float_model(folder).config
     assert (config.rope_theta, config.local_rope_theta) == (5000.0, 5000.0)
@@ -48,7 +48,7 @@ def test_a_base_that_transformers_5_does_not_read(kind, tmp_path):
     folder = saved(random_model(kind, **WINDOWED, head_dim=16), tmp_path)
     change_config(folder, ["rope_parameters"], rope_theta=5000.0)
     assert AutoConfig.from_pretrained(folder).rope_parameters["rope_theta"] == 1000000.0
-    refused(folder, "5000.0, which transformers 4 reads for all layers, .* takes 1000000.0; state")
+    refused(folder, "5000.0, which transformers 5 does not read for all layers but takes 1000000.0")
     change_config(folder, rope_theta=1000000.0)
     assert open_float_model(folder).config.rope_theta == 1000000.0
 
@@ -59,11 +59,24 @@ def test_a_base_of_a_text_model_that_transformers_5_does_not_read(tmp_path):
     change_config(tmp_path, model_type="glmasr", text_config=text)
     rope = AutoConfig.from_pretrained(tmp_path).text_config.rope_parameters
     assert rope["rope_theta"] == 10000.0
-    with pytest.raises(InputError, match=r"5000\.0, which .* transformers 5 does not but takes"):
+    with pytest.raises(
+        InputError, match=r"5000\.0, which .* does not read for all layers but takes"
+    ):
         read_config(tmp_path)
     change_config(tmp_path, text_config=text | {"rope_scaling": LINEAR})
     rope = AutoConfig.from_pretrained(tmp_path).text_config.rope_parameters
     assert rope["rope_theta"] == read_config(tmp_path).fields["rope_theta"] == 5000.0
+
+
+def test_a_base_in_rope_scaling(tmp_path):
+    folder = saved(random_model("Gemma3n", **GEMMA3N), tmp_path)
+    change_config(folder, ["rope_parameters"], rope_scaling={"rope_theta": 5000.0})
+    rope = AutoConfig.from_pretrained(folder).rope_parameters
+    assert rope["full_attention"]["rope_theta"] == 5000.0
+    assert open_float_model(folder).config.rope_theta == 5000.0
+    refused(change_config(folder, rope_scaling=LINEAR), "has the type 'linear', which")
+    stated = LINEAR | {"rope_type": "linear"}
+    refused(change_config(folder, rope_scaling=stated), "'rope_scaling' is .*expected null: no Ge")
 
 
 @pytest.mark.parametrize("kind, fields", [("Gemma4", GEMMA4), ("Lfm3", LFM3)])
@@ -73,7 +86,7 @@ def test_older_fields_of_models_that_never_had_them(kind, fields, tmp_path):
     change_config(folder, ["rope_parameters", "rope_scaling"], rope_theta=5000.0)
     rope = AutoConfig.from_pretrained(folder).rope_parameters
     assert rope["full_attention"]["rope_theta"] == 1000000.0
-    refused(folder, "5000.0, which transformers 4 reads for layers of 'full_attention', and")
+    refused(folder, "5000.0, which .* does not read for layers of 'full_attention' but takes")
     assert open_float_model(change_config(folder, rope_theta=1000000.0)).config.rope_theta == 1e6
 
 

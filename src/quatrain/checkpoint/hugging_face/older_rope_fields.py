@@ -28,9 +28,9 @@ def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> 
     base = fields.number("rope_theta")
     if base != taken:
         raise InputError(
-            f"{fields.source}: rope_theta is {base}, which transformers 4 reads for {of}, and "
-            f"transformers 5 does not but takes {taken}; state the model's rope_parameters, with "
-            f"the rope_theta of {of} in them"
+            f"{fields.source}: rope_theta is {base}, which transformers 5 does not read for {of} "
+            f"but takes {taken}; state the model's rope_parameters, with the rope_theta of {of} in "
+            "them"
         )
 
 

@@ -10,6 +10,7 @@ from quatrain.checkpoint.families.gemma4.hugging_face import NAMES, shared_layer
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
+from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 
@@ -95,11 +96,14 @@ def cut_first(pattern: object, layers: int) -> Params | None:
 
 def _rope(fields: Fields) -> Params:
     by_layer = fields.object_of("rope_parameters")
-    full, sliding = (by_layer.object_of(name) for name in (FULL, SLIDING))
-    scaled = rope_type(full | fields.object_of("rope_scaling")) != "default"
-    if by_layer.keys() - {FULL, SLIDING} or scaled or rope_type(sliding) != "default":
+    sliding = by_layer.object_of(SLIDING)
+    full = full_scaling(fields, by_layer.object_of(FULL))
+    kinds = rope_type(by_layer.object_of(FULL)), rope_type(sliding)
+    if by_layer.keys() - {FULL, SLIDING} or kinds != ("default", "default"):
         expected = f"'{FULL}' and '{SLIDING}', neither of them scaled"
         raise fields.refusal("rope_parameters", expected)
+    if rope_type(full) != "default":
+        raise fields.refusal("rope_scaling", "null: no Gemma 3n has one")
     return {
         "rope_theta": full.number_or_none("rope_theta") or fields.number_or_none("rope_theta"),
         "local_rope_theta": sliding.number_or_none("rope_theta")
