@@ -151,7 +151,8 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 
 def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
-        inside = next((str(file) for file in entries(path, "*.gguf")), "a GGUF file")
+        models = sorted(entries(path, "*.gguf"), key=lambda file: "mmproj" in file.name)
+        inside = next(map(str, models), "a GGUF file")
         below = model_below(path)
         such = f", such as {below}," if below else ""
         files = [file for file in entries(path) if file.suffix in (".safetensors", *PICKLED)]
@@ -180,9 +181,11 @@ def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":
         raise no_adapter(adapter, base)
     folder = local_path(base)
     if detect(folder) is not Form.HUGGING_FACE:
+        below = model_below(folder)
+        such = f", such as {below}" if below and (below / "config.json").is_file() else ""
         raise InputError(
             f"--base {base}: is no Hugging Face folder, to which adapters belong; give "
-            "that of the model that the adapter was trained on"
+            f"that of the model that the adapter was trained on{such}"
         )
     from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
 

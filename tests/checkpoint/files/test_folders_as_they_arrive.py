@@ -183,3 +183,22 @@ def test_a_byte_order_mark_before_each_text(tmp_path):
     for file in folder.glob("*.json"):
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
     assert_whole(folder)
+
+
+def test_shards_of_two_models(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "m", shards=2)
+    tiny.write_hugging_face(tmp_path / "other", shards=3)
+    (folder / "model.safetensors.index.json").unlink()
+    for shard in (tmp_path / "other").glob("model-*"):
+        shutil.copy(shard, folder)
+    refused(folder, "holds shards of 2 and of 3, which are of several models")
+
+
+def test_a_model_that_is_further_down(tmp_path):
+    adapter = write_adapter(tmp_path / "adapter")
+    snapshot = tiny.write_hugging_face(tmp_path / "models--o--n" / "snapshots" / "0b5c")
+    refused(adapter, rf"no Hugging Face folder, .*, such as {snapshot}$", snapshot.parent.parent)
+    (tmp_path / "ggufs").mkdir()
+    for name in ("mmproj-f16.gguf", "qwen.gguf"):
+        (tmp_path / "ggufs" / name).write_bytes(b"GGUF")
+    refused(tmp_path / "ggufs", r"give a model's folder or .*/qwen\.gguf$")

@@ -18,7 +18,7 @@ def numbered_shards(folder: Path) -> list[Path]:
     """The shards in `folder`, those of transformers' NAMEs if there are several; [] where there are
     none, or it cannot be told which.
 
-    Raises `InputError` where one is missing.
+    Raises `InputError` where one is missing, or they are of several models.
     """
     found: dict[tuple[str, str], dict[Path, int]] = {}
     for file in entries(folder):
@@ -29,7 +29,14 @@ def numbered_shards(folder: Path) -> list[Path]:
     if chosen is None and len(found) != 1:
         return []
     files = found[chosen or next(iter(found))]
-    count = max(files.values())
+    counts = set(files.values())
+    if len(counts) > 1:
+        shards = " and ".join(f"of {count}" for count in sorted(counts))
+        raise InputError(
+            f"{folder}: holds shards {shards}, which are of several models, or of one that was "
+            "saved twice; keep those of one"
+        )
+    count = counts.pop()
     if len(files) != count:
         raise InputError(
             f"{folder}: holds {len(files)} of {count} shards "
