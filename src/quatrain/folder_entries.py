@@ -6,7 +6,8 @@ from quatrain.errors import InputError
 
 # Of a link to one of these a folder that is read would lack what the model is; links to tensors are
 # followed where they are read.
-_TEXTS = (".json", ".jinja", ".model", ".txt")
+_TEXTS = (".json", ".jinja", ".model")
+_MERGES = "merges.txt"
 
 
 def entries(folder: Path, pattern: str = "*") -> list[Path]:
@@ -19,7 +20,7 @@ def refuse_broken_links(folder: Path) -> None:
     """Raise `InputError` for a link in `folder` that leads nowhere and stands for a text that says
     what a model or its tokenizer is, as in a snapshot of the hub's cache without its blobs."""
     for file in entries(folder):
-        if file.suffix in _TEXTS:
+        if file.suffix in _TEXTS or file.name == _MERGES:
             refuse_broken_link(file)
 
 

@@ -62,12 +62,20 @@ def test_what_macos_leaves_beside_an_adapter(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"]
+    "name",
+    [
+        "config.json",
+        "tokenizer.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+    ],
 )
 def test_a_link_that_leads_nowhere(name, tmp_path):
     """As in a snapshot of the hub's cache that was copied without its blobs."""
     folder = tiny.write_hugging_face(tmp_path)
-    (folder / "README.md").symlink_to("../../blobs/1f0a")  # which is not read
+    for unread in ("README.md", "LICENSE.txt"):
+        (folder / unread).symlink_to("../../blobs/1f0a")
     assert_whole(folder)
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("../../blobs/0b5c")
