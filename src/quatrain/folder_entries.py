@@ -26,7 +26,11 @@ def refuse_broken_links(folder: Path) -> None:
 
 def refuse_broken_link(file: Path) -> None:
     """Raise `InputError` where `file` is a link, and what it leads to is not there."""
-    if file.is_symlink() and not file.exists():
+    try:
+        is_broken = file.is_symlink() and not file.exists()
+    except (OSError, ValueError):
+        return  # its name is none that a file can have
+    if is_broken:
         raise InputError(
             f"{file}: is a link to {str(file.readlink())!r}, which is not there; copy the model "
             "with what its links lead to (`cp -rL`), or download it again"
