@@ -17,13 +17,13 @@ def read_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         refuse_lfs_pointer(path)
-        raise InputError(f"{path}: cannot be read as JSON: {error}{_what_it_is(path)}") from error
+        raise InputError(f"{path}: cannot be read as JSON: {error}{what_it_is(path)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")
     return value
 
 
-def _what_it_is(path: Path) -> str:
+def what_it_is(path: Path) -> str:
     """What the file `path`, which is no JSON in UTF-8, is in place of that, and what helps."""
     try:
         with path.open("rb") as file:

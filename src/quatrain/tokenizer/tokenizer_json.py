@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers import models
 
 from quatrain.errors import InputError
-from quatrain.json_files import read_object
+from quatrain.json_files import what_it_is
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -22,8 +22,7 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     except BaseException as error:
         if not is_of_tokenizers(error):
             raise
-        read_object(path)  # says what is no JSON
-        raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
+        raise InputError(f"{path}: is not a tokenizer.json: {error}{what_it_is(path)}") from error
     changed = text.startswith(_BYTE_ORDER_MARK)
     changed |= model.padding is not None or model.truncation is not None
     if isinstance(model.model, models.BPE) and model.model.dropout:

@@ -215,7 +215,7 @@ def test_an_adapter_of_another_model(tmp_path):
     [
         (f"{Q}.lora_A.weight", (), r"matrices \[\] and \[64, 8\] for .*q_proj"),
         (f"{Q}.lora_A.weight", (64,), "do not fit"),
-        (f"{Q}.lora_A.weight", (0, 64), "do not fit"),
+        (f"{Q}.lora_A.weight", (0, 64), "lora_A.weight is empty"),
         (f"{Q}.lora_B.weight", (64,), "do not fit"),
         (f"{EMBEDDING}.lora_embedding_A", (), "do not fit"),
         (f"{Q}.lora_A", (8, 64), "has lora_B of .*q_proj.weight alone"),
