@@ -254,6 +254,15 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_left(tmp_path, name
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
 
 
+def test_a_file_whose_end_was_never_written(tmp_path):
+    """As a download leaves one that was given its whole length first: what is missing is 0."""
+    tensors = tiny.float_tensors()
+    tensors["norm.weight"].zero_()
+    model = write_model(tmp_path / "m", "hf", tensors=tensors)
+    with pytest.raises(InputError, match=r"norm\.weight holds nothing but 0, .*download it again"):
+        quantize_model(model, tmp_path / "out", method="rtn")
+
+
 def test_an_existing_checkpoint_survives_a_failure(tmp_path):
     quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}

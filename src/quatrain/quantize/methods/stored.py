@@ -6,6 +6,8 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.quantize.plan.plan import Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 
+_LAST_NORM = "norm.weight"  # before the output layer, which sees nothing else
+
 
 def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
     """The tensor itself, its values checked; or none, where the plan only has it checked.
@@ -17,4 +19,6 @@ def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
         source.check_tensor(tensor.source, stored)
     elif not torch.isfinite(stored).all():
         raise ValueError("holds a NaN or an infinite value")
+    elif tensor.source == _LAST_NORM and not stored.any():
+        raise ValueError("holds nothing but 0, as a file does whose end was never written")
     return QuantizedTensor((stored,)[: len(tensor.specs)], None)
