@@ -1,5 +1,6 @@
 """A folder that holds an adapter (PEFT's) and not the model that it is for. Imports no torch."""
 
+import re
 from pathlib import Path
 
 from quatrain.checkpoint.files.formats import is_of_training
@@ -10,6 +11,7 @@ from quatrain.json_files import read_object
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _MLX_WEIGHTS = "adapters.safetensors"
+_MLX = re.compile(r"(?:\d+_)?adapters\.safetensors")  # with the steps of training too
 _OF_A_MODEL = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
 
 
@@ -29,7 +31,8 @@ def _names_in(folder: Path) -> set[str]:
 
 def _of_a_model(names: set[str]) -> bool:
     """Whether a file of one of `names` may hold a model's tensors."""
-    return any(name.endswith(_OF_A_MODEL) and not is_of_training(name) for name in names)
+    others = (name for name in names if not is_of_training(name) and not _MLX.fullmatch(name))
+    return any(name.endswith(_OF_A_MODEL) for name in others)
 
 
 def refuse_unread_adapter(folder: Path) -> None:
@@ -38,7 +41,7 @@ def refuse_unread_adapter(folder: Path) -> None:
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
     of_mlx = _MLX_WEIGHTS in names and not weights
-    if "config.json" in names or _of_a_model(names - {*_WEIGHTS, _MLX_WEIGHTS}):
+    if "config.json" in names or _of_a_model(names - {*_WEIGHTS}):
         return
     if of_mlx:
         raise InputError(
@@ -54,6 +57,11 @@ def refuse_unread_adapter(folder: Path) -> None:
 
 def unmerged_adapter(folder: Path) -> tuple[str, ...]:
     """What there is to say of an adapter that lies in the folder of a whole model."""
+    if (folder / _MLX_WEIGHTS).is_file():
+        return (
+            f"The adapter of MLX's beside the model ({_MLX_WEIGHTS}) is not merged into it. Where "
+            "it should be, fuse the two (mlx_lm.fuse), and quantize what that writes.",
+        )
     names = [name for name in (ADAPTER_CONFIG, *_WEIGHTS) if (folder / name).is_file()]
     if len(names) < 2 or adapter_files(folder):
         return ()

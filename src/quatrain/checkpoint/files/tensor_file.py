@@ -21,9 +21,9 @@ def read_tensors(path: Path) -> LazyTensors:
         raise is_a_program(path)
     tensors = read_pth(path) if form is Form.PTH else read_safetensors(path)
     for name, stored in tensors.stored.items():
-        if name.endswith(".weight") and 0 in stored.shape:
+        if name.endswith(".weight") and stored.shape == (0,):
             raise InputError(
-                f"{path}: {name} is empty (its shape is {list(stored.shape)}): training on several "
+                f"{path}: {name} is empty (its shape is [0]): training on several "
                 "devices (DeepSpeed's ZeRO-3, FSDP) leaves such in place of weights that lie in "
                 "parts; save the model whole, as zero_to_fp32.py beside those parts does"
             )
