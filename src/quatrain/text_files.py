@@ -37,12 +37,6 @@ def read_text(path: Path | str, option: str = "", may_be_cut: bool = False) -> s
     return text
 
 
-def gives_it_once(path: Path | str) -> bool:
-    """Whether `path` is a pipe or a device, whose text cannot be read a second time."""
-    path = Path(path)
-    return path.exists() and not (path.is_file() or path.is_dir())
-
-
 def is_utf8(text: str) -> bool:
     """Whether `text`, such as the name of a file, has no bytes that are not UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

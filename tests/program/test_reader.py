@@ -78,6 +78,22 @@ def _theirs(value: object) -> object:
     return (names.get(kind, kind.lower()), f"{content:.6g}" if kind == "Double" else content)
 
 
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"GGUF\x03\0\0\0\0", "a GGUF file"),
+        (b"PK\x03\x04\0\0\0\0\0", "a .pth file"),
+        (b'\x40\0\0\0\0\0\0\0{"a"', "a safetensors file"),
+    ],
+)
+def test_a_file_of_a_model_is_told_how_to_become_a_program(
+    tmp_path: Path, start: bytes, kind: str
+) -> None:
+    (tmp_path / "model").write_bytes(start)
+    with pytest.raises(InputError, match=f"model: is {kind}, expected a program; `quatrain quant"):
+        open_program(tmp_path / "model")
+
+
 def test_methods_and_metadata() -> None:
     program = open_program(artifact("peer-8da4w-fp32"))
     assert program.metadata["get_max_seq_len"] == 32

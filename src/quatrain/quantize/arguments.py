@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from quatrain.atomic_files import is_device_or_pipe
 from quatrain.checkpoint.files.hub import is_on_hub, readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
@@ -10,7 +11,7 @@ from quatrain.int4 import GROUP_SIZES
 from quatrain.json_files import read_object
 from quatrain.quantize.output.output_folder import check_output_folder
 from quatrain.quantize.tensor_formats import ForBackend, Rounding, group_sizes_for
-from quatrain.text_files import gives_it_once, read_text
+from quatrain.text_files import read_text
 from quatrain.tokenizer.files import require_tokenizer
 
 
@@ -51,7 +52,7 @@ def check_calibration(method: Rounding | None, files: Iterable[Path | str] | Non
             "--for, or choose --method gptq"
         )
     for file in files:
-        if not gives_it_once(file):
+        if not is_device_or_pipe(Path(file)):  # which gives its text once
             read_text(file, "--calibration")
 
 

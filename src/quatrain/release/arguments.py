@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from quatrain.atomic_files import require_name
+from quatrain.atomic_files import is_device_or_pipe, require_name
 from quatrain.checkpoint.files.hub import readable
 from quatrain.checkpoint.open import detect
 from quatrain.errors import InputError
@@ -12,7 +12,7 @@ from quatrain.release.manifest import SEVERAL
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.store import MANIFEST, WORK
 from quatrain.targets.phones import by_chip, find_device, find_phone
-from quatrain.text_files import gives_it_once, read_text
+from quatrain.text_files import read_text
 from quatrain.tokenizer.files import require_tokenizer
 
 
@@ -45,7 +45,7 @@ def _check_phone(asked: str) -> None:
 
 
 def _check_text(text: Path | str) -> None:
-    if gives_it_once(text):
+    if is_device_or_pipe(Path(text)):
         raise InputError(
             f"--text {text}: is a pipe or a device, and a release reads its text again for every "
             "program, and keeps it; give a file"

@@ -78,8 +78,9 @@ def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
         raise _unknown(name)
     if phone.gpu_id is None:
         raise InputError(
-            f"{phone.name} has a {phone.gpu} ({phone.soc}), of which there is no profile; "
-            f"known are {', '.join(gpu.id for gpu in load_gpus())}"
+            f"{phone.name} has a {phone.gpu} ({phone.soc}), of which there is no profile: a "
+            "program for its CPU (--backend xnnpack) needs none; known are "
+            f"{', '.join(gpu.id for gpu in load_gpus())}"
         )
     return find_gpu(phone.gpu_id), phone
 
