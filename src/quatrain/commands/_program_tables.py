@@ -136,9 +136,10 @@ def _call_table(calls: list[CallCost]) -> Table:
 
 
 def _heading(call: CallCost) -> str:
+    """In two lines, which leave room for an operator's whole name in 80 columns."""
     if call.tokens == 1:
-        return f"decode at {call.start}"
-    return f"prompt of {call.tokens}"
+        return f"decode\nat {call.start}"
+    return f"prompt\nof {call.tokens}"
 
 
 def _ranges(numbers: list[int]) -> str:

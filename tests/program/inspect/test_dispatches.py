@@ -77,8 +77,9 @@ def test_inspect_prints_them() -> None:
     program = str(artifact("peer-8da4w-fp32"))
     app = typer.Typer()
     app.command()(inspect)
-    said = CliRunner().invoke(app, [program], env={"COLUMNS": "120"}).output
-    assert "prompt of 30" in said and "decode at 30" in said
+    said = CliRunner().invoke(app, [program], env={"COLUMNS": "80"}).output
+    assert "of 30" in said and "at 30" in said
+    assert "torchao.choose_qparams_affine" in said  # whole, so that it can be searched for
     told = json.loads(CliRunner().invoke(app, [program, "--json"]).output)
     calls = call_costs(open_program(artifact("peer-8da4w-fp32")).vulkan)
     assert told["calls"] == json.loads(json.dumps([asdict(call) for call in calls]))
