@@ -24,7 +24,8 @@ from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.checks.layerwise import relative_error
-from quatrain.verify.verify import PROMPTS, verify_program
+from quatrain.verify.checks.prompts import PROMPTS
+from quatrain.verify.verify import verify_program
 
 pytestmark = pytest.mark.real
 TEXTS = (

@@ -68,7 +68,8 @@ def verify(
     check_program(model)
     check_no_word(checkpoint, "verify against")
     detect(checkpoint)
-    from quatrain.verify.verify import PROMPTS, verify_program
+    from quatrain.verify.checks.prompts import PROMPTS
+    from quatrain.verify.verify import verify_program
 
     report = verify_program(
         model,

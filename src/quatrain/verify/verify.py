@@ -10,18 +10,15 @@ from typing import cast
 
 from quatrain.arithmetic import Arithmetic
 from quatrain.backbone.model import Backbone
-from quatrain.backbone.pruned_vocabulary import known_rows
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError, require_several
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.int4 import Scheme
 from quatrain.program import Program, VulkanGraph, open_program
-from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.emulatable import why_unchanged
-from quatrain.runtime.generation.generate import check_prompt
 from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.runner import Runner
 from quatrain.stages import Stages
@@ -38,6 +35,7 @@ from quatrain.verify.checks.logits_problems import (
 )
 from quatrain.verify.checks.not_compared import not_compared
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
+from quatrain.verify.checks.prompts import PROMPTS, encoded_prompts
 from quatrain.verify.checks.same_model import require_same_model
 from quatrain.verify.checks.stated import compare_stated
 from quatrain.verify.devices import open_devices
@@ -45,10 +43,6 @@ from quatrain.verify.eager import eager_for_program
 from quatrain.verify.program_info import ProgramInfo, program_info
 from quatrain.verify.report import DeviceCheck, VerifyReport
 
-PROMPTS = (
-    "The capital of France is Paris, and the capital of Italy is",
-    "To install a package on Debian, open a terminal and type",
-)
 # Logits may differ by this much, or by so many times what rounding alone does to them.
 _LOGITS_ERROR = {"float32": 1e-3, "float16": 5e-2, "bfloat16 scales": 1e-3}
 # Relative change of the embedding that stands for rounding in each type.
@@ -92,17 +86,12 @@ def verify_program(
         InputError: For a wrong request. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
-    require_several("devices", devices)
-    require_several("prompts", prompts)
-    if not prompts:
-        raise InputError("prompts is empty, expected one text or more")
-    emulated_defect(emulate)
+    _check_request(devices, prompts, emulate)
     arithmetic = arithmetic_as_on(as_on)
-    for device in devices:
-        parse_device(device)
     with stages("open the program and the checkpoint"):
         opened = _open(program, checkpoint, devices, emulate, arithmetic, tokenizer)
-        texts = _encode(prompts, opened, new_tokens)
+        config, context = opened.checkpoint.config, opened.info.context
+        texts = encoded_prompts(prompts, opened.tokenizer, config, context, new_tokens)
     source, info = opened.checkpoint, opened.info
     graph = opened.graph
     with stages("build the eager backbone"):
@@ -192,6 +181,16 @@ def _run_eager(
     return eager, max(floors, key=lambda floor: floor.logits_error)
 
 
+def _check_request(devices: tuple[str, ...], prompts: tuple[str, ...], emulate: str | None) -> None:
+    require_several("devices", devices)
+    require_several("prompts", prompts)
+    if not prompts:
+        raise InputError("prompts is empty, expected one text or more")
+    emulated_defect(emulate)
+    for device in devices:
+        parse_device(device)
+
+
 def _check_device(
     device: str, runner: Runner, backbone: Backbone, eager: EagerLogits, floor: Parity,
     info: ProgramInfo, allowed_error: float, halves: float, stages: Stages,
@@ -221,30 +220,3 @@ def _notes(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float
     if rounded.rounded:
         notes.append(f"{rounded}. The backbone beside it was rounded alike")
     return notes
-
-
-def _encode(prompts: tuple[str, ...], opened: _Opened, new_tokens: int) -> list[list[int]]:
-    context, tokenizer = opened.info.context, opened.tokenizer
-    room, config = context - new_tokens, opened.checkpoint.config
-    encoded = [tokenizer.encode(prompt) for prompt in prompts]
-    for tokens in encoded:
-        check_token_ids(tokens, config.vocab_size, tokenizer.model.id_to_token)
-    encoded = [known_rows(config, tokens) for tokens in encoded]
-    if room < 2:
-        raise InputError(
-            f"--new-tokens leaves no room for a prompt in the program's context of {context} "
-            "tokens; ask for fewer"
-        )
-    if prompts == PROMPTS:
-        encoded = [tokens[:room] for tokens in encoded]
-    for tokens in encoded:
-        if len(tokens) > room:
-            raise InputError(
-                f"the prompt has {len(tokens)} tokens, and the context of {context} has room for "
-                f"{room} before the {new_tokens} of --new-tokens; shorten it, ask for fewer, or "
-                "export with a larger --max-seq-len"
-            )
-        check_prompt(tokens, context)
-        if len(tokens) < 2:
-            raise InputError("a prompt of one token has no prefill to verify; give a longer one")
-    return encoded
