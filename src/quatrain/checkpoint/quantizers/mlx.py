@@ -10,6 +10,8 @@ rarely a whole number, so nearly every group has to be rounded anew.
 config.json's `quantization` states group_size and bits, and by a module's name what differs.
 """
 
+from typing import Any
+
 import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
@@ -44,18 +46,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
             f"expected one of {_BITS}; take the config.json that was made with the model"
         )
     weight, scales = parts["weight"], parts["scales"]
-    expected = f"a uint32 matrix of {bits}-bit numbers"
-    rows, words = parts.matrix("weight", torch.uint32, expected)
-    groups = scales.shape[1] if len(scales.shape) == 2 else 0
-    if isinstance(size, int) and size * groups and words * 32 != size * groups * bits:
-        raise InputError(
-            f"{parts.source}: {parts.name} has {words * 32 / (size * groups):g} bits in groups of "
-            f"{size}, and config.json's `quantization` says {bits}; take the config.json that was "
-            "made with the model"
-        )
-    if words * 32 % bits:
-        raise InputError(f"{parts.called('weight')} is {weight}, expected {expected}")
-    columns = words * 32 // bits
+    rows, columns = _shape(parts, bits, size)
     groups = groups_of_rows(parts, "scales", (rows, columns))
     parts.expect_shape("biases", (rows, groups), floating=True)
     middle = 1 << (bits - 1)
@@ -76,6 +67,25 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         zeros=zeros,
         bits=bits,
     )
+
+
+def _shape(parts: Parts, bits: int, group_size: Any) -> tuple[int, int]:
+    """(N, K) of the weight, of numbers of so many `bits`; `group_size` as config.json states it."""
+    expected = f"a uint32 matrix of {bits}-bit numbers"
+    rows, words = parts.matrix("weight", torch.uint32, expected)
+    scales = parts["scales"]
+    groups = scales.shape[1] if len(scales.shape) == 2 else 0
+    if isinstance(group_size, int) and group_size * groups:
+        found = words * 32 / (group_size * groups)
+        if found != bits:
+            raise InputError(
+                f"{parts.source}: {parts.name} has {found:g} bits in groups of {group_size}, and "
+                f"config.json's `quantization` says {bits}; take the config.json that was made "
+                "with the model"
+            )
+    if words * 32 % bits:
+        raise InputError(f"{parts.called('weight')} is {parts['weight']}, expected {expected}")
+    return rows, words * 32 // bits
 
 
 def _numbers(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:

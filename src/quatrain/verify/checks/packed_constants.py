@@ -70,21 +70,14 @@ def _problem(
     rows: int | None,
 ) -> str | None:
     """What of `linear` is not that of `source` in `tensors`, all or so many of its first rows."""
-    name = source
     if source == "output" and "output.weight" not in tensors:
         source = "tok_embeddings"  # tied
-    # A checkpoint has all experts as one tensor.
-    stacked = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)", source)
-    expert = int(stacked[2]) if stacked else None
-    if stacked:
-        source = f"{stacked[1]}.{stacked[3]}"
-    if f"{source}.scales" not in tensors or not _has(tensors[f"{source}.scales"], expert):
-        return f"the checkpoint has no {source if expert is None else name}.scales"
+    stored = _integers_and_scales(tensors, source)
+    if stored is None:
+        return f"the checkpoint has no {source}.scales"
     if linear.group_size != group_size:
         return f"groups of {linear.group_size}, the checkpoint has {group_size}"
-    weights, scales = (tensors[f"{source}.{part}"] for part in ("weight", "scales"))
-    if expert is not None:
-        weights, scales = weights[expert], scales[expert]
+    weights, scales = stored
     if list(weights.shape) != [linear.out_features, linear.in_features] and rows is not None:
         return "of another shape"
     weight = weights.numpy()
@@ -103,8 +96,20 @@ def _problem(
     )
 
 
-def _has(stacked: torch.Tensor, expert: int | None) -> bool:
-    return expert is None or expert < len(stacked)
+def _integers_and_scales(
+    tensors: Mapping[str, torch.Tensor], source: str
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """int8 [N, K] and the scales of `source`, None where there are none; `tensors` have all
+    experts as one."""
+    expert = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)", source)
+    name = f"{expert[1]}.{expert[3]}" if expert else source
+    if f"{name}.scales" not in tensors:
+        return None
+    weights, scales = tensors[f"{name}.weight"], tensors[f"{name}.scales"]
+    if expert is None:
+        return weights, scales
+    index = int(expert[2])
+    return (weights[index], scales[index]) if index < len(scales) else None
 
 
 def _integers(packed: np.ndarray, weight: np.ndarray) -> str | None:
