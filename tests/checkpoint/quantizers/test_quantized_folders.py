@@ -160,7 +160,7 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),
         ("awq", {"quant_method": "hqq"}, "take the model that it was made from"),
-        ("compressed-tensors", {"transform_config": ONLINE}, "turns activations.*'input'"),
+        ("compressed-tensors", {"transform_config": ONLINE}, "applied to activations.*'input'"),
         ("compressed-tensors", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "'dense'"),
         ("compressed-tensors", {"config_groups": OUTPUTS}, "quantizes outputs"),
     ],

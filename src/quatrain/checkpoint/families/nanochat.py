@@ -8,7 +8,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
-_TURNED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+_ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
 
 
 def _params(fields: Fields) -> Params:
@@ -23,14 +23,15 @@ def _params(fields: Fields) -> Params:
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    """With norms of ones, and the halves of query and key heads exchanged: what transformers turns
-    by an angle is then turned by the opposite one, and all products of the two are as they were."""
+    """With norms of ones, and the halves of query and key heads exchanged: what transformers
+    rotates by an angle is then rotated by the opposite one, and all products of the two are as they
+    were."""
     width = fields.integer("hidden_size")
     made = dict(stored.stored)
     for name, tensor in stored.stored.items():
         part = name.split(".")[-2] if name.count(".") > 1 else ""
-        if part in _TURNED:
-            heads = fields.integer_or_none(_TURNED[part])
+        if part in _ROTATED:
+            heads = fields.integer_or_none(_ROTATED[part])
             all_heads = fields.integer("num_attention_heads")
             made[name] = _exchanged(tensor, heads or all_heads, name, fields.source)
     norms = [

@@ -35,7 +35,7 @@ _MODEL_TYPES = {
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phi": "an output layer with bias",
     "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
-    "qwen3_vl_moe": "experts whose matrices are stored turned",
+    "qwen3_vl_moe": "experts whose matrices are stored transposed",
     "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.

@@ -105,7 +105,7 @@ def in_floating_point(
     is to say of it).
 
     Raises `InputError`, naming `source`, where scales are missing or do not fit, or what linears
-    read is turned as the model runs.
+    read is transformed as the model runs.
     """
     refuse_rotated(settings or {}, source)
     refuse_transformed(settings or {}, source)

@@ -56,8 +56,8 @@ def _check(settings: Settings, source: str) -> None:
 
 
 def refuse_transformed(settings: Settings, source: str) -> None:
-    """Raise `InputError` where weights are stored sparse, or activations are turned as the model
-    runs. Transforms of weights are in the weights already."""
+    """Raise `InputError` where weights are stored sparse, or activations are transformed as the
+    model runs. Transforms of weights are in the weights already."""
     sparsity = settings.get("sparsity_config") or {}
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise InputError(
@@ -72,7 +72,7 @@ def refuse_transformed(settings: Settings, source: str) -> None:
             location = one.get("location") if isinstance(one, dict) else None
             if not str(location).startswith("weight_"):
                 raise InputError(
-                    f"{source}: its transform {name!r} turns activations as the model runs "
+                    f"{source}: its transform {name!r} is applied to activations as the model runs "
                     f"(location {location!r}), which no program does; quantize without transforms, "
                     "or with those of weights alone"
                 )

@@ -86,9 +86,9 @@ def transposed_convolution(
     kernel = _kernel(weights, weight_scales, kernel_size, x.shape[1] // groups)
     bias = _first(bias, len(kernel))
     # Torch has the input's channels first, and of the output's those of one group.
-    turned = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    of_groups = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     y = F.conv_transpose2d(
-        activations, turned, bias, list(stride), list(padding), list(output_padding), groups,
+        activations, of_groups, bias, list(stride), list(padding), list(output_padding), groups,
         list(dilation),
     )  # fmt: skip
     return _int8(y, output_scale, output_zero_point, activation)

@@ -63,10 +63,10 @@ def _repeat(to: Lowering, x: int, repeats: int) -> list[Dispatch]:
 
 def _flip(to: Lowering, x: int, dims: int) -> list[Dispatch]:
     whole = to.operand(x)
-    turned = {dim % len(whole.shape) for dim in to.plain(dims)}
+    flipped = {dim % len(whole.shape) for dim in to.plain(dims)}
     straight = list(enumerate(axes(whole.shape, range(len(whole.shape)))))
-    given = [(size, -step if dim in turned else step) for dim, (size, step) in straight]
-    start = sum((size - 1) * step for dim, (size, step) in straight if dim in turned)
+    given = [(size, -step if dim in flipped else step) for dim, (size, step) in straight]
+    start = sum((size - 1) * step for dim, (size, step) in straight if dim in flipped)
     return _strided(to, whole, given, whole.shape, start)
 
 

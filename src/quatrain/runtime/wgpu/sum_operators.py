@@ -39,7 +39,7 @@ def _int8_linear(to: Lowering, x: int, weights: int, weight_scales: int) -> list
     rows, weight, scales = (to.operand(i) for i in (x, weights, weight_scales))
     y = to.output((*rows.shape[:-1], weight.shape[0]))
     sums = Operand(("sums", to.operator.out), "f32", y.shape)
-    return [product(rows, weight, sums, b_turned=True), elementwise("a * b", y, sums, scales)]
+    return [product(rows, weight, sums, b_transposed=True), elementwise("a * b", y, sums, scales)]
 
 
 def _int4_channel_linear(to: Lowering, x: int, weights: int, weight_scales: int) -> list[Dispatch]:
@@ -81,7 +81,7 @@ def _sdpa(to: Lowering, q: int, k: int, v: int, attn_mask: int, scale: int) -> l
     factor = 1 / math.sqrt(queries.shape[-1]) if given is None else given
     mask = Added(to.operand(attn_mask)) if to.has_tensor(attn_mask) else None
     return [
-        product(queries, keys, scores, factor, mask, b_turned=True),
+        product(queries, keys, scores, factor, mask, b_transposed=True),
         softmax(scores, len(shape) - 1, weights),
         product(weights, values, y),
     ]

@@ -18,17 +18,17 @@ class Added:
 
 def product(
     a: Operand, b: Operand, y: Operand, factor: float = 1.0, added: Added | None = None,
-    b_turned: bool = False, half: bool = False,
+    b_transposed: bool = False, half: bool = False,
 ) -> Dispatch:  # fmt: skip
     """y [..., M, N] = factor * a [..., M, K] @ b [..., K, N], plus `added`; batches broadcast.
 
-    `b_turned`: b is [..., N, K]. `half`: summed in float16.
+    `b_transposed`: b is [..., N, K]. `half`: summed in float16.
     """
     *batch, m, n = y.shape
     k = a.shape[-1]
     a_axes = broadcast_axes(a.shape, (*batch, m, k))[:-1]
-    b_axes = broadcast_axes(b.shape, (*batch, n, k) if b_turned else (*batch, k, n))
-    over, along = (b_axes[-2], b_axes[-1]) if b_turned else (b_axes[-1], b_axes[-2])
+    b_axes = broadcast_axes(b.shape, (*batch, n, k) if b_transposed else (*batch, k, n))
+    over, along = (b_axes[-2], b_axes[-1]) if b_transposed else (b_axes[-1], b_axes[-2])
     constants = {"C_TYPE": "", "ADDED": 0.0, "AT": ""}
     if added is not None:
         at = place(broadcast_axes(added.x.shape, y.shape))

@@ -174,11 +174,11 @@ def _beside_delegates(program: Program) -> Iterator[_Table]:
 
 
 def _forms(table: RowTable) -> Iterator[_Table]:
-    for turned in (False, True) if table.bits == 4 else (False,):
-        yield _Table(len(table), table.width, table.bits, partial(_looked_up, table, turned))
+    for swapped in (False, True) if table.bits == 4 else (False,):
+        yield _Table(len(table), table.width, table.bits, partial(_looked_up, table, swapped))
 
 
-def _looked_up(table: RowTable, turned: bool, at: torch.Tensor) -> torch.Tensor:
-    """`turned`: each byte's halves are the other way round, as `NibbleEmbedding` has them."""
+def _looked_up(table: RowTable, swapped: bool, at: torch.Tensor) -> torch.Tensor:
+    """`swapped`: each byte's halves are the other way round, as `NibbleEmbedding` has them."""
     rows = torch.from_numpy(table.rows(at.numpy()))
-    return rows.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if turned else rows
+    return rows.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if swapped else rows

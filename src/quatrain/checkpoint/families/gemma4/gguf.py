@@ -10,7 +10,7 @@ from quatrain.checkpoint.gguf.tensor_names import POST_NORMS
 from quatrain.errors import InputError
 
 _OWN_KEYS = re.compile(r"blk\.(\d+)\.attn_(?:k|v|k_norm)\.weight")
-_NOT_TURNED = 1e30  # what divides the frequency of a plane that does not turn
+_NOT_ROTATED = 1e30  # what divides the frequency of a plane that is not rotated
 NAMES = {
     **POST_NORMS,
     "inp_gate": "per_layer.gate",
@@ -87,22 +87,22 @@ def _widths(metadata: GgufMetadata) -> Params:
 
 
 def _rope(metadata: GgufMetadata) -> Params:
-    """What divides frequencies in layers without a window: 1, or so much that nothing turns."""
+    """What divides frequencies in layers without a window: 1, or so much that none is rotated."""
     if metadata.text("rope.scaling.type") not in (None, "none"):
         raise metadata.refuse("rope.scaling.type", "which this backbone does not implement for it")
     path, tensors = metadata.file.path, metadata.file.float_tensors()
     if FREQUENCY_FACTORS not in tensors:
         raise InputError(f"{path}: tensor {FREQUENCY_FACTORS} is missing")
     divisors = tensors[FREQUENCY_FACTORS].tolist()
-    planes, turned = metadata.head_dim() // 2, divisors.count(1.0)
-    if not turned or divisors != [1.0] * turned + [divisors[-1]] * (planes - turned):
-        turned = 0
-    if not turned or (turned < planes and divisors[-1] < _NOT_TURNED * 0.99):
+    planes, rotated = metadata.head_dim() // 2, divisors.count(1.0)
+    if not rotated or divisors != [1.0] * rotated + [divisors[-1]] * (planes - rotated):
+        rotated = 0
+    if not rotated or (rotated < planes and divisors[-1] < _NOT_ROTATED * 0.99):
         raise InputError(
-            f"{path}: {FREQUENCY_FACTORS} is not {planes} numbers, 1 for planes that turn and "
-            f"{_NOT_TURNED:g} for the others; no other is implemented"
+            f"{path}: {FREQUENCY_FACTORS} is not {planes} numbers, 1 for rotated planes and "
+            f"{_NOT_ROTATED:g} for the others; no other is implemented"
         )
-    return {"global_rotary_planes": turned / planes}
+    return {"global_rotary_planes": rotated / planes}
 
 
 GGUF = GgufReading(

@@ -86,11 +86,11 @@ def _experts(fields: Fields) -> Params:
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """The hub has experts as [experts, K, N], or, where they were quantized, one by one."""
-    turned = stored.each(lambda name, tensor: _turned(name, tensor, fields.source))
-    return experts_apart(turned, fields.source)
+    transposed = stored.each(lambda name, tensor: _transposed(name, tensor, fields.source))
+    return experts_apart(transposed, fields.source)
 
 
-def _turned(name: str, tensor: StoredTensor, source: str) -> StoredTensor:
+def _transposed(name: str, tensor: StoredTensor, source: str) -> StoredTensor:
     if not FUSED.fullmatch(name):
         return tensor
     if len(tensor.shape) != 3:

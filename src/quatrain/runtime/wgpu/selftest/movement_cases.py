@@ -62,6 +62,6 @@ def _cat(shapes: list[tuple[int, ...]], dim: int, bench: Bench) -> Made:
 
 def _permute(shape: tuple[int, ...], order: tuple[int, ...], bench: Bench) -> Made:
     x = bench.normal("x", *shape)
-    turned = bench["x"].transpose(order)
-    y = bench.out("y", *turned.shape)
-    return [permute(x, list(order), y)], {"y": turned}
+    permuted = bench["x"].transpose(order)
+    y = bench.out("y", *permuted.shape)
+    return [permute(x, list(order), y)], {"y": permuted}

@@ -22,9 +22,9 @@ def sum_cases(dtype: str) -> Iterator[Case]:
     """Batches that broadcast, a mask, rows of one, channels in groups."""
     for batch, m, k, n in [((), 1, 1, 1), ((), 3, 65, 70), ((2, 3), 5, 16, 9)]:
         text = f"{'x'.join(map(str, (*batch, m, k, n)))}"
-        for turned in (False, True):
-            make = partial(_product, batch, m, k, n, turned)
-            yield Case("product", text + ("-turned" * turned), dtype, make)
+        for transposed in (False, True):
+            make = partial(_product, batch, m, k, n, transposed)
+            yield Case("product", text + ("-transposed" * transposed), dtype, make)
     for shape, dim in [((1, 1), 1), ((3, 70), 1), ((2, 5, 33), 1)]:
         text = f"{'x'.join(map(str, shape))}-d{dim}"
         yield Case("softmax", text, dtype, partial(_softmax, shape, dim))
@@ -38,15 +38,17 @@ def sum_cases(dtype: str) -> Iterator[Case]:
     yield Case("apply_rotary_emb_interleaved", "b2-n3-c66", dtype, partial(_rotate_pairs))
 
 
-def _product(batch: tuple[int, ...], m: int, k: int, n: int, turned: bool, bench: Bench) -> Made:
+def _product(
+    batch: tuple[int, ...], m: int, k: int, n: int, transposed: bool, bench: Bench
+) -> Made:
     """b and what is added are the same for each of the outermost batch."""
     a = bench.normal("a", *batch, m, k)
-    b = bench.normal("b", *batch[1:], *((n, k) if turned else (k, n)))
+    b = bench.normal("b", *batch[1:], *((n, k) if transposed else (k, n)))
     mask = bench.normal("mask", m, n)
     y = bench.out("y", *batch, m, n)
-    right = bench["b"].swapaxes(-1, -2) if turned else bench["b"]
+    right = bench["b"].swapaxes(-1, -2) if transposed else bench["b"]
     want = 0.5 * bench["a"] @ right + 2 * bench["mask"]
-    return [product(a, b, y, 0.5, Added(mask, 2.0), b_turned=turned)], {"y": want}
+    return [product(a, b, y, 0.5, Added(mask, 2.0), b_transposed=transposed)], {"y": want}
 
 
 def _softmax(shape: tuple[int, ...], dim: int, bench: Bench) -> Made:
@@ -90,5 +92,5 @@ def _convolution(
 def _rotate_pairs(bench: Bench) -> Made:
     x, angles = bench.normal("x", 2, 3, 66), bench.normal("angles", 3, 66)
     y = bench.out("y", 2, 3, 66)
-    turned = bench["x"].view(np.complex128) * bench["angles"].view(np.complex128)
-    return [rotate_pairs(x, angles, y)], {"y": turned.view(np.float64)}
+    rotated = bench["x"].view(np.complex128) * bench["angles"].view(np.complex128)
+    return [rotate_pairs(x, angles, y)], {"y": rotated.view(np.float64)}
