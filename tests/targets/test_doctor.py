@@ -39,6 +39,9 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
         assert text in done.output
     fixed = tmp_path / "fixed.pte"
     assert f"quatrain retarget {sick} --linear-scheme weight-only" in done.output
+    headings = ("certain ", "conditional ", "possible ")
+    lines = done.output.splitlines()[1:]
+    assert all(line.startswith(("  ", *headings)) for line in lines if line)  # wrapped ones too
     program = open_program(sick)
     retarget(program, "weight-only")
     write_program(program, fixed)

@@ -60,6 +60,7 @@ def _print_cpu(cpu: "CpuExamination") -> None:
 
 
 def _print_findings(examination: "Examination") -> None:
+    from rich.padding import Padding
     from rich.text import Text
 
     console = plain_console()
@@ -78,13 +79,14 @@ def _print_findings(examination: "Examination") -> None:
         certain, named = (finding.certainty, f"{colour} bold"), (finding.defect, "bold")
         console.print()
         console.print(Text.assemble(certain, " ", named, f" ({finding.kind}; {fixed})"))
-        console.print(f"  {finding.title}: {finding.consequence}", highlight=False)
-        if finding.condition:
-            console.print(f"  condition: {finding.condition}", highlight=False)
-        console.print(f"  devices: {', '.join(finding.gpus) or 'every GPU'}", highlight=False)
+        lines = [f"{finding.title}: {finding.consequence}"]
+        lines += [f"condition: {finding.condition}"] if finding.condition else []
+        lines.append(f"devices: {', '.join(finding.gpus) or 'every GPU'}")
         shown = finding.occurrences[:4]
         more = len(finding.occurrences) - len(shown)
         rest = f"; and {more} more" if more else ""
-        console.print(f"  where: {'; '.join(shown)}{rest}", highlight=False)
+        lines.append(f"where: {'; '.join(shown)}{rest}")
+        for line in lines:  # the second line of each as far in as the first
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
         console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)
         console.print(f"  source: {finding.source}", highlight=False, soft_wrap=True)

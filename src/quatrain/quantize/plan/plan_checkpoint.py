@@ -83,6 +83,7 @@ def _rounded(checkpoint: Checkpoint, name: str, target: str, format: EmbeddingFo
     group_size = checkpoint.group_size if format == "int4" else None
     if group_size and shape[-1] % group_size:
         raise InputError(
-            f"{name} has {shape[-1]} columns, not a multiple of the group size {group_size}"
+            f"{checkpoint.source}: {name} has {shape[-1]} columns, no multiple of the group size "
+            f"{group_size}, for int4; ask for int8, or leave out the option"
         )
     return integers(_part(target), (name, target), shape, group_size)
