@@ -156,8 +156,8 @@ def _floating_point_embedding(embedding: nn.Module | None) -> str:
         return ""
     return (
         "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
-        "kernel for int4 and floating-point embeddings only. Quantize with "
-        "--embedding int4, and it takes four bits a weight, and its scales."
+        "kernel for int4 and floating-point embeddings only. Quantized to int4 (--embedding int4, "
+        'embedding = "int4" in a release.toml) it takes four bits a weight, and its scales.'
     )
 
 

@@ -16,13 +16,11 @@ class OptionName:
         return f"{self.before}{value and f' {value}'}{self.after}"
 
 
-OF_EXPORT = {
-    "max_seq_len": OptionName("--max-seq-len"),
-    "prefill_chunk_size": OptionName("--prefill-chunk-size"),
-}
+# Of `quantize` and `export`, by which remedies are written.
+_OPTIONS = ("max_seq_len", "prefill_chunk_size", "embedding", "output_layer", "group_size")
+OF_EXPORT = {name: OptionName(f"--{name.replace('_', '-')}") for name in _OPTIONS}
 OF_RELEASE = {
-    "max_seq_len": OptionName("max-seq-len", " in release.toml (--spec)"),
-    "prefill_chunk_size": OptionName("prefill-chunk-size", " in release.toml (--spec)"),
+    name: OptionName(name.replace("_", "-"), " in release.toml (--spec)") for name in _OPTIONS
 }
 
 

@@ -45,6 +45,13 @@ def test_a_release_names_the_option_as_it_has_it(tmp_path: Path) -> None:
     assert remedy_text("{max_seq_len:9}", "m.pte") == "--max-seq-len 9"
 
 
+def test_a_release_names_how_to_quantize_as_it_has_it(tmp_path: Path) -> None:
+    program = open_program(constant_of("aten.embedding.default")(tmp_path))
+    found = examine(program, [find_gpu("llvmpipe")], "1.5", options=OF_RELEASE)
+    (remedy,) = [one.remedy for one in found if one.defect == "buffer-limit"]
+    assert remedy == "quantize with embedding int4 in release.toml (--spec) and export again"
+
+
 def test_image_extents() -> None:
     shape = (2, 8, 6, 10)
     assert image_extents(Tensor("float32", shape, layout="width_packed")) == (3, 6, 16)

@@ -79,10 +79,10 @@ def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> s
     readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}
     if "aten.embedding" in readers:
         if needs_older_forms(runtime):
-            return f"quantize with --embedding int4 and export for a runtime later than {runtime}"
-        return "quantize with --embedding int4 and export again"
+            return f"quantize with {{embedding:int4}} and export for a runtime later than {runtime}"
+        return "quantize with {embedding:int4} and export again"
     if readers & {"aten.linear", "aten.mm", "aten.addmm"}:
-        return "quantize with --output-layer int4 and export again"
+        return "quantize with {output_layer:int4} and export again"
     return None
 
 
