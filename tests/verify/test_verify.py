@@ -449,5 +449,5 @@ def test_prompts_of_ours_are_cut_to_the_context_and_yours_are_not(
     long = ("w1 " * 63,)
     with pytest.raises(InputError, match=r"has 63 tokens, and the context of 64 has room for 62 "):
         check(prompts=long)
-    monkeypatch.setattr("quatrain.verify.verify.PROMPTS", long)
+    monkeypatch.setattr("quatrain.verify.checks.prompts.PROMPTS", long)
     assert check(prompts=long).passed
