@@ -65,9 +65,9 @@ Method = Annotated[
     Rounding | None,
     typer.Option(
         help="gptq: toward what the floating-point model computes, in minutes. distill: that, and "
-        "then its scales and norms trained, on a GPU its integers too, in an hour or more. rtn: "
-        "each weight to nearest, in seconds. Default: gptq, where the model can read or write a "
-        "text.",
+        "then its scales and norms trained, on a GPU its integers too, in half an hour or more. "
+        "rtn: each weight to nearest, in seconds. Default: gptq, where the model can read or write "
+        "a text.",
     ),
 ]
 For = Annotated[

@@ -101,8 +101,8 @@ def quantize_model(
         tokenizer: A tokenizer.json to write in place of the source's own.
         base: The model that `model`, a LoRA adapter, is merged into.
         method: "gptq" rounds toward what the floating-point model computes, in minutes; "distill"
-            then trains the scales and norms, on a GPU the integers too, in an hour or more, and
-            goes on where it was if it was stopped; "rtn" rounds each weight to nearest, in
+            then trains the scales and norms, on a GPU the integers too, in half an hour or more,
+            and goes on where it was if it was stopped; "rtn" rounds each weight to nearest, in
             seconds. None is "gptq", but "rtn" for a model that can neither read a text nor write
             one.
         calibration: For "gptq" and "distill"; None is the text that ships with Quatrain, or, for a
