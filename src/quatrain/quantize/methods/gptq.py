@@ -26,7 +26,7 @@ from quatrain.quantize.methods.second_order import PASSES
 from quatrain.quantize.methods.twin_layer import LEAST_TOKENS, Rounded, TwinLayer, dequantized
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
-from quatrain.stages import Stages
+from quatrain.stages import Stages, return_freed_memory
 
 _ROWS_AT_ONCE = 8192  # of a table
 
@@ -154,6 +154,7 @@ class Gptq:
             self._rounded[f"layers.{self._next}.{name}.weight"] = rounded
         self._few += [f"layers.{self._next}.{name}" for name in layer.few]
         self._next += 1
+        return_freed_memory()  # or it lies in the heap beside the next layer: a tenth of the peak
         exact, seen = self._stream.chunk(2)
         error = float((seen - exact).norm() / exact.norm())
         self._figure = f"layer {self._next}, error {error:.1%}"
