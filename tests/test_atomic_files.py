@@ -2,11 +2,14 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from quatrain.atomic_files import cache_folder, take_room, whole_file
+from quatrain.atomic_files import cache_folder, take_room, whole_file, whole_folder
 from quatrain.errors import InputError
 
 
@@ -72,3 +75,49 @@ def test_room_is_taken_at_once_where_the_system_can(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")  # macOS
     with (tmp_path / "other").open("wb") as file:
         take_room(file, 8192)
+
+
+def _made_long_ago(folder):
+    [temporary] = folder.glob(".out.*.tmp")
+    os.utime(temporary, (0, 0))
+    return temporary
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_what_a_killed_process_left_goes_when_the_same_is_made_again(tmp_path, whole):
+    code = f"""
+import os, signal
+from pathlib import Path
+from quatrain.atomic_files import whole_file, {whole.__name__}
+with {whole.__name__}(Path({str(tmp_path)!r}) / "out") as made:
+    with whole_file(made if made.is_file() else made / "inner") as inner:
+        inner.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = _made_long_ago(tmp_path)
+    with whole(tmp_path / "out"):
+        assert not left.exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_still_worked_in_stays(tmp_path):
+    with whole_file(tmp_path / "out") as first:
+        first.write_text("first")
+        _made_long_ago(tmp_path)
+        with whole_file(tmp_path / "out") as second:
+            second.write_text("second")
+        assert (tmp_path / "out").read_text() == "second"
+    assert (tmp_path / "out").read_text() == "first"
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_others_have_called_alike_stays(tmp_path):
+    file, longer = tmp_path / ".out.mine-own.tmp", tmp_path / ".out.of-another.tmp"
+    file.write_text("")
+    longer.mkdir()
+    os.utime(file, (0, 0)), os.utime(longer, (0, 0))
+    with whole_file(tmp_path / "out"):
+        pass
+    assert file.exists() and longer.exists()

@@ -1,17 +1,21 @@
 """Outputs that are whole or absent, and the folder for what is kept between runs."""
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from quatrain.errors import InputError
 
-# Of each temporary sibling of a file: what it is to be, and what to choose where that fails.
+_BEING_MADE = 10  # seconds in which a folder beside an output may not be locked yet
+
+# Of each file that is not whole yet: what it is to be, and what to choose where that fails.
 _becoming: dict[Path, tuple[Path, str]] = {}
 
 
@@ -36,33 +40,31 @@ def require_name(path: Path, named: str) -> None:
 
 @contextmanager
 def whole_file(path: Path, instead: str = "choose another place") -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; on success flush it and rename it to `path`.
+    """Yield an empty file of the name of `path` in a folder beside it; on success flush it and
+    rename it to `path`.
 
-    On any exception, KeyboardInterrupt included, the sibling is removed and what stood at
-    `path` before is left as it was. Raises `InputError` where the folder cannot be written
+    On any exception, KeyboardInterrupt included, it is removed and what stood at `path` before is
+    left as it was. Raises `InputError` where the folder cannot be written
     or the disk is full, which advises to do something `instead`, and as `require_name`.
     """
     path = Path(path)
     require_name(path, str(path))
     # What is written whole within another whole file is that file to the user.
     named, instead = _becoming.get(path, (path, instead))
-    with _explained(named, instead):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
-    _becoming[temporary] = named, instead
-    try:
-        with _explained(named, instead):
+    with _explained(named, instead), _folder_beside(path) as folder:
+        temporary = folder / path.name
+        temporary.touch()
+        _becoming[temporary] = named, instead
+        try:
             yield temporary
             _publish_file(temporary, path)
-    finally:
-        del _becoming[temporary]
-        temporary.unlink(missing_ok=True)
+        finally:
+            del _becoming[temporary]
 
 
 @contextmanager
 def whole_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
-    """Yield a temporary sibling folder of `path`; on success `publish_folder` moves it there.
+    """Yield an empty folder; on success `publish_folder` moves what is in it to `path`.
 
     Raises `InputError` where `path` is a file, its folder cannot be written or the disk is full.
     """
@@ -71,13 +73,42 @@ def whole_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: is a file, expected a folder to write into")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        with _explained(path):
+        with _folder_beside(path) as folder:
+            temporary = folder / "whole"
+            temporary.mkdir()
             yield temporary
             publish_folder(temporary, path, own)
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A locked folder on the same disk as `path`, removed at the end; before, those are that a
+    process which was killed has left there."""
+    for other in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
+        if _is_left(other):
+            shutil.rmtree(other, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        with held_folder(folder, f"{folder}: is worked in by another process"):
+            yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody works in `folder`. Of a disk that knows no locks nothing says so."""
+    import fcntl  # Windows has none; there the command line says so, which imports this
+
+    with suppress(OSError):
+        if time.time() - folder.stat().st_mtime < _BEING_MADE:
+            return False
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        finally:
+            os.close(handle)
+    return False
 
 
 def publish_folder(folder: Path, path: Path, own: Collection[str]) -> None:
