@@ -242,6 +242,13 @@ MISTAKES = {
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
     ),
+    "quantize, an output without a name": (["quantize", "nowhere", "-o", ""], "--output is empty"),
+    "release, a model without a name": (["release", "", "-o", "out"], "MODEL is empty, expected a"),
+    "evaluate, a text without a name": (["evaluate", "nowhere", "--text", ""], "--text is empty"),
+    "quantize, one of several texts without a name": (
+        ["quantize", "nowhere", "-o", "c", "--calibration", __file__, "--calibration", ""],
+        "--calibration is empty",
+    ),
     "export, two schemes": (
         ["export", "nowhere", "-o", "m.pte", "--weight-only-linear", "--linear-scheme", "8da4w"],
         "--linear-scheme 8da4w each say which scheme a linear has",
@@ -524,6 +531,19 @@ def test_bytes_that_are_no_text_are_one_line(monkeypatch, capsys):
 def test_a_narrow_terminal_shows_options_whole(columns):
     shown = invoked(["export", "--help"], env={"COLUMNS": str(columns)}).stdout
     assert "--weight-only-linear" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    shown = invoked(["--help"], env={"COLUMNS": str(columns)}).stdout
+    assert "--install-completion" in shown and "\N{HORIZONTAL ELLIPSIS}" not in shown
+    assert "the fix." in " ".join(shown.split())  # of explain, whole
+
+
+def test_an_example_is_broken_between_words_alone():
+    shown = invoked(["convert", "--help"], env={"COLUMNS": "60"}).stdout
+    assert {"hf://owner/llama-gptq", "llama-int4"} <= set(shown.split())
+
+
+def test_what_no_option_takes_is_said_in_words_of_ours():
+    shown = invoked(["quantize", "m", "-o", "c", "--method", "x"], env={"COLUMNS": "200"}).stderr
+    assert "'--method': 'x' is not one of 'gptq', 'distill', 'rtn'" in shown
 
 
 def test_a_terminal_of_unknown_width_shows_all(monkeypatch, capsys):

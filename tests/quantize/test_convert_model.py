@@ -267,3 +267,11 @@ def test_command(tmp_path):
     assert done.exit_code == 0, done.output
     said, files = json.loads(done.stdout), (tmp_path / "out").iterdir()
     assert said["rounded"] == 1 and said["bytes_out"] == sum(file.stat().st_size for file in files)
+    assert [plan["refused"] for plan in said["programs"]] == [None, None, None]
+
+
+def test_programs_are_planned_for_the_backend_asked_for(tmp_path):
+    source = tiny.write_hugging_face(tmp_path / "in")
+    options = ["--backend", "vulkan", "--group-size", "16", "--json"]
+    done = invoked(["convert", source, tmp_path / "out", *options])
+    assert [plan["backend"] for plan in json.loads(done.stdout)["programs"]] == ["vulkan"] * 2

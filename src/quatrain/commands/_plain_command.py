@@ -1,11 +1,15 @@
 """Help that shows a flag as it is written: `--json`, where typer shows `--json <bool>`, and every
-option whole in a narrow terminal, where typer's boxes cut it; and an option that takes one value is
-refused where it is given twice, of which typer takes the last."""
+option whole in a narrow terminal, where typer's boxes cut it. What typer takes without a word is
+refused: an option of one value given twice, a path that is empty."""
 
+import inspect
 import shutil
-from collections.abc import Sequence
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from quatrain.errors import InputError
@@ -14,7 +18,8 @@ _BOXED = 80  # columns that the boxes of help need: the longest option beside it
 
 
 class PlainCommand(TyperCommand):
-    """A verb whose flags are shown without a type, and whose options count once."""
+    """A verb whose flags are shown without a type, whose options count once, and whose paths are
+    not empty."""
 
     def get_params(self, ctx: Any) -> Any:
         """Also of `--help` and `--install-completion`, which typer adds by itself."""
@@ -22,21 +27,32 @@ class PlainCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """In boxes where these are wide enough."""
-        if shutil.get_terminal_size().columns < _BOXED:
-            self.rich_markup_mode = None
+        _leave_boxes_where_narrow(self)
         super().format_help(ctx, formatter)
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Broken at spaces alone: an example that is broken at a hyphen is another command."""
+        for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                indent = " " * formatter.current_indent
+                text = textwrap.fill(
+                    paragraph, formatter.width, initial_indent=indent, subsequent_indent=indent,
+                    break_on_hyphens=False, break_long_words=False,
+                )  # fmt: skip
+                formatter.write(f"{text}\n")
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does, but that nothing given is ignored."""
+        """As typer does, but that nothing given is ignored, and nothing taken that was not."""
         if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            for one in given:
-                if _takes_one_value(one) and given.count(one) > 1:
-                    times = given.count(one)
-                    raise InputError(
-                        f"{max(one.opts, key=len)} is given {times} times; give it once"
-                    )
-        return super().parse_args(ctx, args)
+            values, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            _check_once(given)
+            _check_paths(self.get_params(ctx), values)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # pydantic's
+            raise
 
 
 class PlainGroup(TyperGroup):
@@ -44,6 +60,21 @@ class PlainGroup(TyperGroup):
 
     def get_params(self, ctx: Any) -> Any:
         return _plain(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """In boxes where these are wide enough."""
+        _leave_boxes_where_narrow(self)
+        super().format_help(ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Outside of boxes, what a verb does is whole there too, where typer cuts it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (verb, " ".join((command.help or "").split("\n\n")[0].split()))
+                    for verb, command in self.commands.items()
+                ]
+            )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As typer does, but that a verb's options before it are told where they belong."""
@@ -57,6 +88,41 @@ class PlainGroup(TyperGroup):
                         f"the verb, as in `quatrain {verb} ... {one}`"
                     )
         return super().parse_args(ctx, args)
+
+
+def _leave_boxes_where_narrow(command: TyperCommand | TyperGroup) -> None:
+    if shutil.get_terminal_size().columns < _BOXED:
+        command.rich_markup_mode = None
+
+
+def _check_once(given: Sequence[Any]) -> None:
+    """Refuse an option of one value that is given twice, of which typer takes the last."""
+    for one in given:
+        if _takes_one_value(one) and given.count(one) > 1:
+            raise InputError(f"{_called(one)} is given {given.count(one)} times; give it once")
+
+
+def _check_paths(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Refuse an empty path, which Python takes for the folder that one is in: it is what a shell
+    makes of a variable that is not set."""
+    for one in parameters:
+        value = values.get(one.name)
+        if "" in (value if isinstance(value, list | tuple) else (value,)) and _is_path(one):
+            raise InputError(
+                f"{_called(one)} is empty, expected a path; is a variable of the shell not set?"
+            )
+
+
+def _is_path(parameter: Any) -> bool:
+    """Every argument of a verb is one, also where it may be hf://owner/name."""
+    annotation = parameter.type_descriptor.annotation
+    return parameter.param_type_name == "argument" or Path in (annotation, *get_args(annotation))
+
+
+def _called(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return parameter.metavar or parameter.name.upper()
+    return max(parameter.opts, key=len)
 
 
 def _takes_one_value(parameter: Any) -> bool:

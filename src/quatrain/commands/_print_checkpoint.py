@@ -1,4 +1,4 @@
-"""How `quantize` and `convert` print the checkpoint that they wrote, and `quantize` and `plan` the
+"""How `quantize` and `convert` print the checkpoint that they wrote, and, as `plan` does, the
 programs that export would write of one."""
 
 from collections.abc import Sequence
@@ -30,21 +30,29 @@ def print_checkpoint(report: "QuantizeReport", details: list[str], read_from: st
     print(f"  {seconds:.1f} s, peak memory {human_bytes(report.peak_rss_bytes)}")
 
 
-def print_export(checkpoint: Path, programs: "Sequence[ProgramPlan]" = ()) -> None:
-    """Print how to go on with the checkpoint that was written: to the first of `programs` that is
-    not refused, where they were planned; to nothing where all are."""
+def planned(checkpoint: Path, backend: str) -> "list[ProgramPlan]":
+    """The programs that export would write of the checkpoint that was written for `backend`."""
+    from quatrain.export.plan.plan import plan_programs
+
+    return plan_programs(checkpoint, backends=("vulkan",) if backend == "vulkan" else None).programs
+
+
+def print_programs_and_next(checkpoint: Path, programs: "Sequence[ProgramPlan]") -> None:
+    """Print `programs`, which were planned of the checkpoint that was written, and how to go on to
+    the first of them that is not refused."""
+    print_programs(programs)
     made = [program for program in programs if program.refused is None]
-    if programs and not made:
+    if not made:
         return
     options: list[str] = []
-    if made and made[0].backend != "vulkan":
+    if made[0].backend != "vulkan":
         options = ["--backend", made[0].backend]
-    elif made and made[0].scheme == Scheme.WEIGHT_ONLY:
+    elif made[0].scheme == Scheme.WEIGHT_ONLY:
         options = ["--weight-only-linear"]
     print_next("export", checkpoint, "-o", Path(f"{checkpoint.absolute().name}.pte"), *options)
 
 
-def print_programs(programs: "list[ProgramPlan]") -> None:
+def print_programs(programs: "Sequence[ProgramPlan]") -> None:
     """Print a line for each program: its size and memory, or why it is refused."""
     print(f"{'program':<28}{'context':>8}{'file':>12}{'memory':>12}")
     for program in programs:

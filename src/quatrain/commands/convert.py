@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import check_no_word
-from quatrain.commands._print_checkpoint import print_checkpoint, print_export
+from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
@@ -23,7 +23,7 @@ _SHOWN = 4  # names of linears in a line
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "resumed_at", "bytes_in", "bytes_out", "rounded",
     "relative_rms_error", "rounded_linears", "tokenizer_files", "notes", "seconds",
-    "peak_rss_bytes",
+    "peak_rss_bytes", "programs",
 )  # fmt: skip
 
 
@@ -104,12 +104,13 @@ def convert(
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric, backend)
     with goes_on_with(working_folder(output)):
         report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
+    programs = planned(output, backend)
     if json:
-        said = asdict(report)
+        said = asdict(report) | {"programs": [program.as_dict() for program in programs]}
         print_json({key: said[key] for key in _JSON_KEYS})
     else:
         print_checkpoint(report, _details(report), "source")
-        print_export(output)
+        print_programs_and_next(output, programs)
 
 
 def _details(report: "QuantizeReport") -> list[str]:

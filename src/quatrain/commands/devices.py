@@ -3,6 +3,7 @@
 import typer
 
 from quatrain.commands._printing import print_json, print_table
+from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json
 from quatrain.human_bytes import human_bytes
 
@@ -17,9 +18,10 @@ def devices(json: Json = False, debug: Debug = False) -> None:
     """
     from rich.table import Table
 
-    from quatrain.runtime.wgpu.adapters import list_adapters
+    with shown_stages()("ask the drivers"):
+        from quatrain.runtime.wgpu.adapters import list_adapters
 
-    adapters = list_adapters()
+        adapters = list_adapters()
     if json:
         print_json({"adapters": [adapter.as_dict() for adapter in adapters]})
         return

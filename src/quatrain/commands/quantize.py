@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quatrain.commands._before_torch import fetched_smollm2, is_smollm2
-from quatrain.commands._print_checkpoint import print_checkpoint, print_export, print_programs
+from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _JSON_KEYS = (
     "source", "output", "group_size", "tensors", "bytes_in", "bytes_out", "parts", "why_larger",
     "relative_rms_error", "exact_groups", "negative_scales", "tokenizer_files", "notes", "seconds",
-    "peak_rss_bytes", "against_floating_point",
+    "peak_rss_bytes", "against_floating_point", "programs",
 )  # fmt: skip
 
 
@@ -128,7 +128,6 @@ def quantize(
     said = bool(calibration) or self_generated is not None or scheme is not None
     check_calibration(method, (calibration or ()) if said else None)
 
-    from quatrain.export.plan.plan import plan_programs
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
 
@@ -140,15 +139,16 @@ def quantize(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
             text, backend,
         )  # fmt: skip
-    programs = plan_programs(output, backends=("vulkan",) if backend == "vulkan" else None).programs
+    programs = planned(output, backend)
     if json:
-        said = asdict(report) | {"relative_rms_error": report.relative_rms_error_by_part}
-        planned = {"programs": [program.as_dict() for program in programs]}
-        print_json({key: said[key] for key in _JSON_KEYS} | planned)
+        said = asdict(report) | {
+            "relative_rms_error": report.relative_rms_error_by_part,
+            "programs": [program.as_dict() for program in programs],
+        }
+        print_json({key: said[key] for key in _JSON_KEYS})
     else:
         print_checkpoint(report, _details(report), "model")
-        print_programs(programs)
-        print_export(output, programs)
+        print_programs_and_next(output, programs)
 
 
 def _calibration(

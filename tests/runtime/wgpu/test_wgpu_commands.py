@@ -21,7 +21,9 @@ def _run(*arguments: str) -> str:
 
 @needs_gpu
 def test_devices_lists_what_each_offers() -> None:
-    found = json.loads(_run("devices", "--json"))["adapters"]
+    said = invoked(["devices", "--json"])
+    found = json.loads(said.stdout)["adapters"]
+    assert "ask the drivers" in said.stderr
     assert found and {"name", "kind", "backend", "fp16", "max_binding"} <= found[0].keys()
     assert found[0]["name"].split()[0] in _run("devices")
 
