@@ -101,6 +101,10 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 truth values"),
         ("gemma3", {"sliding_window_pattern": [True] * 3}, {}, "expected 4 truth values"),
         ("gemma2", {"sliding_window_pattern": 0}, {}, "is 0, expected one or more"),
+        ("cohere2", {"sliding_window_pattern": 2}, {}, "pattern is 2, expected 4, as its layers"),
+        ("exaone4", {"sliding_window_pattern": [True] * 4}, {}, "expected 4, as its layers"),
+        ("gemma2", {"rope_freq_base_swa": 500.0}, {}, "base_swa is 500.0, expected rope.freq_base"),
+        ("gemma4", {"rope_scaling_factor": 4.0}, {}, "rope.scaling.factor is 4.0, which this"),
         ("gemma4", {"value_length_swa": 8}, {}, "value_length_swa is 8, expected 16"),
         ("gemma4", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),
         ("gemma3n", {"altup_active_idx": 1}, {}, "altup.active_idx is 1, expected 0"),
@@ -123,10 +127,33 @@ def test_what_no_file_of_the_family_says(tmp_path, name, figures, tensors, messa
 
 
 @pytest.mark.parametrize("pattern", [3, [True, True, False, True]])
-def test_windows_of_a_gemma_3_by_number_or_by_layer(tmp_path, pattern):
-    path = changed(tmp_path, "gemma3", {"sliding_window_pattern": pattern})
+@pytest.mark.parametrize("name", ["gemma3", "olmo3"])
+def test_windows_by_number_or_by_layer(tmp_path, name, pattern):
+    path = changed(tmp_path, name, {"sliding_window_pattern": pattern})
     kinds = open_float_model(path).config.layer_types
     assert [kind == "sliding_attention" for kind in kinds] == [True, True, False, True]
+
+
+def test_a_window_as_wide_as_the_context_leaves_the_rest_as_it_is(tmp_path):
+    """What sees all tokens is rotated otherwise."""
+    config = open_float_model(changed(tmp_path, "olmo3", {"sliding_window": 4096})).config
+    assert config.local_rope_theta
+    assert config.layer_types is not None
+    config = open_float_model(changed(tmp_path, "exaone4", {"sliding_window": 4096})).config
+    assert config.no_rope_layer_interval == 4
+
+
+def test_layers_with_a_window_have_a_base_of_their_own(tmp_path):
+    path = changed(tmp_path, "olmo3", {"rope_freq_base_swa": 500.0})
+    assert open_float_model(path).config.local_rope_theta == 500.0
+
+
+def test_what_the_first_files_of_gemma_2_leave_out(tmp_path):
+    """Caps of 50 and 30, and windows of 4096, are llama.cpp's where a file says nothing."""
+    left_out = ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window")
+    config = open_float_model(changed(tmp_path, "gemma2", dict.fromkeys(left_out))).config
+    assert (config.attn_logit_softcapping, config.output_soft_cap_temp) == (50.0, 30.0)
+    assert config.sliding_window == 4096
 
 
 @pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5 moe", "qwen3 next", "glm4"])

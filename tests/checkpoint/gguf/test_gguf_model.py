@@ -437,6 +437,27 @@ def test_longrope_factors(tmp_path, shape, kind, message):
         open_float_model(path)
 
 
+def test_a_factor_beside_longrope_divides_positions_too(tmp_path):
+    """As llama.cpp's loader reads it, which was run on such a file."""
+    figures = {"rope.scaling.original_context_length": 64, "rope.scaling.type": "longrope"}
+    extra = {
+        "rope_factors_short.weight": torch.ones(8),
+        "rope_factors_long.weight": torch.linspace(1, 2, 8),
+    }
+    metadata = figures | {"rope.scaling.factor": 4.0}
+    path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra, metadata=metadata)
+    config = open_float_model(path).config
+    assert config.rope_scaling_short_factor == pytest.approx([4.0] * 8)
+    assert config.rope_scaling_long_factor == pytest.approx(torch.linspace(4, 8, 8).tolist())
+
+
+def test_the_epsilon_of_norms_of_another_kind_is_not_read(tmp_path):
+    """A file may state both, where its config.json has."""
+    metadata = {"attention.layer_norm_epsilon": 0.1}
+    opened = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata))
+    assert opened.config.norm_eps == 1e-5
+
+
 def test_a_gguf_mixture_of_one_expert(tmp_path):
     figures = {"expert_count": 1, "expert_used_count": 1}
     path = ggufs.write_gguf(tmp_path / "m.gguf", architecture="llama4", metadata=figures)

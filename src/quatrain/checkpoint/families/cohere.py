@@ -48,12 +48,7 @@ def _gguf_cohere(metadata: GgufMetadata) -> Params:
 
 
 def _gguf_cohere2(metadata: GgufMetadata) -> Params:
-    """llama.cpp knows no other pattern of windows."""
-    return _gguf_cohere(metadata) | {
-        "sliding_window": metadata.count("attention.sliding_window"),
-        "layer_types": metadata.full_every(4),
-        "no_rope_layer_interval": 4,
-    }
+    return _gguf_cohere(metadata) | metadata.windows_or_no_rope()
 
 
 COHERE = Family(

@@ -35,14 +35,9 @@ def _pattern(fields: Fields) -> int | None:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    window = metadata.window()
-    if window is None:
+    if not metadata.number("attention.sliding_window", 0):
         return _NORMS
-    return _NORMS | {
-        "sliding_window": window,
-        "layer_types": metadata.full_every(4),
-        "no_rope_layer_interval": 4,
-    }
+    return _NORMS | metadata.windows_or_no_rope()
 
 
 EXAONE4 = Family(

@@ -5,8 +5,6 @@ sliding-window layers (Gemma 3)."""
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
@@ -113,9 +111,12 @@ def _gguf_gemma1(metadata: GgufMetadata) -> Params:
     return {"act_fn": "gelu_approx", "embedding_scale_factor": dim**0.5}
 
 
-def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
-    """`period`: every such layer sees all tokens. The model of `largest` layers scales queries
-    by dim / heads in place of the head dimension."""
+def _gguf_params(
+    metadata: GgufMetadata, period: int, largest: int, window: int | None = None
+) -> Params:
+    """`period`: every such layer sees all tokens, the others a `window` where the file says no
+    other. The model of `largest` layers scales queries by dim / heads in place of the head
+    dimension."""
     layers, dim = metadata.count("block_count"), metadata.count("embedding_length")
     width = metadata.head_dim()
     if layers == largest:
@@ -124,19 +125,19 @@ def _gguf_params(metadata: GgufMetadata, period: int, largest: int) -> Params:
         "attention_multiplier": width**-0.5,
         "post_attention_norm": True,
         "post_ffn_norm": True,
-        "attn_logit_softcapping": metadata.get("attn_logit_softcapping"),
-        "output_soft_cap_temp": metadata.get("final_logit_softcapping"),
-        "sliding_window": metadata.number("attention.sliding_window"),
-        "layer_types": _gguf_layer_types(metadata, period),
+        "output_soft_cap_temp": metadata.number("final_logit_softcapping", 0) or None,
+        "sliding_window": metadata.number("attention.sliding_window", window),
+        "layer_types": metadata.layer_types_or_interval(period),
     }
 
 
-def _gguf_layer_types(metadata: GgufMetadata, period: int) -> list[str]:
-    """By a truth value for each layer, or by every how manieth sees all tokens."""
-    key = "attention.sliding_window_pattern"
-    if isinstance(metadata.get(key), np.ndarray):
-        return metadata.layer_types(period)
-    return metadata.full_every(metadata.count(key, period))
+def _gguf_gemma2(metadata: GgufMetadata) -> Params:
+    """What the first files leave out is as llama.cpp has it."""
+    caps = {
+        "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
+        "output_soft_cap_temp": metadata.number("final_logit_softcapping", 30.0) or None,
+    }
+    return _gguf_params(metadata, period=2, largest=46, window=4096) | caps
 
 
 def _gguf_gemma3(metadata: GgufMetadata) -> Params:
@@ -177,7 +178,7 @@ GEMMA2 = Family(
     gguf=GgufReading(
         "gemma2",
         half_split=True,
-        params=partial(_gguf_params, period=2, largest=46),
+        params=_gguf_gemma2,
         names=GGUF_POST_NORMS,
     ),
 )

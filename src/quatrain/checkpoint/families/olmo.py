@@ -53,13 +53,13 @@ def _olmo3_rope(fields: Fields) -> Params:
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """With a window it is an OLMo 3."""
-    window = metadata.window()
-    if window is None:
+    if not metadata.number("attention.sliding_window", 0):
         return _NORMS
+    base = metadata.decimal("rope.freq_base", 10000.0)
     return _NORMS | {
-        "sliding_window": window,
-        "layer_types": metadata.full_every(4),
-        "local_rope_theta": metadata.decimal("rope.freq_base", 10000.0),
+        "sliding_window": metadata.count("attention.sliding_window"),
+        "layer_types": metadata.layer_types_or_interval(4),
+        "local_rope_theta": metadata.decimal("rope.freq_base_swa", base),
     }
 
 

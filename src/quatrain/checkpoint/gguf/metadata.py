@@ -14,6 +14,7 @@ from quatrain.errors import InputError
 _BY_LAYER = {"attention.head_count", "attention.head_count_kv", "feed_forward_length"}
 # A GGUF file must state its context, without which llama.cpp refuses it.
 _UNSTATED_CONTEXT = 2048
+_PATTERN = "attention.sliding_window_pattern"
 _BLOCK = re.compile(r"blk\.(\d+)\..+")
 
 
@@ -167,14 +168,31 @@ class GgufMetadata:
     def layer_types(self, interval: int) -> list[str]:
         """The layer_types that `attention.sliding_window_pattern` says: whether each layer has a
         window. Where the file has none of it, those of `full_every(interval)`."""
-        key = "attention.sliding_window_pattern"
-        pattern = self.get(key)
+        pattern, layers = self.get(_PATTERN), self.layer_count()
         if pattern is None:
             return self.full_every(interval)
-        layers = self.layer_count()
         if not isinstance(pattern, np.ndarray) or pattern.dtype != bool or len(pattern) != layers:
-            raise self.refuse(key, f"expected {layers} truth values, one for each layer")
+            raise self.refuse(_PATTERN, f"expected {layers} truth values, one for each layer")
         return [SLIDING if slides else FULL for slides in pattern]
+
+    def layer_types_or_interval(self, interval: int) -> list[str]:
+        """As `layer_types`, of a family whose pattern may be every how manieth layer sees all
+        tokens, too."""
+        if isinstance(self.get(_PATTERN), np.ndarray):
+            return self.layer_types(interval)
+        return self.full_every(self.count(_PATTERN, interval))
+
+    def windows_or_no_rope(self) -> dict[str, Any]:
+        """The fields of params.json of a model of which every fourth layer sees all tokens and is
+        not rotated. Raises `InputError` where the file says another pattern."""
+        kinds = self.full_every(4)
+        if self.layer_types_or_interval(4) != kinds:
+            raise self.refuse(_PATTERN, "expected 4, as its layers without rotation lie")
+        return {
+            "sliding_window": self.count("attention.sliding_window"),
+            "layer_types": kinds,
+            "no_rope_layer_interval": 4,
+        }
 
     def rotated_part(self) -> dict[str, Any]:
         """The part of each head that is rotated, as a field of params.json."""

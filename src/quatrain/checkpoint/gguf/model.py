@@ -143,6 +143,11 @@ def _check_metadata(metadata: GgufMetadata) -> None:
         value = metadata.get(key)
         if isinstance(value, np.ndarray) or value not in (None, *neutral):
             raise metadata.refuse(key, "which this backbone does not implement")
+    base, local = "rope.freq_base", "rope.freq_base_swa"
+    of_all = metadata.number(base, 10000.0)
+    unread = metadata.window() and not metadata.is_asked(local)
+    if unread and metadata.number(local, of_all) != of_all:
+        raise metadata.refuse(local, f"expected {base}, {of_all}; no other is implemented")
     head_dim = metadata.head_dim()
     for key in ("attention.value_length", "rope.dimension_count"):
         if not metadata.is_asked(key) and metadata.number(key, head_dim) != head_dim:
@@ -201,10 +206,10 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
     return replace(file, tensors=tensors)
 
 
-def _norm_eps(metadata: GgufMetadata) -> str:
-    of_layer_norms = "attention.layer_norm_epsilon"
-    has_these = metadata.get(of_layer_norms) is not None
-    return of_layer_norms if has_these else "attention.layer_norm_rms_epsilon"
+def _norm_eps(own: dict[str, Any]) -> str:
+    """A file may state both, of which llama.cpp reads that of its architecture's norms."""
+    of_layer_norms = own.get("norm_type") == "layer"
+    return f"attention.layer_norm_{'' if of_layer_norms else 'rms_'}epsilon"
 
 
 def _params(
@@ -229,7 +234,7 @@ def _params(
         "head_dim": metadata.head_dim(),
         "hidden_dim": own.get("hidden_dim") or metadata.number("feed_forward_length"),
         "vocab_size": embedding.shape[0],
-        "norm_eps": metadata.decimal(_norm_eps(metadata)),
+        "norm_eps": metadata.decimal(_norm_eps(own)),
         "rope_theta": metadata.decimal("rope.freq_base", 10000.0),
         "use_hf_rope": reading.half_split,
         **bias_params(names),

@@ -75,6 +75,7 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
+    """As llama.cpp reads it, which divides positions by a factor beside the divisors, too."""
     if metadata.text("rope.scaling.type") == "yarn":
         raise metadata.refuse(
             "rope.scaling.type", f"beside {LONGROPE_FACTORS['long']} expected 'longrope'"
@@ -88,7 +89,9 @@ def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
         if len(shape) != 1:
             raise InputError(f"{metadata.file.path}: {name} has shape {shape}, expected [channels]")
     divisors = {
-        f"rope_scaling_{which}_factor": [float(f"{x:.7g}") for x in tensors[name].tolist()]
+        f"rope_scaling_{which}_factor": [
+            float(f"{x:.7g}") for x in (tensors[name].double() * _linear_factor(metadata)).tolist()
+        ]
         for which, name in LONGROPE_FACTORS.items()
     }
     return divisors | {

@@ -88,8 +88,11 @@ def _widths(metadata: GgufMetadata) -> Params:
 
 def _rope(metadata: GgufMetadata) -> Params:
     """What divides frequencies in layers without a window: 1, or so much that none is rotated."""
-    if metadata.text("rope.scaling.type") not in (None, "none"):
+    kind, factor = metadata.text("rope.scaling.type"), "rope.scaling.factor"
+    if kind not in (None, "none"):
         raise metadata.refuse("rope.scaling.type", "which this backbone does not implement for it")
+    if kind is None and metadata.number(factor, 1) not in (0, 1):
+        raise metadata.refuse(factor, "which this backbone does not implement for it")
     path, tensors = metadata.file.path, metadata.file.float_tensors()
     if FREQUENCY_FACTORS not in tensors:
         raise InputError(f"{path}: tensor {FREQUENCY_FACTORS} is missing")
