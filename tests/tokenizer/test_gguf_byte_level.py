@@ -43,6 +43,7 @@ ALIKE = {
     "chatglm-bpe": "llama-bpe",
     "stablelm2": "qwen2",
     "command-r": "smollm",
+    "exaone": "smollm",
     "exaone4": "gpt-2",
     "olmo": "gpt-2",
 }

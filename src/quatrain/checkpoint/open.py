@@ -21,6 +21,7 @@ from quatrain.checkpoint.files.adapter_folder import (
     no_adapter,
     refuse_unread_adapter,
 )
+from quatrain.checkpoint.files.archives import archive_in
 from quatrain.checkpoint.files.formats import PICKLED, Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
 from quatrain.errors import InputError
@@ -163,6 +164,8 @@ def _no_float_model(path: Path, form: Form) -> InputError:
             remedy = f"where {renamed} is one of them, rename it so"
         elif files:
             remedy = f"put the one of {files[0].name} beside it, which says the model's shape"
+        elif packed := archive_in(path):
+            remedy = f"unpack {packed.name} there"
         return InputError(
             f"{path}: holds neither config.json (Hugging Face) nor params.json (Meta); {remedy}"
         )

@@ -1,5 +1,7 @@
 """Models as downloads, archives, copies and training leave them in a folder."""
 
+import bz2
+import lzma
 import shutil
 import tarfile
 
@@ -124,6 +126,29 @@ def test_an_archive_is_to_be_unpacked(kind, tmp_path):
         with tarfile.open(archive, "w:gz" if kind == "gzip" else "w") as file:
             file.add(folder, "m")
     refused(archive, rf"is an archive \({kind}\); unpack it")
+
+
+ARCHIVES = {
+    "bzip2": bz2.compress(b"m"),
+    "xz": lzma.compress(b"m"),
+    "7z": b"7z\xbc\xaf\x27\x1c",
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "RAR": b"Rar!\x1a\x07\x01",
+    "lz4": b"\x04\x22\x4d\x18",
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_an_archive_alone_or_in_a_folder_is_to_be_unpacked(kind, tmp_path):
+    folder = tiny.write_hugging_face(tmp_path / "m")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(ARCHIVES[kind] + bytes(300))
+    refused(weights, rf"is an archive \({kind}\); unpack it")
+    refused(folder, rf"model\.safetensors: is an archive \({kind}\); unpack it")
+    weights.rename(folder / "model.packed")
+    refused(folder, r"found none; .*\. Unpack model\.packed there")
+    (folder / "config.json").unlink()
+    refused(folder, r"neither config\.json .*; unpack model\.packed there")
 
 
 def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):

@@ -43,6 +43,15 @@ def test_a_base_that_transformers_5_reads_for_some_layers(tmp_path):
     assert open_float_model(folder).config.local_rope_theta == 500000.0
 
 
+def test_a_base_of_null_that_transformers_5_does_not_read(tmp_path):
+    folder = saved(random_model("Llama"), tmp_path)
+    rope = {"rope_type": "default", "rope_theta": None}
+    change_config(folder, ["rope_theta"], rope_parameters=rope)
+    refused(folder, "rope_theta is null in rope_parameters, .*; state the model's there")
+    change_config(folder, rope_theta=5000.0)
+    assert open_float_model(folder).config.rope_theta == 5000.0
+
+
 @pytest.mark.parametrize("kind", ["Cwm", "Ministral3"])
 def test_a_base_that_transformers_5_does_not_read(kind, tmp_path):
     folder = saved(random_model(kind, **WINDOWED, head_dim=16), tmp_path)

@@ -1,7 +1,10 @@
 """Archives, told by their content: what is in them is the model."""
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+
+from quatrain.folder_entries import entries
 
 _STARTS = {
     b"\x1f\x8b": "gzip",
@@ -10,6 +13,7 @@ _STARTS = {
     b"7z\xbc\xaf": "7z",
     b"\x28\xb5\x2f\xfd": "zstd",
     b"Rar!": "RAR",
+    b"\x04\x22\x4d\x18": "lz4",
 }
 _ZIP = b"PK\x03\x04"
 
@@ -21,6 +25,20 @@ def archive_of(path: Path, start: bytes) -> str | None:
         return None if _may_be_pickled(path) else "zip"
     kind = next((kind for begins, kind in _STARTS.items() if start.startswith(begins)), None)
     return kind or ("tar" if _is_tar(path) else None)
+
+
+def archive_in(folder: Path) -> Path | None:
+    """The first archive that lies in `folder`, or None."""
+    for file in entries(folder):
+        with suppress(OSError):
+            if file.is_file() and archive_of(file, _start(file)):
+                return file
+    return None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(max(map(len, _STARTS)))
 
 
 def _is_tar(path: Path) -> bool:

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from quatrain.checkpoint.files.archives import archive_of
+from quatrain.checkpoint.files.archives import archive_in, archive_of
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries, refuse_broken_link
@@ -159,6 +159,8 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
         below = model_below(folder)
         otherwise = f"Give {below}, which holds a model" if below else _DOWNLOAD
         unfinished = next((file for file in entries(folder) if file.suffix in _UNFINISHED), None)
+        if packed := archive_in(folder):
+            otherwise = f"Unpack {packed.name} there"
         if unfinished:
             otherwise = f"Finish the download of {unfinished.name}"
         remedy = f"the folder holds {there}. {_parts_to_merge(folder) or otherwise}"

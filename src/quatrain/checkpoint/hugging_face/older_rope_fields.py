@@ -9,12 +9,18 @@ from quatrain.errors import InputError
 
 def refuse_two_values(fields: Fields) -> None:
     """Raise `InputError` where a figure stands beside the rotary embedding's scaling and in it,
-    and is not the same: transformers 4 takes the outer one, 5 the inner one."""
+    and is not the same: transformers 4 takes the outer one, 5 the inner one; and for a base of
+    null, which 5 does not read."""
     for stated in ("rope_scaling", "rope_parameters"):
         scaling = fields.object_of(stated)
         inner = scaling.object_of(FULL) if FULL in scaling else scaling
         for name in ("rope_theta", "partial_rotary_factor"):
             one, other = fields.get(name), inner.get(name)
+            if name == "rope_theta" and one is None and name in inner and other is None:
+                raise InputError(
+                    f"{fields.source}: {name} is null in {stated}, and stated nowhere else; state "
+                    "the model's there"
+                )
             if None not in (one, other) and one != other:
                 raise InputError(
                     f"{fields.source}: {name} is {one!r:.40}, and {other!r:.40} in {stated}; "

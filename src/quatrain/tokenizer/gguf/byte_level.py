@@ -70,8 +70,8 @@ _DEEPSEEK_CODER = (
 _FAMILIES = (
     # Others: Exaone 4, OLMoE, A.X 4
     (_Cut(), "gpt-2 exaone4 olmo a.x-4.0 mellum trillion granite-docling"),
-    # SmolLM2, Granite 3, Cohere
-    (_Cut(single_digits=True), "smollm refact command-r starcoder minerva-7b"),
+    # SmolLM2, Granite 3, Cohere; Exaone 3.5
+    (_Cut(single_digits=True), "smollm refact command-r starcoder minerva-7b exaone"),
     (
         _Cut((LLAMA3_WORDS,), ignore_merges=True, adds_bos=True),
         "llama-bpe llama3 llama-v3 lfm2 falcon3 pixtral midm-2.0",
