@@ -13,6 +13,7 @@ from tests.support.paths import ROOT
 from tests.support.programs import artifact
 
 import quatrain
+from quatrain.export.plan.plan import QuantizeRequest
 
 # Every name of `__all__`, with the types that a caller gets; and one name that there is not.
 USES = """
@@ -138,6 +139,7 @@ def test_paths_as_text_are_read(tmp_path: Path) -> None:
         lambda: quatrain.Calibration(files="a.txt"),  # pyright: ignore[reportArgumentType]
         lambda: quatrain.generate_text("m.pte", "x", stop="###"),
         lambda: quatrain.Conversation("m.pte", stop="###"),
+        lambda: quatrain.plan_programs("m", backends="vulkan"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_a_text_where_a_list_is_expected_is_refused(make: Callable[[], object]) -> None:
@@ -150,6 +152,12 @@ def test_a_text_where_a_list_is_expected_is_refused(make: Callable[[], object]) 
     [
         lambda: quatrain.ReleaseSpec(runtime=1.5),  # pyright: ignore[reportArgumentType]
         lambda: quatrain.evaluate_models(["c"], "x", scheme="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.quantize_model("m", "c", embedding="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.quantize_model("m", "c", output_layer="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.quantize_model("m", "c", method="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.quantize_model("m", "c", backend="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: quatrain.ConvertOptions(embedding="w4"),  # pyright: ignore[reportArgumentType]
+        lambda: QuantizeRequest(embedding="w4"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_what_would_run_as_something_else_is_refused(make: Callable[[], object]) -> None:

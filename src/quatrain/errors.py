@@ -4,6 +4,7 @@ The command line prints the message alone and exits with `exit_code`; a tracebac
 shown only under `--debug`.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -40,6 +41,15 @@ class CheckFailed(QuatrainError):
 
 # What Python, numpy and torch raise where the arguments of a program's operator do not fit.
 UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
+
+
+def require_one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Refuse, with `InputError`, a `value` of the argument `name` that is none of `allowed`; None
+    among these, which leaves it open, is not offered."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        expected = ", ".join(str(one) for one in allowed if one is not None)
+        raise InputError(f"{name} is {value!r}, expected one of {expected}")
 
 
 def require_several(name: str, value: Any) -> None:

@@ -13,9 +13,15 @@ WRONG = {
     "a text for a list": ('phones = "pixel-8"', "phones is 'pixel-8', expected a list of texts"),
     "a text for a number": ('max-kl = "0.1"', "max-kl is '0.1', expected a number"),
     "a flag for a number": ("tokens = true", "tokens is True, expected a whole number"),
-    "an unknown method": ('method = "best"', "method is 'best', expected gptq, distill, rtn"),
-    "an unknown scheme": ('scheme = "int4"', "scheme is 'int4', expected 8da4w, weight-only"),
-    "no group size": ("group-size = 48", "group-size is 48, expected 16, 32, 64, 128, 256"),
+    "an unknown method": (
+        'method = "best"',
+        "method is 'best', expected one of gptq, ",
+    ),
+    "an unknown scheme": (
+        'scheme = "int4"',
+        "scheme is 'int4', expected one of 8da4w",
+    ),
+    "no group size": ("group-size = 48", "group-size is 48, expected one of 16, 32, 64, 128, 256"),
     "no number": ("max-kl = nan", "max-kl is nan, expected a number above 0"),
     "a negative gate": ("max-mb = -1", "max-mb is -1, expected a number above 0"),
     "a path for a name": ('name = "../there"', r"name is '../there', expected letters, digits and"),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_one_of
 from quatrain.export.scheme_plan import SchemePlan
 from quatrain.int4 import Scheme
 from quatrain.targets import TargetChoice
@@ -82,8 +82,7 @@ class ExportOptions:
             ("activation dtype", self.activation_dtype, get_args(ActivationDtype)),
             ("kv_cache", self.kv_cache or "int8", get_args(KvCache)),
         ):
-            if value not in allowed:
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+            require_one_of(name, value, allowed)
         for option, value in (
             ("--max-seq-len", self.max_seq_len),
             ("--prefill-chunk-size", self.prefill_chunk_size),

@@ -33,7 +33,13 @@ from quatrain.quantize.output.output_folder import MANIFEST, OWN_FILES, output_f
 from quatrain.quantize.output.resumable import resumable_folder
 from quatrain.quantize.output.writer import write_checkpoint
 from quatrain.quantize.report import QuantizeReport, make_report
-from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat, Rounding
+from quatrain.quantize.tensor_formats import (
+    EmbeddingFormat,
+    ForBackend,
+    OutputFormat,
+    Rounding,
+    check_formats,
+)
 from quatrain.stages import Stages
 
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
@@ -68,6 +74,9 @@ class ConvertOptions:
     output_layer: OutputFormat = "keep"
     requantize_asymmetric: bool = False
     backend: ForBackend = "any"
+
+    def __post_init__(self) -> None:
+        check_formats(self.embedding, self.output_layer, backend=self.backend)
 
 
 def quantize_model(
@@ -114,6 +123,7 @@ def quantize_model(
         InputError: Where the model cannot be read or does not divide into groups, or `output`
             cannot be written or holds something else.
     """
+    check_formats(embedding, output_layer, method, backend)
     check_arguments(model, output, group_size, backend=backend, tokenizer=tokenizer)
     check_calibration(method, None if calibration is None else calibration.files)
     stages = stages or Stages()

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from quatrain.errors import InputError, require_several
+from quatrain.errors import InputError, require_one_of, require_several
 from quatrain.export.options import LEAST_CONTEXT
 from quatrain.int4 import GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
@@ -104,9 +104,7 @@ class ReleaseSpec:
             "scheme": (None, *map(str, Scheme)),
         }
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                said = ", ".join(str(value) for value in values if value is not None)
-                raise InputError(f"{key_of(name)} is {getattr(self, name)!r}, expected {said}")
+            require_one_of(key_of(name), getattr(self, name), values)
         for name, least in _LEAST.items():
             found = getattr(self, name)
             if found is not None and found < least:

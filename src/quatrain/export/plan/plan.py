@@ -10,7 +10,7 @@ from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.files.safetensors import encoded_header
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_several
 from quatrain.export.for_target import choose_for
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.hollow import hollow_checkpoint, planned_checkpoint
@@ -22,7 +22,12 @@ from quatrain.quantize.calibration import Calibration
 from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.plan.plan import Plan
 from quatrain.quantize.plan.plan_model import plan_model
-from quatrain.quantize.tensor_formats import EmbeddingFormat, OutputFormat, Rounding
+from quatrain.quantize.tensor_formats import (
+    EmbeddingFormat,
+    OutputFormat,
+    Rounding,
+    check_formats,
+)
 from quatrain.targets import TargetChoice
 
 
@@ -35,6 +40,9 @@ class QuantizeRequest:
     output_layer: OutputFormat = "int4"
     method: Rounding | None = None
     base: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        check_formats(self.embedding, self.output_layer, self.method)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ def plan_programs(
         InputError: Where the source cannot be read or quantized so, or an option is wrong or of
             another kind of source.
     """
+    if backends is not None:
+        require_several("backends", backends)
     path, request = local_path(source), request or ExportRequest()
     hollow, planned = hollow_source(path, quantizing or QuantizeRequest(), params)
     choice = choose_for(hollow, request)
