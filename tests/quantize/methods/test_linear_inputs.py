@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from tests.support import tiny_models as tiny
+from tests.support.families import ROWS
+from tests.support.family_errors import model_of
+from tests.support.peers import saved
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model
+from quatrain.quantize.methods import twin_layer
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.twin_layer import TwinLayer
 
@@ -82,3 +86,23 @@ def _rounded_w2(layers: LayerByLayer, stream: torch.Tensor, factor: float) -> to
     block.feed_forward.w2.register_forward_pre_hook(enlarge)
     layers.run(block, torch.cat([stream, stream]))
     return layer.taken()["feed_forward.w2"][0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["llama", "granite", "gemma3"])
+def test_what_the_stream_lacks_is_made_good(name, tmp_path, monkeypatch):
+    """Of what branches add to it as they are, times a factor, and through a norm of their own."""
+    model = open_float_model(saved(model_of(ROWS[name]), tmp_path / "m"))
+    layers = LayerByLayer(model.config, model.tensors)
+    exact = 4 * torch.randn(32, 64, model.config.dim)
+    seen = 0.8 * exact  # of which a norm makes the same
+    found = {}
+    for made_good in (True, False):
+        if not made_good:
+            monkeypatch.setattr(twin_layer, "_ways_to_stream", lambda block: {})
+        block = layers.load(0, 2 * len(exact), exact.shape[1])
+        methods = dict.fromkeys(("attention.wo", "feed_forward.w2"), "gptq")
+        TwinLayer(block, methods, 32, torch.zeros(len(exact), dtype=torch.bool))
+        should_be, is_now = layers.run(block, torch.cat([exact, seen])).chunk(2)
+        found[made_good] = float((is_now - should_be).norm() / (seen - exact).norm())
+    assert found[True] < 0.95 * found[False], found

@@ -6,6 +6,7 @@ quantized model and those that it should have had.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,11 +14,13 @@ from torch import nn
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.moe import show_picked_tokens
+from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.state import stored_name
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
+_RIDGE_OF_GAINS = 0.1  # of the mean square of a norm's weights
 LEAST_TOKENS = 64  # that a linear must see to be rounded by second moments; an expert may not
 
 Rounded = tuple[torch.Tensor, torch.Tensor]  # int8 [N, K] in [-8, 7], float32 scales [N, K / group]
@@ -45,7 +48,7 @@ class TwinLayer:
         # Not the block itself, whose linears hold this: a circle would keep its memory.
         self.methods, self.group_size, self.int8_texts = methods, group_size, int8_texts
         self.signed_scales = signed_scales
-        self._factors = _factors_to_stream(block)
+        self._ways = _ways_to_stream(block)
         self.advance = advance
         self.few: list[str] = []
         self.current = ""
@@ -53,6 +56,7 @@ class TwinLayer:
         self._rounded: dict[str, list[Rounded]] = {}
         self._inputs: tuple[torch.Tensor, LinearInputs] | None = None
         self._stream: torch.Tensor | None = None
+        self._sizes = torch.ones(1)  # [B, T, 1] of what the linear at hand gives the stream
         show_picked_tokens(block)
         for module, linear in list(block.named_modules()):
             name = stored_name(module)
@@ -110,38 +114,64 @@ class TwinLayer:
         hundred times larger than the others', and would be all that is seen."""
         if name not in ("attention.wo", "attention.out_proj", "conv.out_proj", "feed_forward.w2"):
             return
-        normed = exact
-        if name in self._factors and self._stream is not None:
-            normed = self._stream.chunk(2)[0] + self._factors[name] * exact
-        mean_square = normed.flatten(0, -2).square().mean(-1, keepdim=True)
-        inputs.weights /= mean_square.clamp(min=torch.finfo(torch.float32).tiny)
+        normed, way = exact, self._ways.get(name)
+        if way is not None and way.gain is None and self._stream is not None:
+            normed = self._stream.chunk(2)[0] + way.factor * exact
+        mean_square = normed.square().mean(-1, keepdim=True)
+        mean_square.clamp_(min=torch.finfo(torch.float32).tiny)
+        inputs.weights /= mean_square.flatten(0, -2)
+        self._sizes = mean_square.sqrt()
 
     def _toward_float(self, name: str, weight: torch.Tensor, inputs: LinearInputs) -> torch.Tensor:
-        missing = None
-        if name in self._factors and self._stream is not None:
+        way, missing = self._ways.get(name), None
+        if way is not None and self._stream is not None:
             exact, seen = self._stream.chunk(2)
-            missing = exact / self._factors[name], seen / self._factors[name]
+            taken = way.per_result(self._sizes)
+            missing = exact * taken, seen * taken
         return inputs.toward_float(weight, missing)
 
     def _see_stream(self, norm: nn.Module, args: tuple[torch.Tensor]) -> None:
         self._stream = args[0]
 
 
-def _factors_to_stream(block: Block) -> dict[str, float]:
-    """The linears whose results are added to the residual stream, and times what; without those
-    that a norm or a gate follows."""
+@dataclass(frozen=True)
+class _Way:
+    """How what a linear gives, y [..., N], joins the residual stream: times `factor`, or, where a
+    norm follows the linear, times `factor * gain / rms(y)`, `gain` [N] that norm's weight."""
+
+    factor: float
+    gain: torch.Tensor | None = None
+
+    def per_result(self, sizes: torch.Tensor) -> torch.Tensor:
+        """What of y makes up for one of the stream, of y's root mean square [..., 1]: small where
+        a channel's gain is, of which y would have to be large."""
+        if self.gain is None:
+            return torch.tensor(1 / self.factor)
+        square = self.gain.square()
+        return sizes * self.gain / (square + _RIDGE_OF_GAINS * square.mean()) / self.factor
+
+
+def _ways_to_stream(block: Block) -> dict[str, _Way]:
+    """Of the linears whose results are added to the residual stream; without those that a gate
+    follows."""
     factor = 1.0 if block.scale_branch is None else float(block.scale_branch.factor)
-    first = block.post_attention_norm is None and block.add_attn is None
-    plain = {
-        "attention.wo": first,
-        "attention.out_proj": first,
-        "conv.out_proj": first,
+    attention = (block.post_attention_norm, block.add_attn)
+    feed_forward = (block.post_ffn_norm, block.add_ffn)
+    joining = {
+        "attention.wo": attention,
+        "attention.out_proj": attention,
+        "conv.out_proj": attention,
         # In parallel what wo gives has made up already for what the stream lacks.
-        "feed_forward.w2": block.post_ffn_norm is None
-        and block.add_ffn is None
-        and not block.parallel,
+        **({} if block.parallel else {"feed_forward.w2": feed_forward}),
     }
-    return {name: factor for name, is_plain in plain.items() if is_plain}
+    ways = {}
+    for name, (norm, gate) in joining.items():
+        if gate is None and norm is None:
+            ways[name] = _Way(factor)
+        # Of several streams that are mixed (AltUp) a layer sees one.
+        elif gate is None and isinstance(norm, RMSNorm) and block.alt_up is None:
+            ways[name] = _Way(factor, norm.weight)
+    return ways
 
 
 class _TwinLinear(nn.Module):
