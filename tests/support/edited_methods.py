@@ -90,6 +90,21 @@ def tokens_of_one_length(plan: Record) -> None:
     plan.values[plan.inputs[0]].val.shape_dynamism = 0
 
 
+def varying_input(*sizes: int) -> Edit:
+    """The method hands its delegate one tensor more, the first, of those sizes or smaller ones."""
+
+    def edit(plan: Record) -> None:
+        fields = program_schema().tables["Tensor"]
+        empty = {field.name: 0 if field.kind == "scalar" else None for field in fields}
+        stated = {"scalar_type": 6, "sizes": list(sizes), "shape_dynamism": 1}
+        tensor = Record(table="Tensor", **{**empty, **stated})
+        plan.values = [*plan.values, Record(table="EValue", val=tensor)]
+        call = plan.chains[0].instructions[-1].instr_args
+        call.args = [len(plan.values) - 1, *call.args]
+
+    return edit
+
+
 def tokens_given_back(plan: Record) -> None:
     plan.outputs = [plan.inputs[0], *plan.outputs]
 

@@ -4,6 +4,7 @@ computes otherwise, beside ones that it computes for any. Each was run on ExecuT
 from pathlib import Path
 
 from tests.support.attention_forms import fused_attention
+from tests.support.edited_methods import edited_method, varying_input
 from tests.support.form_defects import convolution, image, reduced
 from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
 
@@ -23,6 +24,21 @@ def of_any_length(make: Make) -> Make:
         graph.operators.append(Operator("sym_size.int", (x, *range(len(graph.values))[-2:])))
         write_program(program, folder / "any_length.pte")
         return folder / "any_length.pte"
+
+    return changed
+
+
+def said_to_vary(make: Make) -> Make:
+    """The program of one operator, of whose first argument the method alone says that it changes
+    with the call: made by a partitioner that was not told of it."""
+
+    def changed(folder: Path) -> Path:
+        program = open_program(make(folder))
+        x = program.vulkan.operators[0].args[0]
+        program.vulkan.inputs.append(x)
+        write_program(program, folder / "with_input.pte")
+        edit = varying_input(*program.vulkan.tensor(x).shape)
+        return edited_method(folder / "with_input.pte", edit)(folder)
 
     return changed
 
@@ -79,6 +95,7 @@ LENGTH_FORMS: list[tuple[str, Make, Make]] = [
     ("dynamic-no-resize", of_any_length(selected(2)), of_any_length(selected(1))),
     ("conv1d-past-the-call", signal(1), signal(0)),
     ("conv1d-past-the-call", signal(1), signal(1, "height_packed")),
+    ("conv1d-past-the-call", said_to_vary(depthwise(2)), said_to_vary(depthwise(1))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(1))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), of_any_length(depthwise(2, padding=0))),
     ("conv1d-past-the-call", of_any_length(depthwise(2)), depthwise(2)),

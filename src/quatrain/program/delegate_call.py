@@ -30,6 +30,15 @@ def delegate_call_problems(
     ] + [problem for plan in root.execution_plan or () for problem in _of_memory(plan)]
 
 
+def takes_varying_sizes(root: Record, methods: Mapping[str, Method], index: int) -> bool:
+    """Whether a method hands delegate `index` a tensor whose sizes may change with the call."""
+    return any(
+        value is not None and value.table == "Tensor" and value.shape_dynamism != STATIC
+        for _, plan, args in _calls(root, methods, index)
+        for value in (plan.values[given].val for given in args)
+    )
+
+
 def _of_memory(plan: Record) -> Iterator[str]:
     """Values that begin past the end of the memory that is planned for them."""
     sizes = plan.non_const_buffer_sizes or []

@@ -7,6 +7,7 @@ from typing import Any
 
 from quatrain.program.container import Program
 from quatrain.program.delegate import Delegate
+from quatrain.program.delegate_call import takes_varying_sizes
 from quatrain.program.delegate_places import delegate_places
 from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.dispatches import CallCost, call_costs
@@ -169,7 +170,11 @@ def _context(program: Program, graphs: list[VulkanGraph]) -> tuple[int | None, s
 def _dynamic(program: Program, graphs: list[VulkanGraph]) -> bool:
     asked = any(any(d.compile_specs.get("require_dynamic_shapes", b"")) for d in program.delegates)
     symbolic = any(op.kind == "sym_size" for graph in graphs for op in graph.operators)
-    return asked or symbolic or program.metadata.get("enable_dynamic_shape") is True
+    varying = any(
+        takes_varying_sizes(program.root, program.methods, index)
+        for index in range(len(program.delegates))
+    )
+    return asked or symbolic or varying or program.metadata.get("enable_dynamic_shape") is True
 
 
 def _experts(linears: list[Linear]) -> dict[int, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Operator, Plain, Program, Tensor, Value, VulkanGraph
+from quatrain.program.delegate_call import takes_varying_sizes
 
 CACHED_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # Layout -> the dimension that a texture is packed along, counted from the end.
@@ -69,10 +70,12 @@ def operators(graph: VulkanGraph, *kinds: str) -> list[tuple[str, Operator]]:
 
 
 def takes_calls_of_any_length(program: Program, graph: VulkanGraph) -> bool:
-    """Whether the sizes of its tensors change with the call: a decode step has one row."""
+    """Whether the sizes of its tensors change with the call: a decode step has one row. The runtime
+    computes such calls whether or not the partitioner was told of them."""
     return any(operator.kind == "sym_size" for operator in graph.operators) or any(
         any(delegate.compile_specs.get("require_dynamic_shapes", b""))
-        for delegate in program.delegates
+        or takes_varying_sizes(program.root, program.methods, index)
+        for index, delegate in enumerate(program.delegates)
         if delegate.graph is graph
     )
 
