@@ -6,7 +6,7 @@ from tests.support.kernel_defects import embedding, int4_embedding, on_the_cpu, 
 from tests.support.one_operator import FALSE, NULL, Make, T, call
 from tests.support.programs import GraphMaker
 
-from quatrain.program import Tensor
+from quatrain.program import Tensor, open_program, write_program
 
 
 def total(**more: str) -> Make:
@@ -103,13 +103,30 @@ def select(layout: str, index_layout: str = "channels_packed", constant: bool = 
     return call("aten.index_select.default", x, ("int", 1), index, out)
 
 
-def position(dtype: str) -> Make:
+def position(dtype: str, given: bool = True) -> Make:
+    """A number read from a tensor: one that is `given`, or that is computed."""
     where = ("int", 0)
-    return call("et_vk.select_as_symint.default", T((1,), dtype), where, where, ("int", 0))
+    make = call("et_vk.select_as_symint.default", T((1,), dtype), where, where, ("int", 0))
+
+    def edited(folder: Path) -> Path:
+        program = open_program(make(folder))
+        program.vulkan.inputs += [program.vulkan.operators[0].args[0]] if given else []
+        write_program(program, folder / "position.pte")
+        return folder / "position.pte"
+
+    return edited
 
 
-def cat(dtype: str) -> Make:
-    return call("aten.cat.default", [T((1, 4), dtype)] * 2, ("int", 1), T((1, 8), dtype))
+def cat(dtype: str, layout: str = "width_packed") -> Make:
+    """Two textures put together in one of that layout."""
+    out = T((1, 8), dtype, layout=layout)
+    return call("aten.cat.default", [T((1, 4), dtype)] * 2, ("int", 1), out)
+
+
+def reading(bias: T) -> Make:
+    """A linear of textures with that bias."""
+    weights, out = T((8, 64), constant=True), T((1, 8, 8))
+    return call("aten.linear.default", T((1, 8, 64)), weights, bias, out)
 
 
 def qcs4w(folder: Path) -> Path:
@@ -173,6 +190,10 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
      scales(T((1, 8, 64)), (1, 1, 64), T((1, 8)))),
     ("layout-differs", "desktop", "1.5", total(layout="height_packed"), total()),
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
+    ("layout-not-width-packed", "desktop", "1.5", cat("float32", "height_packed"),
+     cat("float32")),
+    ("storage-mixed", "desktop", "1.5", reading(T((8,), storage="buffer")),
+     reading(T((8,), storage="buffer", constant=True))),
     ("layout-not-width-packed", "desktop", "1.5", float_linear("height_packed"),
      float_linear("width_packed")),
     ("quantized-linear-k4", "desktop", "1.4", linear(6), linear(12)),
@@ -207,13 +228,17 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("dq8ca-scales-texture", "desktop", "1.5",
      scales(ROWS, (1, 1, 64), T((1, 8), "int8", storage="buffer")),
      scales(ROWS, (1, 1, 64), T((1, 8), "int8", layout="height_packed"))),
-    ("select-as-symint-dtype", "desktop", "1.1", position("float32"), position("int64")),
+    ("select-as-symint-dtype", "desktop", "1.1", position("float32"), position("int32")),
+    ("select-as-symint-dtype", "desktop", "1.5", position("int32", given=False), position("int32")),
     ("index-select-layout", "desktop", "1.5", select("width_packed"), select("channels_packed")),
     ("index-select-layout", "desktop", "1.5", select("channels_packed", constant=True),
      select("channels_packed")),
     ("index-select-layout", "desktop", "1.0", select("channels_packed", "width_packed"),
      select("channels_packed")),
-    ("missing-shader", "desktop", "1.5", cat("int8"), cat("int64")),
+    ("missing-shader", "desktop", "1.5", cat("int8"), cat("int32")),
+    ("missing-shader", "desktop", "1.5", cat("int64"), cat("float16")),
+    ("missing-shader", "desktop", "1.5", handed_over("int64", "int64"),
+     handed_over("int8", "int8")),
     ("missing-shader", "desktop", "1.2", mean(4, "texture2d"), mean(4, "buffer")),
     ("missing-shader", "desktop", "1.0", mean(4, "buffer"), mean(4)),
     ("missing-shader", "desktop", "1.5", packed("int8"), packed("float16")),

@@ -69,14 +69,14 @@ def mixed_storages(graph: VulkanGraph) -> Occurrences:
 
 
 def not_width_packed(graph: VulkanGraph) -> Occurrences:
-    """Linears, products, rotary embeddings and attention in textures of another layout."""
-    found = [
-        (place, _layouts(graph, operator) - {"width_packed"})
-        for place, operator in operators(graph, *_WIDTH_PACKED)
-    ]
-    return [
-        Occurrence(f"{place}: {', '.join(sorted(others))}") for place, others in found if others
-    ]
+    """Linears, products, rotary embeddings and attention in textures of another layout, and textures
+    of several layouts put together: texels are copied as the one has them."""
+    for place, operator in operators(graph, *_WIDTH_PACKED):
+        if others := _layouts(graph, operator) - {"width_packed"}:
+            yield Occurrence(f"{place}: {', '.join(sorted(others))}")
+    for place, operator in operators(graph, "aten.cat"):
+        if len(layouts := _layouts(graph, operator)) > 1:
+            yield Occurrence(f"{place}: {' and '.join(sorted(layouts))}")
 
 
 def layouts_differ(graph: VulkanGraph) -> Occurrences:
@@ -130,7 +130,12 @@ def _layouts(graph: VulkanGraph, operator: Operator) -> set[str]:
 
 
 def _placed(graph: VulkanGraph, operator: Operator) -> list[Tensor]:
-    """The operator's tensors whose storage is stated, but for `_APART`."""
+    """The operator's tensors whose storage is stated, but for `_APART` and constants: those are put
+    where the operator wants them as the program is loaded."""
     apart = {operator.named_args.get(name) for name in _APART.get(operator.kind, ())}
-    values = [graph.values[i] for i in graph.flat(operator.args) if i not in apart]
+    values = [
+        graph.values[i]
+        for i in graph.flat(operator.args)
+        if i not in apart and not is_constant(graph, i)
+    ]
     return [one for one in values if isinstance(one, Tensor) and one.storage != "default"]

@@ -22,16 +22,17 @@ from quatrain.targets.triggers.occurrence import (
 
 # A tensor's type and that of what it is moved from or to, which may be others than each other.
 _CONVERTED = {("float16", "float32"), ("bool", "uint8"), ("uint8", "bool")}
-# What the runtime stores in another type than the program says.
-_STORED_AS = {"int64": "int32", "bool": "uint8", "float64": "float32"}
+# What is moved at all, in textures and buffers; float64 by no phone.
+_MOVED = {"float16", "float32", "int32", "int8", "uint8", "bool"}
 
 
 def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Operators on a storage and type for which the release (none given: the newest) has no
     shader, and tensors that are moved from or to another type than their own, for which none has
-    one but from float16 to float32 and back."""
+    one but from float16 to float32 and back, or of a type that none moves, such as int64."""
     for place, tensor, dtype in _moved(graph):
-        if tensor.dtype != dtype and (tensor.dtype, dtype) not in _CONVERTED:
+        alike = tensor.dtype == dtype and dtype in _MOVED
+        if not alike and (tensor.dtype, dtype) not in _CONVERTED:
             yield Occurrence(f"{place}: {tensor.dtype} in a {tensor.storage}, given as {dtype}")
     for index, operator in enumerate(graph.operators):
         built = shaders_of(operator.kind, runtime or newest_release())
@@ -40,7 +41,7 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
         tensor = _tensor(graph, operator, built[0].of)
         if tensor is None or tensor.storage == "default":
             continue
-        dtype = _STORED_AS.get(tensor.dtype, tensor.dtype)
+        dtype = "uint8" if tensor.dtype == "bool" else tensor.dtype
         if not any(one.takes(tensor.storage, dtype) for one in built):
             what = f"operator {index}, {operator.kind}: {tensor.dtype} in a {tensor.storage}"
             yield Occurrence(what)
@@ -168,12 +169,13 @@ def attention_options(graph: VulkanGraph) -> Occurrences:
 
 
 def position_of_odd_type(graph: VulkanGraph) -> Occurrences:
-    """`select_as_symint` of what is neither int32 nor int64."""
-    return [
-        Occurrence(f"{place}: {x.dtype}")
-        for place, _, x in tensors_of(graph, ("et_vk.select_as_symint",))
-        if x.dtype not in ("int32", "int64")
-    ]
+    """`select_as_symint` of what is neither int32 nor int64, or no input of the graph: it is read
+    where the call put it."""
+    for place, operator, x in tensors_of(graph, ("et_vk.select_as_symint",)):
+        if x.dtype not in ("int32", "int64"):
+            yield Occurrence(f"{place}: {x.dtype}")
+        elif operator.args[0] not in graph.inputs:
+            yield Occurrence(f"{place}: value {operator.args[0]}, which is no input")
 
 
 def index_select_layout(graph: VulkanGraph) -> Occurrences:
