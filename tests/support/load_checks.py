@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.support.edited_methods import Edit, all_in_buffers, edited_method
 from tests.support.kernel_defects import embedding, int4_embedding, on_the_cpu, sigmoid
 from tests.support.one_operator import FALSE, NULL, Make, T, call
 from tests.support.programs import GraphMaker
@@ -71,6 +72,16 @@ def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS, of: str = "flo
     return call("torchao.choose_qparams_affine.default", x, *plain, [T((1, 8), of), zeros])
 
 
+def told(edit: Edit) -> Make:
+    """`scales` of what does not say where it lies, in a program that `edit` may tell it."""
+    rows, zeros = T((1, 8, 64), storage="default"), T((1, 8), "int8", storage="default")
+
+    def make(folder: Path) -> Path:
+        return edited_method(scales(rows, (1, 1, 64), zeros)(folder), edit)(folder)
+
+    return make
+
+
 def rotary(rows: int, width: int = 8, storage: str = "texture3d") -> Make:
     x, table = T((1, 8, 2, 8), storage=storage), T((rows, width))
     name = "et_vk.apply_rotary_emb_hf.default"
@@ -121,6 +132,12 @@ def cat(dtype: str, layout: str = "width_packed") -> Make:
     """Two textures put together in one of that layout."""
     out = T((1, 8), dtype, layout=layout)
     return call("aten.cat.default", [T((1, 4), dtype)] * 2, ("int", 1), out)
+
+
+def clamped(layout: str) -> Make:
+    """A texture of that layout clamped into one that is width-packed."""
+    x, bound = T((1, 8, 4), layout=layout), ("double", 1.0)
+    return call("aten.clamp.default", x, NULL, bound, T((1, 8, 4)))
 
 
 def reading(bias: T) -> Make:
@@ -192,6 +209,8 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("layout-not-width-packed", "desktop", "1.5", turned("height_packed"), turned("width_packed")),
     ("layout-not-width-packed", "desktop", "1.5", cat("float32", "height_packed"),
      cat("float32")),
+    ("layout-not-width-packed", "desktop", "1.5", clamped("channels_packed"),
+     clamped("width_packed")),
     ("storage-mixed", "desktop", "1.5", reading(T((8,), storage="buffer")),
      reading(T((8,), storage="buffer", constant=True))),
     ("layout-not-width-packed", "desktop", "1.5", float_linear("height_packed"),
@@ -228,6 +247,7 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("dq8ca-scales-texture", "desktop", "1.5",
      scales(ROWS, (1, 1, 64), T((1, 8), "int8", storage="buffer")),
      scales(ROWS, (1, 1, 64), T((1, 8), "int8", layout="height_packed"))),
+    ("dq8ca-scales-texture", "desktop", "1.5", told(all_in_buffers), told(lambda plan: None)),
     ("select-as-symint-dtype", "desktop", "1.1", position("float32"), position("int32")),
     ("select-as-symint-dtype", "desktop", "1.5", position("int32", given=False), position("int32")),
     ("index-select-layout", "desktop", "1.5", select("width_packed"), select("channels_packed")),

@@ -202,7 +202,7 @@ class Program:
         specs = {spec.key or "": bytes(spec.value or b"") for spec in record.compile_specs or ()}
         delegate = Delegate(plan.name or "", record.id or "", blob, specs, record=record)
         if delegate.backend == VULKAN_BACKEND or is_vulkan_blob(blob):
-            delegate.graph = read_graph(blob, str(self.path))
+            delegate.graph = read_graph(blob, str(self.path), specs)
             raw = raw_section(blob, str(self.path))
             delegate.graph.fetch = lambda constant: self._constant_bytes(constant, raw)
         return delegate

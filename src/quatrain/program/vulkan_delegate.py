@@ -6,6 +6,8 @@ Source: `executorch/backends/vulkan/serialization` (schema.fbs, vulkan_graph_ser
 """
 
 import struct
+from collections.abc import Mapping
+from dataclasses import replace
 
 from quatrain.errors import InputError
 from quatrain.program.declared_sizes import misdeclared_sizes
@@ -46,8 +48,10 @@ def is_vulkan_blob(blob: memoryview) -> bool:
     return bytes(blob[4:8]) == b"VH00"
 
 
-def read_graph(blob: memoryview, what: str) -> VulkanGraph:
-    """The graph of a Vulkan delegate's bytes. `InputError` naming `what` where it is damaged."""
+def read_graph(blob: memoryview, what: str, specs: Mapping[str, bytes]) -> VulkanGraph:
+    """The graph of a Vulkan delegate's bytes; what does not say where it lies lies where the
+    runtime puts it, for which `specs` may say of the whole. `InputError` naming `what` where it is
+    damaged."""
     graph_bytes, _ = _sections(blob, what)
     root = decode(graph_bytes, vulkan_schema(), what)
     graph = VulkanGraph(
@@ -66,9 +70,24 @@ def read_graph(blob: memoryview, what: str) -> VulkanGraph:
     if root.shaders:
         raise InputError(f"{what}: carries its own shaders, which Quatrain does not read")
     check_graph(graph, what)
+    graph.values = [_placed(value, specs) for value in graph.values]
     for problem in misdeclared_sizes(graph):
         raise InputError(f"{what}: damaged: {problem}")
     return graph
+
+
+def _placed(value: Value, specs: Mapping[str, bytes]) -> Value:
+    """`value` with its storage and layout; a constant is put where its operator wants it. Source:
+    `GraphConfig.cpp` of ExecuTorch, and `get_graph_config`, which reads one byte of each."""
+    if not isinstance(value, Tensor) or value.constant is not None:
+        return value
+    storage = STORAGES.get((specs.get("storage_type_override") or b"\x01")[0], "texture3d")
+    layout = LAYOUTS.get((specs.get("memory_layout_override") or b"\x00")[0], "width_packed")
+    return replace(
+        value,
+        storage=storage if value.storage == "default" else value.storage,
+        layout=layout if value.layout == "default" else value.layout,
+    )
 
 
 def raw_section(blob: memoryview, what: str) -> memoryview:

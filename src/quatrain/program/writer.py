@@ -56,7 +56,7 @@ def write_program(program: Program, path: Path | str) -> None:
 
 
 def _stored_graph(program: Program, delegate: Delegate) -> VulkanGraph:
-    return read_graph(delegate.blob, str(program.path))
+    return read_graph(delegate.blob, str(program.path), delegate.compile_specs)
 
 
 def _keys(graphs: Iterable[VulkanGraph]) -> set[str]:

@@ -2,6 +2,7 @@
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.elementwise import ELEMENTWISE
 from quatrain.program.int4_constants import misread_types
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.memory import memory_conflicts
@@ -36,6 +37,12 @@ _ALIKE = {
     "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.permute_copy",
     "aten.unsqueeze_copy",
 }  # fmt: skip
+# Operators that the runtime takes with textures of several layouts, texel by texel.
+_BY_TEXEL = {
+    "aten.cat", "aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten._softmax",
+    "aten._log_softmax", "aten.repeat", "aten.expand_copy", "aten.squeeze_copy",
+    "aten.constant_pad_nd", "aten.gather", *ELEMENTWISE,
+} - {*_ALIKE, *_COPIES, "aten.alias_copy"}  # fmt: skip
 
 
 _ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.pow")
@@ -69,24 +76,23 @@ def mixed_storages(graph: VulkanGraph) -> Occurrences:
 
 
 def not_width_packed(graph: VulkanGraph) -> Occurrences:
-    """Linears, products, rotary embeddings and attention in textures of another layout, and textures
-    of several layouts put together: texels are copied as the one has them."""
+    """Linears, products, rotary embeddings and attention in textures of another layout, and
+    operators that write texels as they read them, in textures of several."""
     for place, operator in operators(graph, *_WIDTH_PACKED):
         if others := _layouts(graph, operator) - {"width_packed"}:
             yield Occurrence(f"{place}: {', '.join(sorted(others))}")
-    for place, operator in operators(graph, "aten.cat"):
-        if len(layouts := _layouts(graph, operator)) > 1:
-            yield Occurrence(f"{place}: {' and '.join(sorted(layouts))}")
+    yield from _of_several_layouts(graph, _BY_TEXEL)
 
 
 def layouts_differ(graph: VulkanGraph) -> Occurrences:
     """Operators that take tensors of one layout, in textures of several."""
-    found = [(place, _layouts(graph, operator)) for place, operator in operators(graph, *_ALIKE)]
-    return [
-        Occurrence(f"{place}: {' and '.join(sorted(layouts))}")
-        for place, layouts in found
-        if len(layouts) > 1
-    ]
+    return _of_several_layouts(graph, _ALIKE)
+
+
+def _of_several_layouts(graph: VulkanGraph, kinds: set[str]) -> Occurrences:
+    for place, operator in operators(graph, *kinds):
+        if len(layouts := _layouts(graph, operator)) > 1:
+            yield Occurrence(f"{place}: {' and '.join(sorted(layouts))}")
 
 
 def types_differ(graph: VulkanGraph) -> Occurrences:
