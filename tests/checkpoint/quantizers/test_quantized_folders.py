@@ -36,7 +36,7 @@ def test_values_and_scales_are_kept(tmp_path, method, shards):
 
 def test_opening_reads_no_data(tmp_path, monkeypatch):
     folder = folders.write_quantized(tmp_path, "gptq")
-    monkeypatch.setattr("quatrain.checkpoint.quantizers.gptq.unpack_columns", None)
+    monkeypatch.setattr("quatrain.checkpoint.quantizers.gptq.unpack_words", None)
     open_checkpoint(folder)
 
 
@@ -146,7 +146,7 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("gptq", {"bits": 3}, "bits 3, expected 4"),
+        ("gptq", {"bits": 5}, "bits 5, expected 4, 8, 2 or 3"),
         ("gptq", {"checkpoint_format": "marlin"}, "'marlin'"),
         ("gptq", {"quant_method": "quip"}, "'quip', expected one of gptq"),
         ("awq", {"version": "gemv"}, "'gemv'"),
@@ -154,8 +154,8 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
         ("awq", {"bits": "4"}, "bits '4'"),
         ("compressed-tensors", {"format": "marlin-24"}, "'marlin-24'"),
         ("compressed-tensors", {"config_groups": []}, "config_groups"),
-        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 3}}}}, "4-bit"),
-        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 4.0}}}}, "4-bit"),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 9}}}}, "2 to 8"),
+        ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 4.0}}}}, "2 to 8"),
         ("compressed-tensors", {"config_groups": {"g": {"targets": "Linear"}}}, "targets Linear"),
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),

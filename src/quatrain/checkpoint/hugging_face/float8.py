@@ -25,9 +25,8 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, Stor
 from quatrain.checkpoint.hugging_face.bitsandbytes import in_float32
 from quatrain.checkpoint.hugging_face.float4 import as_float8, factors_of
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
-from quatrain.checkpoint.quantizers.compressed_tensors import refuse_transformed
 from quatrain.checkpoint.quantizers.read import method_of
-from quatrain.checkpoint.quantizers.rotated import refuse_rotated
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
 from quatrain.errors import InputError
 
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)

@@ -1,6 +1,7 @@
 """Reads linears that compressed-tensors wrote, as llm-compressor makes W4A16 and W4A8.
 
-Format "pack-quantized", for a linear F with weight [N, K] of b bits in G groups, n = 32 // b:
+Format "pack-quantized", for a linear F with weight [N, K] of b bits in G groups, n = 32 // b, or of
+newer releases 32 / b, numbers that words cut:
 F.weight_packed     int32 [N, K/n]   n input features a word, the first in the low bits, + 2^(b-1)
 F.weight_shape      int64 [2]        N and K
 F.weight_zero_point int32 [N/n, G]   asymmetric files only: n output features a word, + 2^(b-1);
@@ -25,9 +26,10 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
+from quatrain.checkpoint.quantizers.int32_packing import unpack_words, word_counts
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
+from quatrain.checkpoint.quantizers.rotated import refuse_transformed
 from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
@@ -55,29 +57,6 @@ def _check(settings: Settings, source: str) -> None:
     refuse_transformed(settings, source)
 
 
-def refuse_transformed(settings: Settings, source: str) -> None:
-    """Raise `InputError` where weights are stored sparse, or activations are transformed as the
-    model runs. Transforms of weights are in the weights already."""
-    sparsity = settings.get("sparsity_config") or {}
-    if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
-        raise InputError(
-            f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
-            f"expected 'dense'; {_AGAIN}"
-        )
-    stated = settings.get("transform_config")
-    schemes = stated.get("config_groups") if isinstance(stated, dict) else None
-    for name, scheme in schemes.items() if isinstance(schemes, dict) else ():
-        applied = scheme.get("apply") if isinstance(scheme, dict) else None
-        for one in applied if isinstance(applied, list) else ():
-            location = one.get("location") if isinstance(one, dict) else None
-            if not str(location).startswith("weight_"):
-                raise InputError(
-                    f"{source}: its transform {name!r} is applied to activations as the model runs "
-                    f"(location {location!r}), which no program does; quantize without transforms, "
-                    "or with those of weights alone"
-                )
-
-
 def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
     targets = group.get("targets")
     if targets is not None and not isinstance(targets, list):
@@ -88,10 +67,10 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
         )
     weights = group.get("weights")
     bits = weights.get("num_bits") if isinstance(weights, dict) else None
-    if not isinstance(weights, dict) or not isinstance(bits, int) or bits not in (2, 4, 8):
+    if not isinstance(weights, dict) or type(bits) is not int or not 2 <= bits <= 8:
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has weights {weights!r}, "
-            f"expected 4-bit integers (or 8, or 2); {_AGAIN}"
+            f"expected integers of 2 to 8 bits; {_AGAIN}"
         )
     if weights.get("type", "int") != "int":
         raise InputError(
@@ -124,10 +103,9 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     bits = stated["num_bits"]
     if "weight_packed" in parts:
         rows, words = parts.words("weight_packed")
-        rows_of_zeros, columns = -(-rows * bits // 32), words * (32 // bits)
+        columns = _packed_columns(parts, words, bits)
     else:
         rows, columns = _int8_matrix(parts)
-        rows_of_zeros = rows
     scale, zeros = parts["weight_scale"], parts.get("weight_zero_point")
     if stated.get("strategy") in ("tensor", "block"):
         scale = _of_rows(scale, rows)
@@ -139,18 +117,35 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     if zeros is not None and zeros.dtype == torch.int8:
         parts.expect_shape("weight_zero_point", (rows, groups), of=zeros)
     elif zeros is not None:
-        parts.expect_shape("weight_zero_point", (rows_of_zeros, groups))
         parts.words("weight_zero_point")
+        rows_of_zeros = zeros.shape[0] if zeros.shape[0] in word_counts(rows, bits) else 0
+        parts.expect_shape(
+            "weight_zero_point", (rows_of_zeros or word_counts(rows, bits)[0], groups)
+        )
     return GroupedLinear(
         shape=(rows, columns),
         groups=groups,
         scales_dtype=scale.dtype,
-        values=lambda: _values(parts, bits),
+        values=lambda: _values(parts, bits, columns),
         scales=scale.load,
         zeros=None if zeros is None else lambda: _zeros(zeros, rows, bits),
         group_of=group_indices(parts, "weight_g_idx", columns, groups, none=-1),
         bits=bits,
     )
+
+
+def _packed_columns(parts: Parts, words: int, bits: int) -> int:
+    """K of a weight in so many `words` a row: where its numbers do not fill them, it is stated."""
+    if 32 % bits == 0:
+        return words * (32 // bits)
+    stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
+    columns = stated[1] if isinstance(stated, list) and len(stated) == 2 else 0
+    if columns < 1 or words not in word_counts(columns, bits):
+        raise InputError(
+            f"{parts.called('weight_shape')} says {stated}, which {words} words a row do not hold "
+            f"in numbers of {bits} bits, as its group says; {_AGAIN}"
+        )
+    return columns
 
 
 def _of_rows(few: StoredTensor, rows: int) -> StoredTensor:
@@ -190,17 +185,17 @@ def _check_shape(parts: Parts, shape: tuple[int, int], bits: int) -> None:
         )
 
 
-def _values(parts: Parts, bits: int) -> torch.Tensor:
+def _values(parts: Parts, bits: int, columns: int) -> torch.Tensor:
     if "weight_packed" not in parts:
         return parts["weight"].load()
-    return unpack_columns(parts["weight_packed"].load(), bits=bits)
+    return unpack_words(parts["weight_packed"].load(), bits, columns)
 
 
 def _zeros(zeros: StoredTensor, rows: int, bits: int) -> torch.Tensor:
     stored = zeros.load()
     if stored.dtype == torch.int8:
         return stored
-    return unpack_columns(stored.t(), bits=bits)[:, :rows].t().contiguous()
+    return unpack_words(stored.t(), bits, rows).t().contiguous()
 
 
 def _int8_matrix(parts: Parts) -> tuple[int, int]:

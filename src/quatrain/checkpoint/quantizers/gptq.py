@@ -1,6 +1,7 @@
 """Reads GPTQ linears as AutoGPTQ and GPTQModel write them (Frantar et al., 2022).
 
-For a linear F with weight [N, K] of b bits and G groups, n = 32 / b numbers a word:
+For a linear F with weight [N, K] of b bits and G groups, n = 32 / b numbers a word (of 3 bits one
+after the other, 32 in 3 words):
 F.qweight int32 [K/n, N]   n input features a word, the first in the low bits
 F.qzeros  int32 [G, N/n]   n output features a word; format "gptq" stores zero - 1 (the
                            AutoGPTQ kernels add it), "gptq_v2" (GPTQModel) the zero itself
@@ -18,20 +19,20 @@ from quatrain.checkpoint.quantizers.groups import (
     group_indices,
     groups_of_transposed,
 )
-from quatrain.checkpoint.quantizers.int32_packing import unpack_columns
+from quatrain.checkpoint.quantizers.int32_packing import unpack_words
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
-_BITS = (4, 8, 2)
+_BITS = (4, 8, 2, 3)
 
 
 def _check(settings: Settings, source: str) -> None:
     if settings.get("bits") not in _BITS:
         raise InputError(
-            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8 "
-            "or 2; quantize the model that it was made from"
+            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8, "
+            "2 or 3; quantize the model that it was made from"
         )
     if format_of(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
@@ -44,7 +45,12 @@ def _check(settings: Settings, source: str) -> None:
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     words, rows = parts.words("qweight")
     bits = _bits(parts, rows)
-    shape = rows, words * (32 // bits)
+    shape = rows, words * 32 // bits
+    if words * 32 % bits:
+        raise InputError(
+            f"{parts.called('qweight')} has {words} rows of words, expected a multiple of 3 of "
+            "numbers of 3 bits; download it again"
+        )
     groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
         check_stated_size(settings.get("group_size"), shape, groups, parts)
@@ -56,14 +62,17 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 
     def values() -> torch.Tensor:
         # [K/n, N] words -> [N, K/n] -> [N, K]
-        return unpack_columns(parts["qweight"].load().t(), bits=bits)
+        return unpack_words(parts["qweight"].load().t(), bits, shape[1])
 
     def zeros() -> torch.Tensor:
-        words = parts["qzeros"].load()  # [G, N/n]
-        if format_of(settings) == "gptq":
+        stored, one_less = parts["qzeros"].load(), format_of(settings) == "gptq"  # [G, N/n]
+        if one_less and 32 % bits == 0:
             # All of a word at once, as GPTQModel took it away.
-            words = words + sum(1 << shift for shift in range(0, 32, bits))
-        found = unpack_columns(words, bits=bits).t().contiguous()
+            stored = stored + sum(1 << shift for shift in range(0, 32, bits))
+        found = unpack_words(stored, bits, rows).t().contiguous()
+        if one_less and 32 % bits:
+            middle = 1 << (bits - 1)
+            found = (found + middle + 1 & 2 * middle - 1) - middle
         _check_format(found, settings, parts)
         return found
 
@@ -88,7 +97,7 @@ def _bits(parts: Parts, rows: int) -> int:
             return bits
     raise InputError(
         f"{parts.called('qzeros')} has shape {list(qzeros.shape)} for {rows} output features, "
-        f"expected {rows * 4 // 32} words of 4 bits a number, or those of 8 or 2 bits"
+        f"expected {rows * 4 // 32} words of 4 bits a number, or those of 8, 2 or 3 bits"
     )
 
 

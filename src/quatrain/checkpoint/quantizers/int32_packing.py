@@ -1,8 +1,9 @@
-"""Numbers of a few bits in an int32: how GPTQ, AWQ and compressed-tensors pack theirs."""
+"""Numbers of a few bits in words of 32: how GPTQ, AWQ, compressed-tensors and MLX pack theirs."""
 
 import torch
 
 _ELEMENTS_AT_ONCE = 1 << 22
+_ROWS_AT_ONCE = 1024
 
 
 def unpack_columns(
@@ -26,3 +27,30 @@ def unpack_columns(
         numbers = (block >> shifts) & ((1 << bits) - 1)
         values[first : first + step] = (numbers - middle).to(torch.int8)
     return values.view(rows, words * count)
+
+
+def unpack_stream(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    """Words of 32 bits [R, C] to int8 [R, columns]: numbers of `bits` one after the other, which
+    words may cut, less what stands for 0."""
+    octets, middle = words.contiguous().view(torch.uint8), 1 << (bits - 1)
+    values = torch.empty((len(octets), columns), dtype=torch.int8)
+    weights = 1 << torch.arange(bits, dtype=torch.uint8)
+    for first in range(0, len(octets), _ROWS_AT_ONCE):
+        some = octets[first : first + _ROWS_AT_ONCE]
+        stream = (some[..., None] >> torch.arange(8, dtype=torch.uint8)) & 1  # the lowest first
+        stream = stream.flatten(1)[:, : columns * bits]
+        numbers = (stream.reshape(len(some), columns, bits) * weights).sum(-1)
+        values[first : first + _ROWS_AT_ONCE] = (numbers - middle).to(torch.int8)
+    return values
+
+
+def word_counts(count: int, bits: int) -> tuple[int, int]:
+    """How many words hold `count` numbers of `bits`, where words cut numbers, and where not."""
+    return -(-count * bits // 32), -(-count // (32 // bits))
+
+
+def unpack_words(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
+    """int32 [R, C] to int8 [R, count], whose words cut numbers where that makes C of them."""
+    if 32 % bits and words.shape[1] == word_counts(count, bits)[0]:
+        return unpack_stream(words, bits, count)
+    return unpack_columns(words, bits=bits)[:, :count]

@@ -16,12 +16,12 @@ import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
+from quatrain.checkpoint.quantizers.int32_packing import unpack_stream
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer, Settings
 from quatrain.errors import InputError
 
 _BITS = (1, 2, 3, 4, 5, 6, 8)
-_ROWS_AT_ONCE = 1024
 _NO_STEP = 1e-12  # in place of 0, of a group of equal weights: it leaves the bias alone
 
 
@@ -62,7 +62,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         shape=(rows, columns),
         groups=groups,
         scales_dtype=torch.float32,
-        values=lambda: _numbers(weight.load(), bits, columns) - middle,
+        values=lambda: unpack_stream(weight.load(), bits, columns),
         scales=steps,
         zeros=zeros,
         bits=bits,
@@ -86,21 +86,6 @@ def _shape(parts: Parts, bits: int, group_size: Any) -> tuple[int, int]:
     if words * 32 % bits:
         raise InputError(f"{parts.called('weight')} is {parts['weight']}, expected {expected}")
     return rows, words * 32 // bits
-
-
-def _numbers(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
-    """uint32 [N, K * bits / 32] to the numbers, uint8 as int8 [N, K]."""
-    octets = words.view(torch.uint8)
-    if bits == 8:
-        return octets.view(torch.int8)
-    values = torch.empty((len(octets), columns), dtype=torch.int8)
-    weights = 1 << torch.arange(bits, dtype=torch.uint8)
-    for first in range(0, len(octets), _ROWS_AT_ONCE):
-        some = octets[first : first + _ROWS_AT_ONCE]
-        stream = (some[..., None] >> torch.arange(8, dtype=torch.uint8)) & 1  # the lowest first
-        numbers = stream.reshape(len(some), columns, bits) * weights
-        values[first : first + _ROWS_AT_ONCE] = numbers.sum(-1).to(torch.int8)
-    return values
 
 
 MLX = Quantizer(

@@ -1,4 +1,5 @@
-"""Weights that were rotated before they were quantized (QuaRot, SpinQuant), as settings say so."""
+"""Weights that were rotated before they were quantized (QuaRot, SpinQuant), transformed or made
+sparse, as settings say so."""
 
 from quatrain.checkpoint.quantizers.quantizer import Settings
 from quatrain.errors import InputError
@@ -16,3 +17,26 @@ def refuse_rotated(settings: Settings, source: str) -> None:
             "linears read with them as the model runs, which is not read; quantize the model that "
             "it was made from, without a rotation"
         )
+
+
+def refuse_transformed(settings: Settings, source: str) -> None:
+    """Raise `InputError` where weights are stored sparse, or activations are transformed as the
+    model runs. Transforms of weights are in the weights already."""
+    sparsity = settings.get("sparsity_config") or {}
+    if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
+        raise InputError(
+            f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
+            f"expected 'dense'; quantize the model that it was made from"
+        )
+    stated = settings.get("transform_config")
+    schemes = stated.get("config_groups") if isinstance(stated, dict) else None
+    for name, scheme in schemes.items() if isinstance(schemes, dict) else ():
+        applied = scheme.get("apply") if isinstance(scheme, dict) else None
+        for one in applied if isinstance(applied, list) else ():
+            location = one.get("location") if isinstance(one, dict) else None
+            if not str(location).startswith("weight_"):
+                raise InputError(
+                    f"{source}: its transform {name!r} is applied to activations as the model runs "
+                    f"(location {location!r}), which no program does; quantize without transforms, "
+                    "or with those of weights alone"
+                )
