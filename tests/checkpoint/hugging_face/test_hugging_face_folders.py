@@ -187,7 +187,7 @@ def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, meth
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quant_method": "gptq", "bits": 3}, "has bits 3.*made from"),
+        ({"quant_method": "gptq", "bits": 5}, "has bits 5.*made from"),
         ({"group_size": 32, "bits": 4, "quant_method": "mlx"}, "MLX.*--requantize-asymmetric"),
     ],
 )
