@@ -4,6 +4,7 @@ import bz2
 import lzma
 import shutil
 import tarfile
+import zipfile
 
 import pytest
 import torch
@@ -149,6 +150,14 @@ def test_an_archive_alone_or_in_a_folder_is_to_be_unpacked(kind, tmp_path):
     refused(folder, r"found none; .*\. Unpack model\.packed there")
     (folder / "config.json").unlink()
     refused(folder, r"neither config\.json .*; unpack model\.packed there")
+
+
+def test_a_format_that_is_a_zip_is_not_to_be_unpacked(tmp_path):
+    folder = tiny.write_hugging_face(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "weights.npz", "w") as file:
+        file.writestr("a.npy", "")
+    refused(folder, r"found none; .*weights\.npz\. Download the model's weights")
 
 
 def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):

@@ -176,6 +176,19 @@ def test_float8_without_settings_or_scales_is_what_it_says(tmp_path):
     assert torch.equal(open_float_model(folder).tensors[name], expected)
 
 
+def test_float4_that_nothing_states_is_floating_point(tmp_path):
+    """As ModelOpt's first files have it, whose settings are in a file of their own."""
+    folder = tiny.write_hugging_face(tmp_path)
+    named, module = load_file(folder / "model.safetensors"), "model.layers.0.mlp.down_proj"
+    named[f"{module}.weight"] = torch.zeros((64, 48), dtype=torch.uint8)
+    named[f"{module}.weight_scale"] = torch.ones(64, 6).to(torch.float8_e4m3fn)
+    named[f"{module}.weight_scale_2"] = torch.ones(())
+    save_file(named, folder / "model.safetensors")
+    assert "its matrices are in FP4" in open_float_model(folder).notes[0]
+    with pytest.raises(InputError, match=r"as floating point .*; run `quatrain quantize"):
+        open_checkpoint(folder)
+
+
 def mlx(mode, group_size, bits):
     return {"quantization": {"mode": mode, "group_size": group_size, "bits": bits}}
 

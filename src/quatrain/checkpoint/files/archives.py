@@ -28,10 +28,11 @@ def archive_of(path: Path, start: bytes) -> str | None:
 
 
 def archive_in(folder: Path) -> Path | None:
-    """The first archive that lies in `folder`, or None."""
+    """The first archive that lies in `folder`, or None. Formats of other programs may be a zip."""
     for file in entries(folder):
         with suppress(OSError):
-            if file.is_file() and archive_of(file, _start(file)):
+            kind = archive_of(file, _start(file)) if file.is_file() else None
+            if kind and (kind != "zip" or file.suffix.lower() == ".zip"):
                 return file
     return None
 

@@ -18,7 +18,7 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.float8 import is_float8
+from quatrain.checkpoint.hugging_face.float8 import has_float8, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
@@ -62,12 +62,12 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     config_json = read_config(folder)
     fields, family = config_json.fields, config_json.reading
     require_known_quantizer(fields, folder)
-    if is_float8(stated_settings(fields)):
-        raise InputError(
-            f"{folder}: is read as floating point (FP8, FP4, bitsandbytes), not int4; "
-            f"run `quatrain quantize {folder} -o DIR` first"
-        )
+    stated = stated_settings(fields)
+    if is_float8(stated):
+        raise _in_floating_point(folder)
     whole, metadata = read_folder(folder)
+    if stated is None and has_float8(whole):
+        raise _in_floating_point(folder)
     stored, notes = config_json.text_model(whole)
     own = {id(tensor): name for name, tensor in whole.stored.items()}
     of_whole = {name: own.get(id(tensor), name) for name, tensor in stored.stored.items()}
@@ -97,6 +97,13 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     params["quantization_args"] = {"scheme": Scheme.DYNAMIC_INT8} | _table_kinds(int4)
     named = in_file(called, family.names)
     return replace(checked_checkpoint(tensors, params, config, folder, folder, named), notes=notes)
+
+
+def _in_floating_point(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: is read as floating point (FP8, FP4, bitsandbytes), not int4; "
+        f"run `quatrain quantize {folder} -o DIR` first"
+    )
 
 
 class _Rounds:
