@@ -197,6 +197,14 @@ def yarn_figures(config: Any) -> dict[str, Any]:
     }
 
 
+def ministral3_figures(config: Any) -> dict[str, Any]:
+    rope = config.rope_parameters
+    return yarn_figures(config) | {
+        "rope_scaling_yarn_log_mul": rope["mscale_all_dim"],
+        "attn_temperature_scale": rope["llama_4_scaling_beta"],
+    }
+
+
 def half_rotated(config: Any) -> dict[str, Any]:
     part = config.rope_parameters["partial_rotary_factor"]
     return {"rope_dimension_count": int(config.head_dim * part)}
@@ -422,6 +430,7 @@ ROWS = {
     "ministral3": Row(
         "Ministral 3", "Ministral3", {"head_dim": 16, "rope_parameters": MINISTRAL3_ROPE},
         quantized=True, fuzzed=True,
+        gguf=Conversion("mistral3", interleaved=True, figures=ministral3_figures),
     ),
     "glm": Row(
         "GLM-4 (2024)", "Glm", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0},

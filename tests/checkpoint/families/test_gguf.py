@@ -1,6 +1,7 @@
 """GGUF files of families whose tensors are several in one, in three dimensions or in another
 order."""
 
+import math
 from dataclasses import replace
 
 import gguf
@@ -141,6 +142,16 @@ def test_a_window_as_wide_as_the_context_leaves_the_rest_as_it_is(tmp_path):
     assert config.layer_types is not None
     config = open_float_model(changed(tmp_path, "exaone4", {"sliding_window": 4096})).config
     assert config.no_rope_layer_interval == 4
+
+
+def test_what_multiplies_both_tables_of_a_ministral_3(tmp_path):
+    """As llama.cpp has it, run on such files: what is beside YaRN's own."""
+    path = changed(tmp_path, "ministral3", {"rope_scaling_attn_factors": 1.5})
+    assert open_float_model(path).config.rope_scaling_attention_factor == pytest.approx(1.5)
+    path = changed(tmp_path, "ministral3", {"rope_scaling_yarn_log_mul": 0.5})
+    weighed = (0.1 * math.log(4) + 1) / (0.05 * math.log(4) + 1)
+    found = open_float_model(path).config.rope_scaling_attention_factor
+    assert found == pytest.approx(weighed)
 
 
 def test_layers_with_a_window_have_a_base_of_their_own(tmp_path):

@@ -1,11 +1,21 @@
 """Mistral: every layer sees the last `sliding_window` tokens only. Ministral: some do. Ministral 3:
 none does; queries grow with their position, and YaRN is the default."""
 
-from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
+from quatrain.checkpoint.families.family import (
+    NO_BIASES,
+    Family,
+    GgufReading,
+    HuggingFaceReading,
+    Params,
+    sizes,
+)
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.rope_scaling import rope_scaling
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
 from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_unread_base
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.yarn import attention_scale
 from quatrain.errors import InputError
 
 _DEFAULTS = {
@@ -59,12 +69,32 @@ def _ministral3_rope(fields: Fields) -> Params:
     scaling = stated or Fields(_ROPE3, fields.source)
     if not stated and fields["rope_theta"] != _DEFAULTS3["rope_theta"]:
         refuse_unread_base(fields, _ROPE3["rope_theta"])
-    return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}) | {
+    return rope_params(fields if stated else fields | {"rope_parameters": _ROPE3}) | _growth(
+        scaling.number(_GROWTH), scaling.integer("original_max_position_embeddings")
+    )
+
+
+def _growth(by: float, every: int) -> Params:
+    """Of queries, `every` so many positions."""
+    return {
         "attn_temperature_tuning": True,
         "attn_temperature_with_rope": True,
-        "floor_scale": scaling.integer("original_max_position_embeddings"),
-        "attn_scale": scaling.number(_GROWTH),
+        "floor_scale": every,
+        "attn_scale": by,
     }
+
+
+def _ministral3_gguf_rope(metadata: GgufMetadata) -> Params:
+    """As llama.cpp reads it, where both tables are multiplied as DeepSeek does."""
+    rope, scaling = rope_scaling(metadata), "rope.scaling"
+    factor = metadata.number(f"{scaling}.factor", 1.0)
+    if weight := metadata.number(f"{scaling}.yarn_log_multiplier", 0):
+        own = attention_scale(factor) / attention_scale(factor, weight)
+        beside = metadata.number(f"{scaling}.attn_factor", 1.0)
+        rope |= {"rope_scaling_attention_factor": own * beside}
+    if by := metadata.number("attention.temperature_scale", 0):
+        rope |= _growth(by, metadata.count(f"{scaling}.original_context_length"))
+    return rope
 
 
 # A GGUF file of either calls it a llama, and is read as such.
@@ -87,5 +117,11 @@ MINISTRAL3 = Family(
         params=window_of_all,
         rope=_ministral3_rope,
         biases=NO_BIASES,
-    )
+    ),
+    gguf=GgufReading(
+        "mistral3",
+        half_split=False,
+        params=lambda metadata: metadata.window_of_all(),
+        rope=_ministral3_gguf_rope,
+    ),
 )
