@@ -379,6 +379,14 @@ def test_what_is_no_model_is_named(tmp_path, architecture, kind, message):
         open_float_model(tmp_path / "m.gguf")
 
 
+def test_what_encodes_images_in_the_same_file(tmp_path):
+    """As in Ollama's files of Gemma 3 and others that see."""
+    extra = {"v.blk.0.attn_q.weight": torch.ones(8, 8), "mm.mm_soft_emb_norm.weight": torch.ones(8)}
+    path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra)
+    with pytest.raises(InputError, match=r"images or sound, too \(v\.blk.*as files of Ollama do"):
+        open_float_model(path)
+
+
 def test_unsupported_gguf_architecture_is_named(tmp_path):
     expected = "expected one of .*llama, llama4, .*qwen2, qwen3"
     for architecture, said in (

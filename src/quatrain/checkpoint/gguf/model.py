@@ -25,6 +25,7 @@ from quatrain.checkpoint.gguf.blocks import (
 )
 from quatrain.checkpoint.gguf.file import GgufFile, read_gguf
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
+from quatrain.checkpoint.gguf.not_a_model import require_model
 from quatrain.checkpoint.gguf.rope_scaling import rope_factors
 from quatrain.checkpoint.gguf.sampling import sampling_notes
 from quatrain.checkpoint.gguf.tensor_names import in_file, meta_name
@@ -51,19 +52,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 # embedding's rows, and positions of what is seen, which of text are one.
 _SAYS_NO_MORE = {"vocab_size", "rope.dimension_sections"}
 
-# By a file's type, or by its architecture where it states no other type than a model's.
-_NO_MODELS = {
-    "adapter": "an adapter for a model",
-    "imatrix": "what llama.cpp measured of a model to quantize it by",
-    **dict.fromkeys(("clip", "clip-vision", "mmproj"), "what encodes a model's images or sound"),
-    "controlvector": "what llama.cpp adds to a model's layers to steer it",
-}
-
 
 def open_gguf_model(path: Path) -> FloatModel:
     """Open the GGUF file `path` as a `FloatModel`."""
     file = read_gguf(path)
-    _require_model(file)
+    require_model(file)
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))
     own = reading.params(metadata)
@@ -101,25 +94,6 @@ def open_gguf_model(path: Path) -> FloatModel:
             ),
         ),
         in_file({new: old for old, new in names.items()}, reading.names),
-    )
-
-
-def _require_model(file: GgufFile) -> None:
-    """Refuse what belongs to a model and is none: an adapter, an image encoder, statistics."""
-    kind = str(file.metadata.get("general.type", "model"))
-    architecture = str(file.metadata.get("general.architecture"))
-    if kind == "model" and architecture not in _NO_MODELS:  # as older files say it
-        return
-    what = _NO_MODELS.get(architecture if kind == "model" else kind, "no model")
-    remedy = "give the model's own file"
-    if kind == "adapter":
-        remedy = (
-            "merge it into the model's own file with llama.cpp's `llama-export-lora -m MODEL.gguf "
-            "--lora ADAPTER.gguf -o MERGED.gguf`, and give the file that it writes"
-        )
-    raise InputError(
-        f"{file.path}: is {what} (general.type {kind!r}, general.architecture {architecture!r}), "
-        f"expected a model; {remedy}"
     )
 
 

@@ -1,0 +1,41 @@
+"""What is in the format of a GGUF model and is not one, or more than one."""
+
+from quatrain.checkpoint.gguf.file import GgufFile
+from quatrain.errors import InputError
+
+# By a file's type, or by its architecture where it states no other type than a model's.
+_NO_MODELS = {
+    "adapter": "an adapter for a model",
+    "imatrix": "what llama.cpp measured of a model to quantize it by",
+    **dict.fromkeys(("clip", "clip-vision", "mmproj"), "what encodes a model's images or sound"),
+    "controlvector": "what llama.cpp adds to a model's layers to steer it",
+}
+# What the names of tensors begin with that encode images, or join them to the text, or sound.
+_ENCODERS = ("v.", "mm.", "a.")
+
+
+def require_model(file: GgufFile) -> None:
+    """Raise `InputError` for what belongs to a model and is none, an adapter, an image encoder or
+    statistics, and for a model in one file with what encodes its images."""
+    sees = next((name for name in file.tensors if name.startswith(_ENCODERS)), None)
+    kind = str(file.metadata.get("general.type", "model"))
+    architecture = str(file.metadata.get("general.architecture"))
+    if kind == "model" and architecture not in _NO_MODELS:  # as older files say it
+        if sees is None:
+            return
+        raise InputError(
+            f"{file.path}: holds what encodes images or sound, too ({sees}), as files of Ollama "
+            "do, which llama.cpp does not read either; take the model's GGUF file as llama.cpp's "
+            "converter makes it, or its Hugging Face folder"
+        )
+    what = _NO_MODELS.get(architecture if kind == "model" else kind, "no model")
+    remedy = "give the model's own file"
+    if kind == "adapter":
+        remedy = (
+            "merge it into the model's own file with llama.cpp's `llama-export-lora -m MODEL.gguf "
+            "--lora ADAPTER.gguf -o MERGED.gguf`, and give the file that it writes"
+        )
+    raise InputError(
+        f"{file.path}: is {what} (general.type {kind!r}, general.architecture {architecture!r}), "
+        f"expected a model; {remedy}"
+    )
