@@ -263,6 +263,15 @@ def test_a_file_whose_end_was_never_written(tmp_path):
         quantize_model(model, tmp_path / "out", method="rtn")
 
 
+def test_a_file_of_which_a_part_was_never_written(tmp_path):
+    """A model may be made so: layers that are put in between may begin with matrices of 0."""
+    tensors = tiny.float_tensors()
+    tensors["layers.1.attention.wv.weight"].zero_()
+    model = write_model(tmp_path / "m", "hf", tensors=tensors)
+    report = quantize_model(model, tmp_path / "out", method="rtn")
+    assert report.notes[-1].startswith("layers.1.attention.wv.weight: all weights are 0")
+
+
 def test_an_existing_checkpoint_survives_a_failure(tmp_path):
     quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}

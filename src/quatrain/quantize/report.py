@@ -1,5 +1,6 @@
 """What is said about a checkpoint that was written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +144,19 @@ def make_report(
         negative_scales=sum(error.negative_scales for error in errors.values()),
         rounded_linears=rounded_linears(opened),
         tokenizer_files=written.tokenizer,
-        notes=[*written.notes, *_wider_groups(opened)],
+        notes=[*written.notes, *_wider_groups(opened), *_without_weights(errors)],
         seconds=dict(stages.seconds),
         peak_rss_bytes=peak_rss_bytes(),
     )
+
+
+def _without_weights(errors: Mapping[str, RoundingError]) -> list[str]:
+    """What there is to say of matrices that are 0 throughout."""
+    empty = [name for name, error in errors.items() if not error.squared_weight]
+    if not empty:
+        return []
+    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+    return [
+        f"{', '.join(empty[:3])}{more}: all weights are 0, as in a file of which a part was never "
+        "written. Where the model was not made so, download it again."
+    ]
