@@ -507,6 +507,11 @@ def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny) -> None:
         assert done.exit_code == 0 and done.stderr.startswith(f"  {said} "), done.stderr
 
 
+def test_that_torch_is_imported_is_said_first(tiny: Tiny, tmp_path: Path) -> None:
+    asked = ["logits", str(tiny.checkpoint), "--tokens", "1", "-o", str(tmp_path / "o.npy")]
+    assert quatrain(*asked).stderr.splitlines()[0].startswith("  import torch ")
+
+
 def test_an_ascii_locale_takes_utf_8():
     said = subprocess.run(
         [sys.executable, "-m", "quatrain", "inspect", "größe.pte"], capture_output=True,

@@ -1,13 +1,15 @@
 """What verbs do before they import torch: refuse what they could not read or write, and say how
-many threads compute."""
+many threads compute, and that it is imported."""
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
+from quatrain.commands._progress import shown_stages
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ def leave_cores_to_executorch(models: Iterable[Path]) -> None:
 
     if not any(open_program(model).graphs for model in models):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def import_torch() -> None:
+    """Show that torch is imported: it takes seconds, in which a verb says nothing else."""
+    if "torch" not in sys.modules:
+        with shown_stages()("import torch"):
+            import torch  # noqa: F401
 
 
 def check_tokenizer(tokenizer: Path | None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_no_word
+from quatrain.commands._before_torch import check_no_word, import_torch
 from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
@@ -98,6 +98,7 @@ def convert(
     check_no_word(source, "convert")
     check_arguments(source, output, group_size, params, backend, tokenizer)
 
+    import_torch()
     from quatrain.quantize.output.resumable import working_folder
     from quatrain.quantize.pipeline import ConvertOptions, convert_model
 

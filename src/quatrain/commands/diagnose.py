@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_model, check_no_word, check_output
+from quatrain.commands._before_torch import check_model, check_no_word, check_output, import_torch
 from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile
@@ -45,6 +45,7 @@ def diagnose(
     words = read_text(text) if text else None
     check_no_word(model, "diagnose")
     check_model(model)
+    import_torch()
     from quatrain.verify.diagnose.diagnose import diagnose_activations
 
     found = diagnose_activations(model, words, shown_stages(), tokenizer)

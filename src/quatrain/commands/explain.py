@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_program, check_tokenizer
+from quatrain.commands._before_torch import check_program, check_tokenizer, import_torch
 from quatrain.commands._chat_options import (
     Chat,
     ChatTemplate,
@@ -89,6 +89,7 @@ def explain(
     if expected:
         read_text(expected)
     check_tokenizer(tokenizer)
+    import_torch()
     from quatrain.verify.explain.explain import explain_output
 
     found = explain_output(

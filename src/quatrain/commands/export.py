@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quatrain.checkpoint.open import detect
-from quatrain.commands._before_torch import check_no_word, check_output, check_tokenizer
+from quatrain.commands._before_torch import (
+    check_no_word,
+    check_output,
+    check_tokenizer,
+    import_torch,
+)
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -119,6 +124,7 @@ def export(
     if params is not None:
         read_object(params)
     check_tokenizer(tokenizer)
+    import_torch()
     if scheme == "auto":
         max_kl = DEFAULT_MAX_KL if max_kl is None else max_kl
     report = _exported(checkpoint, output, request, params, tokenizer, max_kl)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from quatrain.commands._before_torch import fetched_smollm2, is_smollm2
+from quatrain.commands._before_torch import fetched_smollm2, import_torch, is_smollm2
 from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
@@ -128,6 +128,7 @@ def quantize(
     said = bool(calibration) or self_generated is not None or scheme is not None
     check_calibration(method, (calibration or ()) if said else None)
 
+    import_torch()
     from quatrain.quantize.distill.method import working_folder
     from quatrain.quantize.pipeline import quantize_model
 

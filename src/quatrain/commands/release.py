@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import fetched_smollm2, is_smollm2
+from quatrain.commands._before_torch import fetched_smollm2, import_torch, is_smollm2
 from quatrain.commands._print_release import (
     print_matrix,
     print_plan,
@@ -175,6 +175,7 @@ def _one(
     from quatrain.release.arguments import check_arguments
 
     check_arguments(None if is_smollm2(model) else model, output, asked)
+    import_torch()
     from quatrain.release.release import check_module, make_release, planned_release
     from quatrain.release.tasks.store import WORK
 
@@ -197,6 +198,7 @@ def _several(
     models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
     ray: str | None, dry_run: bool, json: bool,
 ) -> "Matrix | None":  # fmt: skip
+    import_torch()
     from quatrain.release.matrix.cells import cells_of
     from quatrain.release.matrix.matrix import make_matrix, planned_matrix
     from quatrain.release.tasks.store import WORK

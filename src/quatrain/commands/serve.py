@@ -11,6 +11,7 @@ import typer
 from quatrain.commands._before_torch import (
     check_program,
     check_tokenizer,
+    import_torch,
     leave_cores_to_executorch,
 )
 from quatrain.commands._printing import print_json
@@ -91,6 +92,7 @@ def serve(
     check_tokenizer(tokenizer)
     _require_extra()
     leave_cores_to_executorch(models)
+    import_torch()
     from quatrain.serve.models.served_models import load_models
     from quatrain.serve.server import serve_models
 
