@@ -12,3 +12,8 @@ def kl_divergence(want: torch.Tensor, got: torch.Tensor) -> torch.Tensor:
     """
     terms = want.exp() * (want - got)
     return terms.masked_fill_(want.isneginf(), 0).sum(-1, dtype=torch.float64)
+
+
+def same_most_likely(want: torch.Tensor, got: torch.Tensor) -> int:
+    """At how many positions of log-probabilities [n, V] both have the same most likely token."""
+    return int((want.argmax(-1) == got.argmax(-1)).sum())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.backbone.perplexity import perplexity_ratio, token_losses
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -109,7 +109,7 @@ def cost_of(
             costs = [token_losses(logs, targets[part]) for logs in (want, got)]
             losses.append(torch.stack(costs).double())
             divergence += float(kl_divergence(want, got).sum())
-            same += int((want.argmax(-1) == got.argmax(-1)).sum())
+            same += same_most_likely(want, got)
             advance(0.8 + 0.2 * min(1.0, (at + rows) / len(targets)))
     before, after = torch.cat(losses, 1)
     ratio, ratio_error = perplexity_ratio(after, before)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
 from quatrain.backbone.perplexity import mean_and_error, perplexity_ratio, token_losses
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -25,7 +25,7 @@ from quatrain.verify.evaluate.evaluated_models import (
     open_evaluated_model,
 )
 from quatrain.verify.evaluate.measure import cut_text
-from quatrain.verify.evaluate.windows import window_logits
+from quatrain.verify.evaluate.windows import Chunk, window_logits
 
 _LENGTH = 512  # tokens of a chunk, read from an empty context
 _SHOWN = 200  # tokens of which each one's divergence is kept
@@ -83,7 +83,7 @@ def measure_quality(
     exact = None if reference is None else _opened_reference(reference, first.vocab_size)
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = tokenizer.encode(text)[:tokens]
-    chunks = [chunk.ids for chunk in cut_text(tokenizer, ids, length, None).chunks]
+    chunks = cut_text(tokenizer, ids, length, None).chunks
     opened = [(name, _opened(program, name)) for name in as_on]
     readings = sum(1 + (one.load_decode is not None) for _, one in opened)
     count, done = (readings + (exact is not None)) * len(chunks), itertools.count(1)
@@ -95,7 +95,8 @@ def measure_quality(
     with TemporaryDirectory(prefix="quatrain-") as folder:
         if exact is not None:
             file = Path(folder) / "log-probabilities"
-            logs, chosen = read_reference(exact, chunks, answered, file, chunk_was_read)
+            texts = [chunk.ids for chunk in chunks]
+            logs, chosen = read_reference(exact, texts, answered, file, chunk_was_read)
         found = [
             _measured(runner, window, logs, chunks, name, regime, chunk_was_read)
             for name, one in opened
@@ -135,22 +136,24 @@ def _regimes(opened: EvaluatedModel) -> Iterator[tuple[NamedRunner, int, str | N
 
 @torch.inference_mode()
 def _measured(
-    runner: NamedRunner, window: int, logs: torch.Tensor | None, chunks: Sequence[list[int]],
+    runner: NamedRunner, window: int, logs: torch.Tensor | None, chunks: Sequence[Chunk],
     as_on: str | None, regime: str | None, chunk_was_read: Callable[[], None],
 ) -> tuple[Quality, torch.Tensor | None]:  # fmt: skip
-    """The figures, and of each token of the first chunk but its first the divergence before it;
-    `logs` are floating point's log-probabilities, None without a model."""
+    """The figures, and of each predicted token of the first chunk the divergence before it; `logs`
+    are floating point's log-probabilities, float32 [tokens of the chunks, V], None without a
+    model. The tokens that begin every text are not predicted."""
     losses, exact, divergences, same, at = [], [], [], 0, 0
     for chunk in chunks:
-        rows = torch.cat(list(window_logits(runner, chunk, window))).log_softmax(-1)[:-1]
-        targets = torch.tensor(chunk[1:])
+        predicting = slice(chunk.first, len(chunk.ids) - 1)
+        rows = torch.cat(list(window_logits(runner, chunk.ids, window))).log_softmax(-1)[predicting]
+        targets = torch.tensor(chunk.ids[chunk.first + 1 :])
         losses.append(token_losses(rows, targets).double())
         if logs is not None:
-            want = logs[at : at + len(rows)]
+            want = logs[at : at + len(chunk.ids)][predicting]
             exact.append(token_losses(want, targets).double())
             divergences.append(kl_divergence(want, rows).clamp(min=0))
-            same += int((want.argmax(-1) == rows.argmax(-1)).sum())
-        at += len(chunk)
+            same += same_most_likely(want, rows)
+        at += len(chunk.ids)
         chunk_was_read()
     loss = torch.cat(losses)
     found = Quality(as_on, regime, len(loss), float(loss.mean().exp()))
@@ -171,9 +174,9 @@ def _measured(
     return compared, divergences[0]
 
 
-def _shown(tokenizer: Tokenizer, ids: list[int], divergences: torch.Tensor) -> list[dict[str, Any]]:
+def _shown(tokenizer: Tokenizer, chunk: Chunk, divergences: torch.Tensor) -> list[dict[str, Any]]:
     """The first tokens of a text, each with the divergence of the distributions that predict it."""
-    shown = ids[: _SHOWN + 1]
+    shown = chunk.ids[chunk.first :][: _SHOWN + 1]
     texts = [tokenizer.decode([token], skip_special_tokens=False) for token in shown]
     pairs = zip(texts[1:], divergences.tolist(), strict=False)
     return [{"text": texts[0], "kl": None}, *({"text": t, "kl": kl} for t, kl in pairs)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
 from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, Regime
 from quatrain.verify.evaluate.evaluation_log import EvaluationLog, Step
 
@@ -74,7 +74,7 @@ class Comparer:
         """Take those of the tokens from `at` on, float32 [n, V], and what the next ones cost."""
         want = self.kept.logs[at : at + len(logs)]
         self.divergence += float(kl_divergence(want, logs).sum())
-        self.same += int((want.argmax(-1) == logs.argmax(-1)).sum())
+        self.same += same_most_likely(want, logs)
         self.seen += len(logs)
 
     def restore(self, losses: list[torch.Tensor], steps: Sequence[Step], seen: int) -> None:

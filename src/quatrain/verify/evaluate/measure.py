@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from quatrain.backbone.perplexity import token_losses
 from quatrain.errors import InputError
 from quatrain.runtime.runner import NamedRunner
 from quatrain.tokenizer import Tokenizer
@@ -131,7 +132,7 @@ class _Reading:
             logs = torch.log_softmax(rows[max(0, chunk.first - at) : chunk.last - at], -1)
             start = max(at, chunk.first) + 1
             targets = torch.tensor(chunk.ids[start : start + len(logs)], dtype=torch.int64)
-            losses = -logs[torch.arange(len(targets)), targets]
+            losses = token_losses(logs[: len(targets)], targets)
             if self.listener is not None:
                 self.listener.see(counted, logs, losses)
             yield losses
