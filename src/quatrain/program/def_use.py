@@ -1,7 +1,7 @@
 """Which operator makes a value and which use it: the edges of a graph."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from quatrain.program.graph import VulkanGraph
 
@@ -42,6 +42,18 @@ class DefUse:
             ],
             stop,
         )
+
+    def before(self, value: int, kinds: Collection[str]) -> int:
+        """The value that became `value` through operators of `kinds` alone, such as those that lay
+        it out otherwise; each takes it as its first argument."""
+        seen: set[int] = set()  # a damaged graph may run in a circle
+        while (index := self.producer.get(value)) is not None and index not in seen:
+            operator = self.graph.operators[index]
+            if operator.kind not in kinds:
+                break
+            seen.add(index)
+            value = operator.args[0]
+        return value
 
     def _search(
         self,

@@ -33,19 +33,7 @@ def _adaptor(def_use: DefUse, b: int, linears: Collection[int]) -> Adaptor | Non
         return None
     terms = operators[added[0]].args[:2]
     beside = [index for index in def_use.upstream(terms, linears.__contains__) if index != b]
-    taken = [_origin(def_use, operators[index].args[0]) for index in (a, *beside)]
+    taken = [def_use.before(operators[index].args[0], _LAID_OUT) for index in (a, *beside)]
     if len(beside) != 1 or taken[0] != taken[1]:
         return None
     return Adaptor(beside[0], a, b, operators[added[0]].out)
-
-
-def _origin(def_use: DefUse, value: int) -> int:
-    """What `value` is before it is laid out otherwise."""
-    seen: set[int] = set()  # a damaged graph may run in a circle
-    while (index := def_use.producer.get(value)) is not None and index not in seen:
-        operator = def_use.graph.operators[index]
-        if operator.kind not in _LAID_OUT:
-            break
-        seen.add(index)
-        value = operator.args[0]
-    return value

@@ -7,6 +7,8 @@ from quatrain.program.def_use import DefUse
 from quatrain.program.graph import Operator, Plain, ValueList
 from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
 
+_CLONE = ("aten.clone",)  # lays a value out otherwise, in a buffer or a texture
+
 
 @dataclass(frozen=True)
 class ConvolutionPlace:
@@ -50,7 +52,7 @@ def _delta_rules(def_use: DefUse) -> Iterator[DeltaRulePlace]:
         added = _producer(def_use, state.args[0], "aten.add") if state else None
         product = _producer(def_use, added.args[1], "aten.bmm") if added else None
         if added and product:
-            yield DeltaRulePlace(index, added.out, _laid_out(def_use, product.args[1]))
+            yield DeltaRulePlace(index, added.out, def_use.before(product.args[1], _CLONE))
 
 
 def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
@@ -70,18 +72,6 @@ def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
 
 def _producer(def_use: DefUse, value: int, kind: str) -> Operator | None:
     """The operator that gives `value`, if it is of that kind."""
-    index = def_use.producer.get(_laid_out(def_use, value))
+    index = def_use.producer.get(def_use.before(value, _CLONE))
     operator = None if index is None else def_use.graph.operators[index]
     return operator if operator is not None and operator.kind == kind else None
-
-
-def _laid_out(def_use: DefUse, value: int) -> int:
-    """What `value` is where it is laid out otherwise, in a buffer or a texture."""
-    seen: set[int] = set()  # a damaged graph may run in a circle
-    while (index := def_use.producer.get(value)) is not None and index not in seen:
-        operator = def_use.graph.operators[index]
-        if operator.kind != "aten.clone":
-            break
-        seen.add(index)
-        value = operator.args[0]
-    return value
