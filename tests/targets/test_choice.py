@@ -273,7 +273,7 @@ def test_8da4w_where_no_prompt_is_longer_than_the_sums_hold(small) -> None:
     }
     reasons = chosen["1.4", 128].reasons
     assert any("weight-only: dq8ca-m-gt-k" in reason for reason in reasons)
-    assert any("--prefill-chunk-size 32 or less" in reason for reason in reasons)
+    assert any("prefill-chunk-size of 32 or less" in reason for reason in reasons)
     in_parts = choose_for_target("llvmpipe", "1.4", plan_program(small, None, 128, 32))
     assert (in_parts.scheme, in_parts.activation_dtype) == ("8da4w", "fp16")
 

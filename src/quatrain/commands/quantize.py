@@ -64,6 +64,7 @@ OutputLayer = Annotated[
 Method = Annotated[
     Rounding | None,
     typer.Option(
+        metavar="METHOD",
         help="gptq: toward what the floating-point model computes, in minutes. distill: that, and "
         "then its scales and norms trained, on a GPU its integers too, in half an hour or more. "
         "rtn: each weight to nearest, in seconds. Default: gptq, where the model can read or write "

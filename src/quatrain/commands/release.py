@@ -54,7 +54,11 @@ Phones = Annotated[
     ),
 ]
 SchemeOption = Annotated[
-    Scheme | None, typer.Option(help="Of the GPUs' programs. Default: what suits each phone.")
+    Scheme | None,
+    typer.Option(
+        metavar="SCHEME",
+        help="8da4w or weight-only, of the GPUs' programs. Default: what suits each phone.",
+    ),
 ]
 Reference = Annotated[
     str | None,

@@ -134,7 +134,7 @@ def _activation_dtypes(
 ) -> list[ActivationDtype]:
     """What the GPU computes in, the best first."""
     if planned.activation_dtype:
-        reasons.append(f"{planned.activation_dtype}: as asked for with --activation-dtype")
+        reasons.append(f"{planned.activation_dtype}: as asked for")
         return [planned.activation_dtype]
     if not profile.fp16:
         known = "has none" if profile.fp16 is False else "no source says that it is supported"
@@ -152,7 +152,7 @@ def _scheme(
 ) -> tuple[Scheme, ActivationDtype]:
     """The scheme and one of `dtypes`: 8da4w in the first in which it meets none of `defects`."""
     if planned.scheme == Scheme.WEIGHT_ONLY:
-        reasons.decide("weight-only: as asked for with --weight-only-linear")
+        reasons.decide("weight-only: as asked for")
         return Scheme.WEIGHT_ONLY, dtypes[0]
     if planned.scheme == Scheme.DYNAMIC_INT8:
         reasons.decide("8da4w: as asked for")

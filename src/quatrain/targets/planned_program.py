@@ -58,7 +58,7 @@ def way_to_8da4w(met: list[Defect], dtype: ActivationDtype, planned: PlannedProg
     triggers = {defect.trigger for defect in met}
     if triggers == {"more_rows_than_sums"} and planned.channels is not None:
         limit = rows_that_sums_hold(planned.channels, _ITEM_SIZE[dtype])
-        return f"in {dtype} with --prefill-chunk-size {limit} or less" if limit > 1 else None
+        return f"in {dtype} with a prefill-chunk-size of {limit} or less" if limit > 1 else None
     return None
 
 
