@@ -560,6 +560,17 @@ def test_a_terminal_of_unknown_width_shows_all(monkeypatch, capsys):
     assert capsys.readouterr().out == "a table\n"
 
 
+def test_nothing_is_collected_as_python_ends():
+    code = """
+import atexit, gc
+from quatrain.cli import exit_cleanly
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+exit_cleanly(lambda: None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n", "all objects are looked through once more as Python ends"
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_closed_terminal_and_kill_leave_nothing_half_written(number, tmp_path):
     code = """

@@ -1,7 +1,9 @@
 """The `quatrain` command: parses, prints, exits. Each verb lives in `quatrain.commands`."""
 
 import _thread
+import atexit
 import errno
+import gc
 import importlib
 import importlib.metadata
 import io
@@ -99,6 +101,8 @@ def restart_in_utf8() -> None:
 
 def exit_cleanly(app: Callable[[], object]) -> None:
     """Run `app` and leave with its exit code; an error is one message unless `--debug` is given."""
+    # Else Python looks through all of torch for cycles before it ends: a second after the verdict.
+    atexit.register(gc.freeze)
     _open_closed_streams()
     _write_any_character()
     _forget_no_columns()
