@@ -55,7 +55,7 @@ def sources(folder, hugging_face, meta, in_gguf):
         ("model.extra.weight", "extra.weight", "extra.weight"),
         ("model.layers.1.mlp.up_proj.bias", "layers.1.feed_forward.w3.bias", "blk.1.ffn_up.bias"),
         ("lm_head.bias", "output.bias", "output.bias"),
-        ("audio_tower.conv.weight", "conv.weight", "mm.0.weight"),
+        ("audio_tower.conv.weight", "conv.weight", "conv.weight"),
     ],
 )
 def test_a_tensor_that_no_part_takes_is_named(tmp_path, names):
