@@ -59,8 +59,8 @@ def batch_norm(*shape: int, layout: str = "channels_packed") -> Make:
     return call(name, x, *each, NO_MOMENTUM, EPS, made)
 
 
-def group_norm(storage: str, *shape: int) -> Make:
-    x, mean = image(*shape), T((1, 2), storage=storage)
+def group_norm(storage: str, *shape: int, layout: str = "width_packed") -> Make:
+    x, mean = image(*shape), T((1, 2), storage=storage, layout=layout)
     sizes = (number(one) for one in (1, 8, 20, 2))
     made = [x, mean, mean]
     return call("aten.native_group_norm.default", x, _EIGHT, _EIGHT, *sizes, EPS, made)
@@ -73,8 +73,19 @@ def pool(stride: tuple[int, ...], **more: str) -> Make:
     return call(name, x, ints(2, 2), ints(*stride), *rest, image(1, 3, 4, 4, **more))
 
 
-def sampled(padding_mode: int) -> Make:
-    grid, out = T((1, 4, 5, 2), storage="buffer"), image(1, 3, 4, 5)
+def flipped(x: str, out: str) -> Make:
+    """From a texture of one layout to one of another."""
+    shape = (1, 6, 5, 9)
+    return call("aten.flip.default", image(*shape, layout=x), ints(1), image(*shape, layout=out))
+
+
+def priors(x: str, out: str) -> Make:
+    given, made = image(1, 3, 4, 5, layout=x), T((20, 2), layout=out)
+    return call("et_vk.grid_priors.default", given, number(8), ("double", 0.5), made)
+
+
+def sampled(padding_mode: int, grid_layout: str = "width_packed") -> Make:
+    grid, out = T((1, 4, 5, 2), storage="buffer", layout=grid_layout), image(1, 3, 4, 5)
     options = (number(0), number(padding_mode), TRUE)
     return call("aten.grid_sampler_2d.default", image(1, 3, 8, 8), grid, *options, out)
 
@@ -206,10 +217,17 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("norm-form", batch_norm(2, 4, 8), batch_norm(2, 4, 8, 8)),
     ("norm-form", group_norm("texture3d", 1, 8, 4, 5), group_norm("buffer", 1, 8, 4, 5)),
     ("gather-from-the-end", gather(-1), gather(2)),
+    ("norm-form", group_norm("buffer", 1, 8, 4, 5, layout="height_packed"),
+     group_norm("buffer", 1, 8, 4, 5, layout="channels_packed")),
     ("grid-sampler-form", sampled(0), sampled(1)),
+    ("grid-sampler-form", sampled(1, "channels_packed"), sampled(1)),
     ("layout-not-channels-packed", batch_norm(1, 4, 8, 8, layout="width_packed"),
      batch_norm(1, 4, 8, 8)),
     ("layout-not-channels-packed", pool((2, 2), storage="buffer"), pool((2, 2))),
+    ("layout-not-channels-packed", flipped("channels_packed", "height_packed"),
+     flipped("channels_packed", "channels_packed")),
+    ("layout-not-channels-packed", priors("channels_packed", "width_packed"),
+     priors("width_packed", "channels_packed")),
     ("linear-batches", linear(2, 3, 4, 8), linear(1, 3, 4, 8)),
     ("linear-batches", int8_linear(2, 5, 8), int8_linear(1, 5, 8)),
     ("qcs4w-form", int4_linear(64, 100), int4_linear(64, 32)),

@@ -17,18 +17,20 @@ _BATCH_NORM, _GROUP_NORM = "aten._native_batch_norm_legit_no_training", "aten.na
 _NEAREST = "aten.upsample_nearest2d"
 _INT8_LINEAR = "aten._weight_int8pack_mm"
 _INPUTS_OF_A_TEXEL, _OUTPUTS_TOGETHER = 4, 8  # of linear_qcs4w
+_AS_LAID_OUT = "export again, with tensors as ExecuTorch's partitioner lays them out"
 _TAKEN = [0, 1, True]  # interpolation_mode, padding_mode, align_corners of grid_sampler_2d
 
+_GRID_PRIORS = "et_vk.grid_priors"  # reads nothing of its input but the sizes
 _CHANNELS_PACKED = (
     "aten.flip", "aten.avg_pool2d", "aten.max_pool2d", "aten.max_pool2d_with_indices",
     _BATCH_NORM, _GROUP_NORM, _NEAREST, "aten.upsample_bilinear2d",
-    "aten.grid_sampler_2d", "et_vk.grid_priors",
+    "aten.grid_sampler_2d", _GRID_PRIORS,
 )  # fmt: skip
 
 
 def norms_refused(graph: VulkanGraph) -> Occurrences:
     """Layer norms over several dimensions, batch and group norms of other than [N, C, H, W], group
-    norms whose mean is in a texture."""
+    norms whose mean is in a texture, or a buffer of another order."""
     over = [
         (place, fixed_value(graph, operator, 1))
         for place, operator in operators(graph, "aten.native_layer_norm")
@@ -38,36 +40,56 @@ def norms_refused(graph: VulkanGraph) -> Occurrences:
         for place, dims in over
         if isinstance(dims, list | tuple) and len(dims) > 1
     ]
-    return several + [
-        Occurrence(f"{place}: of {list(x.shape)}")
-        for place, operator, x in tensors_of(graph, (_BATCH_NORM, _GROUP_NORM))
-        if len(x.shape) != 4 or _has_mean_in_texture(graph, operator)
+    images = tensors_of(graph, (_BATCH_NORM, _GROUP_NORM))
+    shaped = [
+        Occurrence(f"{place}: of {list(x.shape)}") for place, _, x in images if len(x.shape) != 4
     ]
+    moved = [
+        Occurrence(f"{place}: a mean {mean.layout} in a {mean.storage}", remedy=_AS_LAID_OUT)
+        for place, operator, _ in images
+        if operator.kind == _GROUP_NORM and (mean := _moved_mean(graph, operator))
+    ]
+    return several + shaped + moved
 
 
-def _has_mean_in_texture(graph: VulkanGraph, operator: Operator) -> bool:
+def _moved_mean(graph: VulkanGraph, operator: Operator) -> Tensor | None:
+    """The mean or deviation of a group norm that is elsewhere than the runtime takes it."""
     means = [graph.values[i] for i in graph.outputs_of(operator)[1:]]
-    return operator.kind == _GROUP_NORM and any(
-        isinstance(one, Tensor) and one.storage == "texture3d" for one in means
-    )
+    moved = (one for one in means if isinstance(one, Tensor) and not _is_plain_buffer(one))
+    return next(moved, None)
+
+
+def _is_plain_buffer(x: Tensor) -> bool:
+    """Whether it is in a buffer with its elements in order."""
+    packed = PACKED_FROM_THE_END.get(x.layout, 1)
+    return x.storage in ("buffer", "default") and (packed == 1 or packed > len(x.shape))
 
 
 def sampling_refused(graph: VulkanGraph) -> Occurrences:
-    """`aten.grid_sampler_2d` but bilinear, with its border repeated and corners aligned."""
-    options = [
-        (place, [fixed_value(graph, operator, at) for at in (2, 3, 4)])
-        for place, operator in operators(graph, "aten.grid_sampler_2d")
-    ]
-    return [Occurrence(f"{place}: options {given}") for place, given in options if given != _TAKEN]
+    """`aten.grid_sampler_2d` but bilinear, with its border repeated and corners aligned, or by a
+    grid that is not in a buffer in order."""
+    for place, operator, grid in tensors_of(graph, ("aten.grid_sampler_2d",), at=1):
+        given = [fixed_value(graph, operator, at) for at in (2, 3, 4)]
+        if given != _TAKEN:
+            yield Occurrence(f"{place}: options {given}")
+        elif not _is_plain_buffer(grid):
+            where = f"{place}: a grid {grid.layout} in a {grid.storage}"
+            yield Occurrence(where, remedy=_AS_LAID_OUT)
 
 
 def not_channels_packed(graph: VulkanGraph) -> Occurrences:
-    """Operators of images that are in buffers, or in textures of another layout."""
-    return [
-        Occurrence(f"{place}: {x.layout} in a {x.storage}")
-        for place, _, x in tensors_of(graph, _CHANNELS_PACKED)
-        if x.storage == "buffer" or x.layout not in ("channels_packed", "default")
-    ]
+    """Operators of images that read or give what is in a buffer, or a texture of another layout."""
+    for place, operator in operators(graph, *_CHANNELS_PACKED):
+        read = () if operator.kind == _GRID_PRIORS else operator.args[:1]
+        images = [graph.values[i] for i in (*read, *graph.outputs_of(operator)[:1])]
+        for x in images:
+            if isinstance(x, Tensor) and _is_laid_out_otherwise(x):
+                yield Occurrence(f"{place}: {x.layout} in a {x.storage}")
+                break
+
+
+def _is_laid_out_otherwise(image: Tensor) -> bool:
+    return image.storage == "buffer" or image.layout not in ("channels_packed", "default")
 
 
 def linears_of_batches(graph: VulkanGraph) -> Occurrences:
