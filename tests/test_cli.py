@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
 from quatrain.cli import VERBS, build_app, exit_cleanly, main
 from quatrain.commands._before_torch import check_output, leave_cores_to_executorch
+from quatrain.commands._progress import said_where_slow
 from quatrain.errors import InputError
 
 
@@ -507,9 +509,16 @@ def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny) -> None:
         assert done.exit_code == 0 and done.stderr.startswith(f"  {said} "), done.stderr
 
 
-def test_that_torch_is_imported_is_said_first(tiny: Tiny, tmp_path: Path) -> None:
-    asked = ["logits", str(tiny.checkpoint), "--tokens", "1", "-o", str(tmp_path / "o.npy")]
-    assert quatrain(*asked).stderr.splitlines()[0].startswith("  import torch ")
+def test_what_comes_before_any_work_is_said_where_it_is_slow(capsys: pytest.CaptureFixture[str]):
+    with said_where_slow("import torch", 60):
+        pass
+    assert capsys.readouterr().err == ""
+    with said_where_slow("import torch", 0):
+        said = ""
+        for _ in range(6000):  # another thread says it
+            time.sleep(0 if said else 0.01)
+            said = said or capsys.readouterr().err
+    assert said.split() == ["import", "torch", "0", "s", "..."]
 
 
 def test_an_ascii_locale_takes_utf_8():

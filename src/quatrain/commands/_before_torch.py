@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
-from quatrain.commands._progress import shown_stages
+from quatrain.commands._progress import said_where_slow
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def leave_cores_to_executorch(models: Iterable[Path]) -> None:
 
 
 def import_torch() -> None:
-    """Show that torch is imported: it takes seconds, in which a verb says nothing else."""
+    """Import torch, and say so where it takes seconds, in which a verb says nothing else."""
     if "torch" not in sys.modules:
-        with shown_stages()("import torch"):
+        with said_where_slow("import torch"):
             import torch  # noqa: F401
 
 

@@ -2,13 +2,17 @@
 
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from quatrain.stages import Stages
 
 _BETWEEN_SHOWS = 0.2  # seconds between two lines of progress, on a terminal
 _BETWEEN_LINES = 10.0  # elsewhere, where each of them stays
+_SLOW = 2.0  # seconds after which one wonders whether anything goes on
 
 
 def shown_stages() -> Stages:
@@ -20,6 +24,20 @@ def shown_stages() -> Stages:
     """
     shown = _Line(sys.stderr)
     return Stages(shown.listen, shown.progress, elapsed=shown.elapsed)
+
+
+@contextmanager
+def said_where_slow(name: str, seconds: float = _SLOW) -> Iterator[None]:
+    """Say on standard error that `name` runs, once it has taken so many `seconds`: where it does
+    not, an error that follows stands alone."""
+    line = f"  {name:<34}{seconds:8.0f} s ..."
+    timer = threading.Timer(seconds, print, [line], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Line:
