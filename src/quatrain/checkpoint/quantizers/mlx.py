@@ -16,7 +16,7 @@ import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
-from quatrain.checkpoint.quantizers.int32_packing import unpack_stream
+from quatrain.checkpoint.quantizers.int32_packing import unpack_words
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer, Settings
 from quatrain.errors import InputError
@@ -62,7 +62,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         shape=(rows, columns),
         groups=groups,
         scales_dtype=torch.float32,
-        values=lambda: unpack_stream(weight.load(), bits, columns),
+        values=lambda: unpack_words(weight.load().view(torch.int32), bits, columns),
         scales=steps,
         zeros=zeros,
         bits=bits,
