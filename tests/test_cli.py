@@ -546,6 +546,7 @@ def test_a_narrow_terminal_shows_options_whole(columns):
     for words in ([], *([verb] for verb in VERBS)):
         shown = invoked([*words, "--help"], env={"COLUMNS": str(columns)}).stdout
         assert "\N{HORIZONTAL ELLIPSIS}" not in shown, (words, shown)
+        assert words != ["export"] or "--weight-only-linear" in shown
 
 
 def test_what_verbs_do_is_whole_in_a_narrow_terminal():

@@ -15,11 +15,11 @@ WRONG = {
     "a flag for a number": ("tokens = true", "tokens is True, expected a whole number"),
     "an unknown method": (
         'method = "best"',
-        "method is 'best', expected one of gptq, ",
+        "method is 'best', expected one of gptq, distill, rtn",
     ),
     "an unknown scheme": (
         'scheme = "int4"',
-        "scheme is 'int4', expected one of 8da4w",
+        "scheme is 'int4', expected one of 8da4w, weight-only",
     ),
     "no group size": ("group-size = 48", "group-size is 48, expected one of 16, 32, 64, 128, 256"),
     "no number": ("max-kl = nan", "max-kl is nan, expected a number above 0"),
