@@ -121,7 +121,7 @@ MINISTRAL3 = Family(
     gguf=GgufReading(
         "mistral3",
         half_split=False,
-        params=lambda metadata: metadata.window_of_all(),
+        params=GgufMetadata.window_of_all,
         rope=_ministral3_gguf_rope,
     ),
 )
