@@ -15,8 +15,8 @@ from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.families.multimodal import MULTIMODAL
 from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files, rebuilt
+from quatrain.tokenizer.executorch_support import adds_space_after_special_tokens, unsupported_part
 from quatrain.tokenizer.files import tokenizer_class
-from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
@@ -213,7 +213,7 @@ def test_pieces(pieces, tmp_path, model_type, config, steps) -> None:
         model.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always", split=True)
     check(tmp_path, model, model_type, config)
     if steps == "prepended":
-        assert unread_on_a_phone(tmp_path / "out" / "tokenizer.json") is None
+        assert unsupported_part(tmp_path / "out" / "tokenizer.json") is None
 
 
 def test_added_tokens_that_are_to_be_looked_for_behind_the_steps(pieces, tmp_path) -> None:
@@ -278,7 +278,7 @@ def test_a_space_behind_a_special_token(pieces, tmp_path, config, spaced) -> Non
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     text = "the</s>the"
     theirs = AutoTokenizer.from_pretrained(tmp_path).encode(text)
-    assert spaced_behind_special_tokens(file) is spaced
+    assert adds_space_after_special_tokens(file) is spaced
     assert (Tokenizer.load(file).encode(text) != theirs) is spaced
 
 

@@ -14,8 +14,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
+from quatrain.tokenizer.executorch_support import adds_space_after_special_tokens, unsupported_part
 from quatrain.tokenizer.files import tokenizer_files_in
-from quatrain.tokenizer.on_a_phone import spaced_behind_special_tokens, unread_on_a_phone
 
 LETTERS = "abcdefgh THE  \n\t.,é四🙂12'st"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -50,14 +50,14 @@ def write(folder: Path, files: dict[str, object], model_type="llama") -> Path:
     return folder
 
 
-def check_as_auto_tokenizer(folder: Path, prompts: list[str], on_a_phone=True) -> Tokenizer:
+def check_as_auto_tokenizer(folder: Path, prompts: list[str], in_executorch=True) -> Tokenizer:
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(folder)
     (folder / "out").mkdir()
     copied = Tokenizer.load(copy_tokenizer_files(folder, folder / "out")[0])
     ours = Tokenizer.load(tokenizer_files_in(folder)[0])
-    phone = cpp_tokenizer(folder / "out") if on_a_phone else None
+    phone = cpp_tokenizer(folder / "out") if in_executorch else None
     for prompt in prompts:
         expected: list[int] = []
         for specials in (True, False):
@@ -136,8 +136,8 @@ def test_what_transformers_saves_of_sentencepieces(tmp_path, token, legacy):
     folder = write(tmp_path / "saved", {}, "mistral")
     prompts = [*texts(), "the<x>", "x\n<x> the", "▁the", "<s>the</s>the"]
     # Without `legacy` a phone puts a space behind special tokens, which is said.
-    check_as_auto_tokenizer(folder, prompts, on_a_phone=legacy and token is None)
-    unread = unread_on_a_phone(folder / "out" / "tokenizer.json")
+    check_as_auto_tokenizer(folder, prompts, in_executorch=legacy and token is None)
+    unread = unsupported_part(folder / "out" / "tokenizer.json")
     assert unread == ("pre_tokenizer Metaspace" if token else None)
 
 
@@ -155,7 +155,7 @@ def test_sentencepiece_as_its_trainer_has_it_by_default(tmp_path, class_name):
     if class_name:
         files["tokenizer_config.json"] = {"tokenizer_class": class_name}
     prompts = ["the quick", "  the   fox ", "ﬁne ½ e\u0301", "the\nfox"]
-    check_as_auto_tokenizer(write(tmp_path, files), prompts, on_a_phone=False)
+    check_as_auto_tokenizer(write(tmp_path, files), prompts, in_executorch=False)
 
 
 def byte_level(cut: pre_tokenizers.PreTokenizer) -> dict:
@@ -367,7 +367,7 @@ def test_what_a_phone_does_not_read(tmp_path, name):
     model = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     setattr(model, *part(name))
     model.save(str(tmp_path / "tokenizer.json"))
-    unread = unread_on_a_phone(tmp_path / "tokenizer.json")
+    unread = unsupported_part(tmp_path / "tokenizer.json")
     try:
         cpp_tokenizer(tmp_path)
     except RuntimeError:
@@ -449,4 +449,4 @@ def test_a_space_behind_a_special_token(tmp_path, model_type, name, legacy):
     folder = write(tmp_path, files, model_type)
     theirs = AutoTokenizer.from_pretrained(folder).encode("the</s>the")
     ours = Tokenizer.load(folder / "tokenizer.model").encode("the</s>the")
-    assert spaced_behind_special_tokens(folder / "tokenizer.model") is (ours != theirs)
+    assert adds_space_after_special_tokens(folder / "tokenizer.model") is (ours != theirs)

@@ -1,4 +1,4 @@
-"""The tokenizer of a model or checkpoint, written, and what there is to say of it."""
+"""Writes the tokenizer of a model or checkpoint, with notes on what the user should know of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,15 @@ from quatrain.errors import UnknownTokenizer
 from quatrain.json_files import read_object
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
-from quatrain.tokenizer.files import tokenizer_in
-from quatrain.tokenizer.for_a_phone import stated_metaspace
-from quatrain.tokenizer.on_a_phone import (
-    dropped_with_unknown,
-    found_once_prepared,
-    spaced_behind_special_tokens,
-    taking_white_space,
-    unread_on_a_phone,
+from quatrain.tokenizer.executorch_form import stated_metaspace
+from quatrain.tokenizer.executorch_support import (
+    adds_space_after_special_tokens,
+    lost_with_unknown_character,
+    normalized_tokens,
+    tokens_that_strip_spaces,
+    unsupported_part,
 )
+from quatrain.tokenizer.files import tokenizer_in
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def write_tokenizer_of(
 ) -> WrittenTokenizer:
     """Write the tokenizer.json `given`, or else `source`'s own, to `folder`.
 
-    One of a kind that is not read is left out, and that is said. Raises `InputError` where a file
-    is damaged.
+    A tokenizer of an unknown kind is left out, with a note. Raises `InputError` where a file is
+    damaged.
     """
     if given is not None:
         begin, end = source.params.get("bos_idx"), token_ids(source.params.get("eos_idx"))
@@ -60,14 +60,14 @@ def _notes(files: list[Path], vocab_size: int) -> list[str]:
     return [
         *_beyond(files, vocab_size),
         *_around_a_text(files, vocab_size),
-        *_not_on_a_phone(files[0]),
+        *_in_executorch(files[0]),
         *_parts(config),
         *_split_tokens(config),
     ]
 
 
 def _beyond(files: list[Path], vocab_size: int) -> list[str]:
-    """What there is to say where the tokenizer has tokens that the embedding has no row for."""
+    """A note where the tokenizer has tokens for which the embedding has no row."""
     vocabulary = tokenizers.Tokenizer.from_buffer(files[0].read_bytes()).get_vocab()
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
     if not beyond:
@@ -82,8 +82,8 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
 
 
 def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
-    """What there is to say where no token that ends a text is one that the model can give, or the
-    one that begins it is none that it can be given."""
+    """Notes where the model can output none of the tokens that end a text, or has no row for the
+    token that begins one."""
     stated = {k: value for file in files[1:] for k, value in read_object(file).items()}
     ends, begins = (token_ids(stated.get(f"{name}_token_id")) for name in ("eos", "bos"))
     last, remedy = vocab_size - 1, "in the model's generation_config.json or config.json"
@@ -109,8 +109,8 @@ def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
 
 
 def _spaced(own: Path | None) -> list[str]:
-    """What there is to say where chats get other ids than those of transformers."""
-    if own is None or not spaced_behind_special_tokens(own):
+    """A note where the token ids of a chat differ from those of transformers."""
+    if own is None or not adds_space_after_special_tokens(own):
         return []
     return [
         "Text behind a special token gets a space here and on a phone, as SentencePiece and "
@@ -120,7 +120,7 @@ def _spaced(own: Path | None) -> list[str]:
 
 
 def _split_tokens(config: dict[str, Any]) -> list[str]:
-    """What there is to say where special tokens written out in a text are text."""
+    """A note where special tokens written in a text are plain text."""
     if config.get("split_special_tokens") is not True:
         return []
     return [
@@ -131,7 +131,7 @@ def _split_tokens(config: dict[str, Any]) -> list[str]:
 
 
 def _parts(config: dict[str, Any]) -> list[str]:
-    """What there is to say where the parts of a chat begin otherwise on a phone."""
+    """A note where a phone adds spaces between the parts of a chat and this tokenizer does not."""
     stated = stated_metaspace(config)
     if stated is None or stated["prepend_scheme"] != "first":
         return []
@@ -141,8 +141,9 @@ def _parts(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _not_on_a_phone(tokenizer: Path) -> list[str]:
-    unread, taking = unread_on_a_phone(tokenizer), taking_white_space(tokenizer)
+def _in_executorch(tokenizer: Path) -> list[str]:
+    """Notes on what ExecuTorch's tokenizer does differently."""
+    unread, taking = unsupported_part(tokenizer), tokens_that_strip_spaces(tokenizer)
     if unread is not None:
         return [
             f"ExecuTorch's tokenizer in an app does not read this tokenizer.json ({unread}), which "
@@ -150,7 +151,7 @@ def _not_on_a_phone(tokenizer: Path) -> list[str]:
             "tokenizer.model."
         ]
     notes = []
-    if lost := dropped_with_unknown(tokenizer):
+    if lost := lost_with_unknown_character(tokenizer):
         notes.append(
             "This tokenizer has tokens of the characters that it was trained on alone, and not of "
             f"all bytes: where another character stands, ExecuTorch's tokenizer in an app drops "
@@ -161,7 +162,7 @@ def _not_on_a_phone(tokenizer: Path) -> list[str]:
             f"White space beside {_first_of(taking)} belongs to that token here, and stays in the "
             "text for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
         )
-    if prepared := found_once_prepared(tokenizer):
+    if prepared := normalized_tokens(tokenizer):
         notes.append(
             f"This tokenizer looks for {_first_of(prepared)}, as transformers does, once a space "
             "is put before the text, and so finds it at the beginning of a word alone; "

@@ -7,14 +7,14 @@ from typing import Any
 
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
-from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
-from quatrain.tokenizer.for_a_phone import (
-    with_whole_splits,
-    without_added_runs,
-    without_composing,
-    without_empty_steps,
-    without_metaspace,
+from quatrain.tokenizer.executorch_form import (
+    make_splits_cover_text,
+    move_metaspace_to_config,
+    move_nfc_to_config,
+    move_space_runs_to_config,
+    remove_empty_steps,
 )
+from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
 from quatrain.tokenizer.rebuilt import is_built_anew
 
@@ -26,7 +26,7 @@ def copy_tokenizer_files(
     `folder`.
 
     tokenizer.json gives the ids that transformers gives, here and on a phone
-    (`quatrain.tokenizer.for_a_phone`), and is `source`'s own where that does so alone.
+    (`quatrain.tokenizer.executorch_form`), and is `source`'s own where that does so alone.
     tokenizer_config.json states what the files beside it say, and the ids that begin and end a
     text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a folder has
     none. Raises `InputError` where a file is damaged.
@@ -36,12 +36,12 @@ def copy_tokenizer_files(
         return []
     model, config, changed = read_tokenizer(file)
     own = Tokenizer(model, config, str(file)).eos_ids
-    if (spaced := without_metaspace(model, config)) is not None:
+    if (spaced := move_metaspace_to_config(model, config)) is not None:
         model, changed = spaced, True
-    composed = without_composing(model, config)
-    emptied, whole = without_empty_steps(model), with_whole_splits(model)
+    composed = move_nfc_to_config(model, config)
+    emptied, whole = remove_empty_steps(model), make_splits_cover_text(model)
     changed |= composed or emptied or whole
-    if (fewer_added := without_added_runs(model, config)) is not None:
+    if (fewer_added := move_space_runs_to_config(model, config)) is not None:
         model, changed = fewer_added, True
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))
     if ends:

@@ -12,8 +12,8 @@ from tokenizers import processors
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import write_json
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
+from quatrain.tokenizer.executorch_form import make_splits_cover_text
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
-from quatrain.tokenizer.for_a_phone import with_whole_splits
 from quatrain.tokenizer.gguf.byte_level import byte_level_tokenizer
 from quatrain.tokenizer.gguf.sentencepiece import WITH_MERGES, sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
@@ -49,7 +49,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
         tokenizer.post_processor = _around(first, last, vocabulary)
 
     written = [folder / TOKENIZER, folder / CONFIG]
-    with_whole_splits(tokenizer)
+    make_splits_cover_text(tokenizer)
     tokenizer.save(str(written[0]))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if bos is not None:

@@ -10,13 +10,13 @@ import tokenizers
 from quatrain.errors import InputError
 from quatrain.tokenizer.chat import pick, render, templates_of
 from quatrain.tokenizer.end_tokens import end_ids_of_config, turn_end
+from quatrain.tokenizer.executorch_form import restore_metaspace, restore_nfc, restore_space_runs
 from quatrain.tokenizer.files import (
     SENTENCEPIECE,
     read_config_of,
     require_tokenizer,
     tokenizer_class,
 )
-from quatrain.tokenizer.for_a_phone import with_added_runs, with_composing, with_metaspace
 from quatrain.tokenizer.named_tokens import (
     add_named_tokens,
     found_as_written,
@@ -181,9 +181,9 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     before = _added(model)
     model, rebuilt, config, added = build_as_class(model, path, config, added)
     changed |= rebuilt
-    with_metaspace(model, config)
-    with_composing(model, config)
-    with_added_runs(model, config)
+    restore_metaspace(model, config)
+    restore_nfc(model, config)
+    restore_space_runs(model, config)
     config = _with_named(model, config, added, path)
     model.no_padding()
     model.no_truncation()

@@ -1,15 +1,15 @@
-"""A tokenizer in the form that ExecuTorch's C++ tokenizer reads as it is meant.
+"""Rewrites a tokenizer into a form that ExecuTorch's C++ tokenizer reads correctly.
 
-Tried with pytorch_tokenizers 1.5, which reads these otherwise, most without a word:
+Checked with pytorch_tokenizers 1.5, which misreads these parts, most of them silently:
 
-| a tokenizer.json says | it | so what is written |
+| tokenizer.json has | ExecuTorch's tokenizer | so Quatrain writes |
 |---|---|---|
-| NFC: compose characters | takes accents away | says it in tokenizer_config.json, for us |
-| Split by a pattern, isolated | drops what lies between its words | takes that as words, too |
-| Metaspace, for spaces | does not load it | has its steps, and says it, for us |
-| Split by a pattern, removed | keeps its words alone | is of what lies between them |
-| a Sequence of nothing | does not load it | leaves it out |
-| added tokens that are runs of `▁` | finds no run of spaces | are pieces alone, added for us |
+| NFC normalization | removes accents | no NFC; tokenizer_config.json has it for Quatrain |
+| `Split`, isolated | drops text that the pattern does not match | a pattern that matches all text |
+| `Metaspace` | does not load it | equivalent steps; tokenizer_config.json has it for Quatrain |
+| `Split`, removed | keeps what the pattern matches | a pattern of what is between the matches |
+| an empty `Sequence` | does not load it | nothing |
+| runs of `▁` as added tokens | finds no run of spaces | vocabulary pieces, no added tokens |
 """
 
 import json
@@ -21,17 +21,18 @@ from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 from quatrain.tokenizer.named_tokens import finding_as_written
 
-METASPACE = "metaspace"  # in tokenizer_config.json, as the one below
-# With which transformers 5 saves what it made of a tokenizer.model: Metaspace puts no space before
-# a text that begins with one.
+METASPACE = "metaspace"  # key in tokenizer_config.json
+# How transformers 5 saves a converted tokenizer.model: its Metaspace adds no space to a text that
+# begins with one.
 _FIRST_DOUBLED = [
     {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
     {"type": "Replace", "pattern": {"Regex": rf"\A{SPACE}"}, "content": 2 * SPACE},
 ]
-NORMALIZATION = "unicode_normalization"  # in tokenizer_config.json
-_RUNS = "added_runs_of_spaces"  # in tokenizer_config.json
+NORMALIZATION = "unicode_normalization"  # key in tokenizer_config.json
+_RUNS = "added_runs_of_spaces"  # key in tokenizer_config.json
 _NFC = "NFC"
-# A character or two of every kind, and the places in which a pattern may treat them otherwise.
+# Characters of every Unicode category, and the contexts in which a pattern may treat them
+# differently.
 _CHARACTERS = (
     "aAé1٣²½Ⅷ_-(»«)!+$^~|`'\" \t\n\r\u00a0\u3000\u200d\u0301\u0903\u00ad\u0378\ue000\U0001f642"
     "\u01c5\u02b0\u6f22\u0e01\u30a2\uac00\u309b\u30fb\u2014\u2026"
@@ -39,8 +40,8 @@ _CHARACTERS = (
 _PLACES = ("{0}", "{0}a", "a{0}", " {0}", "{0} ", "{0}1", "1{0}", "{0}{0}a", "{0}{0}1", "\n{0}")
 
 
-def without_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
-    """Take NFC out of what `model` does to a text and state it in `config`; returns whether it was
+def move_nfc_to_config(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
+    """Remove NFC from the normalizer of `model` and state it in `config`; returns whether it was
     there."""
     steps = _steps(model)
     kept = [step for step in steps if not isinstance(step, normalizers.NFC)]
@@ -51,7 +52,7 @@ def without_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bo
     return True
 
 
-def with_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+def restore_nfc(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Put NFC back into `model` where `config` states it."""
     steps = _steps(model)
     if config.get(NORMALIZATION) == _NFC and not any(
@@ -60,13 +61,13 @@ def with_composing(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
         model.normalizer = _sequence([normalizers.NFC(), *steps])
 
 
-def without_metaspace(
+def move_metaspace_to_config(
     model: tokenizers.Tokenizer, config: dict[str, Any]
 ) -> tokenizers.Tokenizer | None:
-    """`model` with steps that a phone reads in place of its Metaspace, which `config` states from
-    here on; None where it has none that this may be done to.
+    """`model` with equivalent steps in place of its Metaspace, which is stated in `config`; None
+    where there is no Metaspace that can be replaced.
 
-    The steps put a space before the text behind each special token, as Metaspace's "always" does.
+    The steps add a space to the text after each special token, as Metaspace's "always" does.
     """
     metaspace = _metaspace_of(model)
     if metaspace is None:
@@ -74,12 +75,12 @@ def without_metaspace(
     steps = [json.loads(step.__getstate__()) for step in _steps(model)]
     doubled = steps == _FIRST_DOUBLED
     if doubled and metaspace.prepend_scheme != "always":
-        return None  # a phone finds \A again behind what it has replaced
+        return None  # ExecuTorch matches \A again after each replacement
     if any(token.normalized for token in model.get_added_tokens_decoder().values()):
         if steps:
-            return None  # those to come would change what is looked for
+            return None  # the new steps would change the text in which tokens are searched
         model = finding_as_written(model)
-    if doubled:  # what follows is the same, wherever a text begins
+    if doubled:  # the same for every prepend_scheme
         model.normalizer = _sequence(space_steps(prefix=True, leading_is_prefix=False))
     else:
         config[METASPACE] = {"prepend_scheme": metaspace.prepend_scheme, "split": metaspace.split}
@@ -96,7 +97,7 @@ def without_metaspace(
 
 
 def _metaspace_of(model: tokenizers.Tokenizer) -> pre_tokenizers.Metaspace | None:
-    """Its Metaspace for spaces, where nothing else cuts a text."""
+    """The Metaspace of `model`, where it is the only pre-tokenizer."""
     cutter = model.pre_tokenizer
     if isinstance(cutter, pre_tokenizers.Sequence) and len(_states_in(cutter)) == 1:
         cutter = cutter[0]
@@ -106,8 +107,8 @@ def _metaspace_of(model: tokenizers.Tokenizer) -> pre_tokenizers.Metaspace | Non
 
 
 def stated_metaspace(config: dict[str, Any]) -> dict[str, Any] | None:
-    """The Metaspace that a tokenizer_config.json's `config` states, None where it states none as
-    it is written here."""
+    """The Metaspace that a tokenizer_config.json's `config` states in this module's form, or
+    None."""
     stated = config.get(METASPACE)
     if not isinstance(stated, dict) or stated.keys() != {"prepend_scheme", "split"}:
         return None
@@ -115,7 +116,7 @@ def stated_metaspace(config: dict[str, Any]) -> dict[str, Any] | None:
     return stated if known and isinstance(stated["split"], bool) else None
 
 
-def with_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+def restore_metaspace(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Put the Metaspace back into `model` that `config` states."""
     stated = stated_metaspace(config)
     if stated is None or isinstance(model.pre_tokenizer, pre_tokenizers.Metaspace):
@@ -130,8 +131,8 @@ def _spaces(config: dict[str, Any]) -> list[Any]:
     return space_steps(prefix, leading_is_prefix=True)
 
 
-def without_empty_steps(model: tokenizers.Tokenizer) -> bool:
-    """Take out of `model` each sequence that has no steps; returns whether there was one."""
+def remove_empty_steps(model: tokenizers.Tokenizer) -> bool:
+    """Remove empty sequences of steps from `model`; returns whether there was one."""
     no_changes = model.normalizer is not None and not _steps(model)
     if no_changes:
         model.normalizer = None
@@ -142,14 +143,14 @@ def without_empty_steps(model: tokenizers.Tokenizer) -> bool:
     return no_changes or no_cuts
 
 
-def without_added_runs(
+def move_space_runs_to_config(
     model: tokenizers.Tokenizer, config: dict[str, Any]
 ) -> tokenizers.Tokenizer | None:
-    """`model` with its runs of spaces among the pieces of its vocabulary alone, and stated in
-    `config`; None where none of them is an added token too (as Gemma's are).
+    """`model` whose runs of spaces are vocabulary pieces only, no longer added tokens, and are
+    stated in `config`; None where no added token is a run of spaces (Gemma has such tokens).
 
-    Merges give them to a text all the same: an added token is looked for before spaces become `▁`,
-    and so found where a text has this character itself.
+    Merges still produce them. Added tokens are searched before spaces become `▁`, so they would be
+    found only where the text itself has this character.
     """
     if model.normalizer is None or SPACE not in model.normalizer.normalize_str("a b"):
         return None
@@ -168,8 +169,8 @@ def without_added_runs(
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
-def with_added_runs(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-    """Make added tokens again of the runs of spaces that `config` states."""
+def restore_space_runs(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Add the runs of spaces that `config` states as tokens again."""
     stated = config.get(_RUNS)
     for run in stated if isinstance(stated, list) else []:
         if isinstance(run, str) and _is_run(model, run):
@@ -180,9 +181,9 @@ def _is_run(model: tokenizers.Tokenizer, token: str) -> bool:
     return set(token) == {SPACE} and model.model.token_to_id(token) is not None
 
 
-def with_whole_splits(model: tokenizers.Tokenizer) -> bool:
-    """Have the patterns by which `model` splits a text match all of it, which changes no word;
-    returns whether one did not."""
+def make_splits_cover_text(model: tokenizers.Tokenizer) -> bool:
+    """Make each split pattern of `model` match all of a text, without changing any word; returns
+    whether a pattern changed."""
     cutter = model.pre_tokenizer
     if isinstance(cutter, pre_tokenizers.Split):
         whole = _whole_split(cutter)
@@ -201,12 +202,12 @@ def with_whole_splits(model: tokenizers.Tokenizer) -> bool:
 
 
 def _states_in(sequence: pre_tokenizers.Sequence) -> list[dict[str, Any]]:
-    """The steps of `sequence` as a file has them."""
+    """The steps of `sequence` as tokenizer.json stores them."""
     return json.loads(sequence.__getstate__())["pretokenizers"]
 
 
 def _whole_split(split: Any) -> pre_tokenizers.Split | None:
-    """`split` with a pattern that matches all of a text; None where its own does, or is a text."""
+    """`split` with a pattern that matches all of a text; None where its own does or is no regex."""
     state = json.loads(split.__getstate__())
     pattern, behavior = state["pattern"].get("Regex"), state["behavior"]
     if pattern is None:
@@ -220,7 +221,7 @@ def _whole_split(split: Any) -> pre_tokenizers.Split | None:
 
 
 def _matches_all(pattern: str) -> bool:
-    """Whether nothing is left of any text where the words of `pattern` are taken out."""
+    """Whether `pattern` matches every part of every sample text."""
     remover = pre_tokenizers.Split(Regex(pattern), "removed")
     return not any(
         remover.pre_tokenize_str(place.format(character))

@@ -15,11 +15,11 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
-from quatrain.tokenizer.on_a_phone import (
+from quatrain.tokenizer.executorch_support import (
     BYTES_OF_TEXTS,
-    dropped_with_unknown,
-    found_once_prepared,
-    taking_white_space,
+    lost_with_unknown_character,
+    normalized_tokens,
+    tokens_that_strip_spaces,
 )
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
@@ -187,7 +187,7 @@ def test_tokens_that_a_phone_finds_otherwise_are_named(tmp_path, flag):
     model.save(str(tmp_path / "tokenizer.json"))
     cpp, text = cpp_tokenizer(tmp_path), "ab <x>  c<x>d"
     alike = list(cpp.encode(text, 0, 0)) == model.encode(text).ids
-    assert taking_white_space(tmp_path / "tokenizer.json") == ([] if alike else ["<x>"])
+    assert tokens_that_strip_spaces(tmp_path / "tokenizer.json") == ([] if alike else ["<x>"])
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -211,7 +211,7 @@ def test_characters_that_a_phone_drops_a_text_for_are_said(tmp_path, pieces, cut
     cpp, text = cpp_tokenizer(tmp_path), "ab\u00ada"
     found, whole = list(cpp.encode(text, 0, 0)), model.encode(text).ids
     lost = None if found == whole else "its word" if found or byte_level else "all of the text"
-    assert dropped_with_unknown(tmp_path / "tokenizer.json") == lost
+    assert lost_with_unknown_character(tmp_path / "tokenizer.json") == lost
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -228,7 +228,7 @@ def test_tokens_that_are_looked_for_in_a_prepared_text_are_named(tmp_path, steps
     alike = (
         list(cpp_tokenizer(tmp_path / "copy").encode("ab<x>d", 0, 0)) == model.encode("ab<x>d").ids
     )
-    assert found_once_prepared(copied) == ([] if alike else ["<x>"])
+    assert normalized_tokens(copied) == ([] if alike else ["<x>"])
 
 
 def test_merges_that_are_left_out_by_chance(tmp_path):
@@ -250,7 +250,7 @@ def test_bytes_that_no_text_has_may_lack_tokens(tmp_path):
     vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256) if byte not in unused}
     model = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
     model.save(str(tmp_path / "tokenizer.json"))
-    assert dropped_with_unknown(tmp_path / "tokenizer.json") is None
+    assert lost_with_unknown_character(tmp_path / "tokenizer.json") is None
 
 
 def test_bytes_of_texts_are_those_of_characters_that_can_be_printed() -> None:

@@ -1,6 +1,6 @@
-"""What of a tokenizer.json ExecuTorch's C++ tokenizer does not read, and what it cannot do.
+"""What ExecuTorch's C++ tokenizer does not support in a tokenizer.json, or does differently.
 
-Tried with pytorch_tokenizers 1.5: a file that has anything else does not load there.
+Checked with pytorch_tokenizers 1.5: it refuses a file with any type that `_READ` does not list.
 """
 
 from collections.abc import Iterator
@@ -19,17 +19,17 @@ _READ = {
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
-# Of UTF-8, without those of control characters, private use and planes of Unicode that are empty:
-# SmolLM2's vocabulary lacks some of these.
+# The bytes of UTF-8 text without control characters, private use and empty Unicode planes, some of
+# which SmolLM2's vocabulary lacks.
 BYTES_OF_TEXTS = frozenset(
     (*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xEE), 0xEF, 0xF0, 0xF3)
 )
-_UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor what a text parts, inverted
+_UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor an inverted split by a string
 
 
-def unread_on_a_phone(tokenizer: Path) -> str | None:
-    """The first part of the tokenizer.json `tokenizer` that is not read there, such as
-    "pre_tokenizer Metaspace"; None where all is. Raises `InputError` where it is damaged."""
+def unsupported_part(tokenizer: Path) -> str | None:
+    """The first unsupported part of the tokenizer.json `tokenizer`, such as "pre_tokenizer
+    Metaspace", or None. Raises `InputError` where the file is damaged."""
     content = read_object(tokenizer)
     for part, read in _READ.items():
         for kind in _kinds(content.get(part)):
@@ -38,30 +38,30 @@ def unread_on_a_phone(tokenizer: Path) -> str | None:
     return None
 
 
-def taking_white_space(tokenizer: Path) -> list[str]:
-    """The tokens of the tokenizer.json `tokenizer` that take the white space beside them with them,
-    or stand for themselves between words alone: there each is found as it is written, and the white
-    space stays."""
+def tokens_that_strip_spaces(tokenizer: Path) -> list[str]:
+    """The added tokens of the tokenizer.json `tokenizer` with `lstrip`, `rstrip` or `single_word`.
+    ExecuTorch ignores these flags: it finds the token anywhere and keeps the white space."""
     flags = ("lstrip", "rstrip", "single_word")
     added = read_object(tokenizer).get("added_tokens") or ()
     return [str(one.get("content")) for one in added if any(one.get(flag) for flag in flags)]
 
 
-def found_once_prepared(tokenizer: Path) -> list[str]:
-    """The tokens of the tokenizer.json `tokenizer` that are looked for in a text as its steps make
-    it, which make another of the token too: there each is found as it is written."""
+def normalized_tokens(tokenizer: Path) -> list[str]:
+    """The added tokens of the tokenizer.json `tokenizer` that are searched in normalized text and
+    that normalization itself changes. ExecuTorch searches them in the text as written."""
     added = read_object(tokenizer).get("added_tokens") or ()
     named = [str(one.get("content")) for one in added if one.get("normalized")]
     steps = tokenizers.Tokenizer.from_buffer(tokenizer.read_bytes()).normalizer if named else None
     return [] if steps is None else [one for one in named if steps.normalize_str(one) != one]
 
 
-def dropped_with_unknown(tokenizer: Path) -> str | None:
-    """What is lost there of a text with a character that the BPE of the tokenizer.json `tokenizer`
-    has a token neither of nor of its bytes, such as "its word"; None where it has them of all that
-    texts are written with.
+def lost_with_unknown_character(tokenizer: Path) -> str | None:
+    """What ExecuTorch drops where a text has a character for which the BPE vocabulary of the
+    tokenizer.json `tokenizer` has neither a token nor byte tokens, such as "its word"; None where
+    every character has one.
 
-    A vocabulary that was trained without byte fallback has them of the characters it met alone.
+    A vocabulary trained without byte fallback has tokens only for the characters of its training
+    text.
     """
     content = read_object(tokenizer)
     model, steps = content["model"], list(_kinds(content.get("pre_tokenizer")))
@@ -73,11 +73,11 @@ def dropped_with_unknown(tokenizer: Path) -> str | None:
     return "its word" if steps else "all of the text"
 
 
-def spaced_behind_special_tokens(tokenizer: Path) -> bool:
-    """Whether text behind a special token gets the space of a text's beginning here and on a phone,
-    and none in transformers 5: there `LlamaTokenizer` without `legacy`, and what is made of a
-    tokenizer.model that denies it, put one before the first part of a text alone, which no file
-    that a phone reads can say. Raises `InputError` where a file is damaged."""
+def adds_space_after_special_tokens(tokenizer: Path) -> bool:
+    """Whether text after a special token gets a space here and on a phone, but not in
+    transformers 5. There `LlamaTokenizer` without `legacy`, or a converted tokenizer.model whose
+    settings deny `legacy`, adds a space to the first part of a text only; no file that ExecuTorch
+    reads can express this. Raises `InputError` where a file is damaged."""
     config, _ = read_config_of(tokenizer)
     name = tokenizer_class(tokenizer, config)
     from_pieces = tokenizer.name == SENTENCEPIECE
