@@ -461,7 +461,12 @@ def test_out_of_memory_is_one_line(error, capsys):
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "other permissions")]
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "other permissions"),
+        (errno.ENAMETOOLONG, "give the name of a file or folder"),
+    ],
 )
 def test_a_disk_that_refuses_is_one_line(number, advice, capsys):
     def fail():

@@ -212,9 +212,10 @@ def _fail_on_a_disk(error: BaseException) -> None:
         errno.EDQUOT: "free some space, and run it again",
         errno.EROFS: "name an output on another disk",
         errno.EACCES: "it needs another owner, or other permissions",
+        errno.ENAMETOOLONG: "give the name of a file or folder",  # such as a text in place of one
     }
     if isinstance(error, OSError) and error.filename and error.errno in advice:
-        _fail(f"{error.filename}: {error.strerror}; {advice[error.errno]}", 2, error)
+        _fail(f"{str(error.filename)[:300]}: {error.strerror}; {advice[error.errno]}", 2, error)
 
 
 def _fail_on_bytes(error: UnicodeEncodeError) -> None:

@@ -1,5 +1,6 @@
 """What a file or folder is, told by its content."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_a_model_on_the_hub_is_not_fetched_to_tell() -> None:
     ("content", "message"),
     [
         (None, "no such file or folder"),
-        (b"", "neither a .safetensors, a .pth nor a GGUF"),
+        (b"", "m: is empty, expected a model; download or write it again"),
         (b"\x80\x02", "a bare pickle"),
         (b"<html>: not found", "neither a .safetensors, a .pth nor a GGUF"),
     ],
@@ -79,6 +80,13 @@ def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: 
     for ask in (detect, is_program, is_quantized):
         with pytest.raises(InputError, match=message):
             ask(path)
+
+
+def test_a_pipe_is_no_model_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m")
+    for path in (tmp_path / "m", Path("/dev/null")):
+        with pytest.raises(InputError, match=f"^{path}: is a device or a pipe, and models are"):
+            detect(path)
 
 
 def test_a_repository_without_hf_is_told_how_it_is_named(

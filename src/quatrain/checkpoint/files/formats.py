@@ -4,6 +4,7 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
+from quatrain.atomic_files import is_device_or_pipe
 from quatrain.checkpoint.files.archives import archive_in, archive_of
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
@@ -52,6 +53,8 @@ def form_of_file(path: Path) -> Form:
     what = f"is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r})"
     if remedy := how_to_join(path):
         raise InputError(f"{path}: {what}. {remedy}")
+    if not start:
+        raise InputError(f"{path}: is empty, expected a model; download or write it again")
     raise InputError(f"{path}: {what}; it may be cut short or of another format")
 
 
@@ -75,6 +78,11 @@ def is_a_program(path: Path) -> InputError:
 def first_bytes(path: Path) -> bytes:
     """The first nine, by which formats are told apart. Raises `InputError` where the file cannot
     be read."""
+    if is_device_or_pipe(path):  # which may have nobody at its other end
+        raise InputError(
+            f"{path}: is a device or a pipe, and models are memory-mapped; write it to a file, and "
+            "give that"
+        )
     try:
         with path.open("rb") as file:
             return file.read(9)
