@@ -3,7 +3,7 @@
 import typer
 
 from quatrain.commands._printing import print_json, print_table
-from quatrain.commands._progress import shown_stages
+from quatrain.commands._progress import said_where_slow
 from quatrain.commands._shared_options import Debug, Json
 from quatrain.human_bytes import human_bytes
 
@@ -18,7 +18,7 @@ def devices(json: Json = False, debug: Debug = False) -> None:
     """
     from rich.table import Table
 
-    with shown_stages()("ask the drivers"):
+    with said_where_slow("ask the drivers"):
         from quatrain.runtime.wgpu.adapters import list_adapters
 
         adapters = list_adapters()
