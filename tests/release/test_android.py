@@ -134,6 +134,22 @@ def test_a_file_for_phones_of_two_arithmetics_is_held_against_the_phones_own(
     assert [one["same"] for one in found.answers] == [same] * len(usual)
 
 
+def test_an_empty_answer_is_neither_the_same_nor_another(
+    tiny_release: Path, report: dict, tmp_path: Path, adb: Callable[..., Path]
+) -> None:
+    """What the phone writes in its place begins with it, too."""
+    adb()
+    out = tmp_path / "out"
+    shutil.copytree(tiny_release / "out", out, ignore=shutil.ignore_patterns(".work"))
+    expected = json.loads((out / "expected.json").read_text())
+    expected["programs"]["tiny-8da4w-fp32.pte"]["prompts"][0] |= {"text": "", "tokens": []}
+    (out / "expected.json").write_text(json.dumps(expected))
+    runner = _runner(tmp_path, out / "expected.json", wrong="garbage")
+    found = run_on_phone(out, report, runner)
+    assert [one["same"] for one in found.answers] == [None, False]
+    assert len(found.failures) == 1
+
+
 def test_speed_is_what_the_runner_tells() -> None:
     """The fields are those of ExecuTorch 1.5's stats.h."""
     stats = {

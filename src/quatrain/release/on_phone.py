@@ -28,9 +28,10 @@ _SECONDS = 600  # that one prompt may take
 @dataclass(frozen=True)
 class PhoneRun:
     """What came of running the program `file` on the phone `phone`, whose driver calls its GPU
-    `renderer`: for each prompt whether the answer is the expected one ("same"), else how far it
-    is ("characters") and what was said there instead ("said"); and the tokens per second that the
-    runner tells of the prompt ("prefill") and the answer ("decode"), None where it tells none."""
+    `renderer`: for each prompt whether the answer is the expected one ("same"; None where that is
+    empty, which is as what every text begins with), else how far it is ("characters") and what was
+    said there instead ("said"); and the tokens per second that the runner tells of the prompt
+    ("prefill") and the answer ("decode"), None where it tells none."""
 
     phone: str
     renderer: str
@@ -49,7 +50,7 @@ class PhoneRun:
             f"on the phone ({self.phone}, {self.renderer}) {self.file} answers {one['prompt']!r} "
             f"otherwise from character {one['characters']} on: {one['said']!r}"
             for one in self.answers
-            if not one["same"]
+            if one["same"] is False
         ]
 
 
@@ -122,8 +123,8 @@ def _compared(answer: ExpectedAnswer, output: str) -> dict[str, Any]:
     said, wanted = said.lstrip(), answer.text.strip()
     pairs = enumerate(zip(said, wanted, strict=False))
     alike = next((at for at, (a, b) in pairs if a != b), min(len(said), len(wanted)))
-    same = alike == len(wanted)
-    instead = None if same else said[alike : alike + _SHOWN]
+    same = alike == len(wanted) if wanted else None
+    instead = said[alike : alike + _SHOWN] if same is False else None
     return {"prompt": answer.prompt, "same": same, "characters": alike, "said": instead}
 
 
