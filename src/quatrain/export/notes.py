@@ -75,8 +75,9 @@ def _half_attention(config: BackboneConfig, options: ExportOptions) -> str:
         return ""
     return (
         f"A phone sums the attention of prompts in float16 in contexts beyond {SURE_IMAGE} tokens, "
-        "the coarser the further into the context (sdpa-half-sums): --activation-dtype fp32, or "
-        f"--max-seq-len {SURE_IMAGE}, sums in float32."
+        "the coarser the further into the context (sdpa-half-sums): --activation-dtype fp32, which "
+        f"`quatrain export` alone has, or --max-seq-len {SURE_IMAGE}, max-seq-len in a "
+        "release.toml, sums in float32."
     )
 
 

@@ -18,9 +18,15 @@ class OptionName:
 
 # Of `quantize` and `export`, by which remedies are written.
 _OPTIONS = ("max_seq_len", "prefill_chunk_size", "embedding", "output_layer", "group_size")
-OF_EXPORT = {name: OptionName(f"--{name.replace('_', '-')}") for name in _OPTIONS}
+_OF_EXPORT_ALONE = ("activation_dtype",)  # a release has each GPU's program in what suits it
+OF_EXPORT = {
+    name: OptionName(f"--{name.replace('_', '-')}") for name in (*_OPTIONS, *_OF_EXPORT_ALONE)
+}
 OF_RELEASE = {
     name: OptionName(name.replace("_", "-"), " in release.toml (--spec)") for name in _OPTIONS
+} | {
+    name: OptionName(f"--{name.replace('_', '-')}", " (`quatrain export` alone has it)")
+    for name in _OF_EXPORT_ALONE
 }
 
 

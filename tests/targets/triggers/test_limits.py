@@ -9,6 +9,7 @@ from tests.support.one_operator import Make
 
 from quatrain.program import Tensor, open_program
 from quatrain.targets import examine, find_gpu
+from quatrain.targets.catalogue import load_defects
 from quatrain.targets.remedy import OF_RELEASE, remedy_text
 from quatrain.targets.triggers.limits import image_extents
 
@@ -50,6 +51,14 @@ def test_a_release_names_how_to_quantize_as_it_has_it(tmp_path: Path) -> None:
     found = examine(program, [find_gpu("llvmpipe")], "1.5", options=OF_RELEASE)
     (remedy,) = [one.remedy for one in found if one.defect == "buffer-limit"]
     assert remedy == "quantize with embedding int4 in release.toml (--spec) and export again"
+
+
+def test_no_remedy_names_an_option_that_a_release_lacks_as_its_own() -> None:
+    for defect in load_defects():
+        said = remedy_text(defect.remedy, "m.pte", OF_RELEASE)
+        bare = said.replace("--activation-dtype fp32 (`quatrain export` alone has it)", "")
+        assert "--activation-dtype" not in bare, defect.id
+        assert "alone" not in remedy_text(defect.remedy, "m.pte")
 
 
 def test_image_extents() -> None:
