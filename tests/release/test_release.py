@@ -41,7 +41,21 @@ def test_of_one_token_there_is_no_error_to_print(capsys: pytest.CaptureFixture[s
         plan=SimpleNamespace(phones=[], cpu=None),
     )  # fmt: skip
     print_release(made)
-    assert "perplexity 1.100 +- not finite x floating point" in capsys.readouterr().out
+    assert "perplexity 1.100 x floating point" in capsys.readouterr().out
+
+
+def test_a_note_on_several_files_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        {"file": name, "bytes": 1, "quality": [], "notes": notes}
+        for name, notes in (("a.pte", ["One."]), ("b.pte", ["One.", "Two."]), ("c.pte", []))
+    ]
+    made: Any = SimpleNamespace(
+        folder=Path("out"), report={"files": files}, phone=None, failures=[],
+        plan=SimpleNamespace(phones=[], cpu=None),
+    )  # fmt: skip
+    print_release(made)
+    said = capsys.readouterr().out.splitlines()
+    assert said[4:6] == ["  note on a.pte, b.pte: One.", "  note on b.pte: Two."]
 
 
 def test_the_manifest_has_every_file_and_its_digest(tiny_release: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quatrain.human_bytes import human_bytes
+from quatrain.with_error import with_error
 
 if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix
@@ -45,7 +46,7 @@ def _print_phones(plan: "ReleasePlan") -> None:
 def print_release(made: "Release", android: Path | None = None) -> None:
     """What was written, into the assets of the module `android` too, and what does not hold."""
     from quatrain.release.android import ASSETS
-    from quatrain.release.report.page import figure
+    from quatrain.release.report.page import figure, files_of_notes
 
     count = len(made.report["files"])
     print(f"{made.folder}: {count} {'program' if count == 1 else 'programs'}")
@@ -54,17 +55,19 @@ def print_release(made: "Release", android: Path | None = None) -> None:
         for row in file["quality"]:
             where = f"{row['regime'] or 'any call'}{' on ' + row['as_on'] if row['as_on'] else ''}"
             if row["kl"] is not None:
-                ratio = f"{figure(row['ratio'], '%.3f')} +- {figure(row['ratio_error'], '%.3f')}"
+                ratio = with_error(figure(row["ratio"], "%.3f"), row["ratio_error"], "%.3f")
                 print(f"    {where}: perplexity {ratio} x floating point, KL {row['kl']:.3f} nats")
-        for note in file["notes"]:
-            print(f"    note: {note}")
+    for note, files in files_of_notes(made.report["files"]).items():
+        print(f"  note on {', '.join(files)}: {note}")
     _print_phones(made.plan)
     if android is not None:
         print(f"assets: {android / ASSETS}")
     if made.phone is not None:
-        same = sum(one["same"] for one in made.phone.answers)
-        asked = len(made.phone.answers)
-        print(f"on {made.phone.phone}: {same} of {asked} answers are the expected ones")
+        compared = [one["same"] for one in made.phone.answers if one["same"] is not None]
+        empty = len(made.phone.answers) - len(compared)
+        said = f"{sum(compared)} of {len(compared)} answers are the expected ones"
+        more = f"; {empty} expected to be empty, which is not compared" if empty else ""
+        print(f"on {made.phone.phone}: {said}{more}")
         prefill, decode = made.phone.speed("prefill"), made.phone.speed("decode")
         if prefill is not None and decode is not None:
             print(f"  as its runner says, prompt {prefill:.1f} and decode {decode:.1f} tokens/s")

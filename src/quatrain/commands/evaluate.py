@@ -14,6 +14,7 @@ from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Json, TokenizerFile
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
+from quatrain.with_error import with_error
 
 if TYPE_CHECKING:
     from quatrain.verify.evaluate.evaluation import Evaluation
@@ -121,7 +122,8 @@ def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
         speed = f"{row.predicted / row.seconds:.1f}"
         measures = f"{_perplexity(row):>20}{_distance(row)}{row.bits_per_byte:>11.3f}{speed:>10}"
         print(f"{name}{measures}  {row.device}")
-    print(f"{found[0].predicted} tokens predicted")
+    predicted = found[0].predicted
+    print(f"{predicted} {'token' if predicted == 1 else 'tokens'} predicted")
     if regimes:
         print(
             "8da4w on a phone's GPU quantizes activations in prefill alone: a prompt is read as in "
@@ -133,7 +135,7 @@ def _distance(one: "Evaluation") -> str:
     """From the first model, with the standard error of the paired difference."""
     if one.against_first is None or one.perplexity_ratio is None:
         return f"{'':>18}{'':>11}{'':>12}"
-    ratio = f"{one.perplexity_ratio:.3f} +- {one.perplexity_ratio_error:.3f}"
+    ratio = with_error(f"{one.perplexity_ratio:.3f}", one.perplexity_ratio_error, "%.3f")
     if one.perplexity_ratio > 1e6:
         ratio = ""
     far = one.against_first
@@ -143,7 +145,7 @@ def _distance(one: "Evaluation") -> str:
 def _perplexity(one: "Evaluation") -> str:
     """With its standard error; a broken model's can be beyond all numbers."""
     if one.perplexity < 1e6:
-        return f"{one.perplexity:.2f} +- {one.perplexity * one.loss_error:.2f}"
+        return with_error(f"{one.perplexity:.2f}", one.perplexity * one.loss_error, "%.2f")
     return f"e^{one.loss:.0f}"
 
 

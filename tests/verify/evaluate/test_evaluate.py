@@ -139,6 +139,14 @@ def test_the_built_in_text_is_read_without_one(tiny: Tiny) -> None:
     assert found["text"] == "built-in" and found["models"][0]["predicted"] == 29
 
 
+def test_of_one_token_no_error_is_shown(tiny: Tiny) -> None:
+    table = _run(tiny.checkpoint, tiny.programs["8da4w"], "--tokens", 2)
+    row = table.splitlines()[3].split()
+    assert row[:2] == ["8da4w.pte", "prefill"] and row[3] == "1.000"
+    assert "nan" not in table and "+-" not in table
+    assert "\n1 token predicted\n" in table
+
+
 def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path) -> None:
     again = Path(shutil.copy(tiny.programs["8da4w"], tmp_path))
     text = tmp_path / "text.txt"

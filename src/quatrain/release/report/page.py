@@ -7,6 +7,7 @@ from typing import Any
 from quatrain.program.inspect.html import page_environment
 from quatrain.release.report.heat_maps import heat_maps
 from quatrain.release.spec import ANY
+from quatrain.with_error import with_error
 
 _MOST = 8  # tokens of a text that are named as those of the largest divergence
 _STEPS = (0.05, 0.2, 1.0)  # nats, from which on a token is underlined once, twice, thrice
@@ -29,7 +30,10 @@ def markdown_page(report: Mapping[str, Any]) -> str:
 def rendered(template: str, shown: Mapping[str, Any]) -> str:
     """The `template` of this folder, HTML or Markdown by its name, filled in with `shown`."""
     environment = page_environment("quatrain.release.report")
-    environment.filters |= {"figure": figure, "token": _token, "cell": _cell, "quoted": _quoted}
+    environment.filters |= {
+        "figure": figure, "with_error": with_error, "token": _token, "cell": _cell,
+        "quoted": _quoted,
+    }  # fmt: skip
     return environment.get_template(template).render(**shown)
 
 
@@ -41,6 +45,7 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "failed": failed,
         "cpu": on_cpu[0] if on_cpu else None,
         "why_cpu": _ON_ANY_CPU if report["phones"] else f"no phone was named; {_ON_ANY_CPU}",
+        "notes": files_of_notes(report["files"]),
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},
         "releases": _releases(report),
         "known": _known(report["phones"]),
@@ -56,6 +61,15 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
 def _releases(report: Mapping[str, Any]) -> list[str]:
     found = next((list(one["defects"]) for one in report["phones"] if one["defects"]), [])
     return [release for release in found if release != ANY]
+
+
+def files_of_notes(files: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Each note on one of the report's `files` once, with the names of those that it is on."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        for note in file["notes"]:
+            found.setdefault(note, []).append(file["file"])
+    return found
 
 
 def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
