@@ -89,6 +89,17 @@ def test_a_pipe_is_no_model_and_not_waited_for(tmp_path: Path) -> None:
             detect(path)
 
 
+def test_another_spelling_of_the_word_for_smollm2_is_told_the_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, is_told in (("SmolLM2", True), ("SmolLM-135M", True), ("smollm2-int4", False)):
+        with pytest.raises(InputError) as refused:
+            detect(name)
+        assert str(refused.value).endswith(" for SmolLM2 is smollm2") is is_told
+        assert str(refused.value).startswith(f"{name}: no such file or folder")
+
+
 def test_a_repository_without_hf_is_told_how_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_auto_keeps_to_what_it_may_cost_and_its_plan_makes_the_same_program(chec
     chosen = weight_only(tmp_path / "m.pte")
     assert 0 < len(chosen) < 3 * 7
     assert _cost(checkpoint, chosen) < all_8da4w / 1.5  # on another text than it was chosen by
+    assert "on 4 texts of 64 tokens from" in (tmp_path / "m.schemes.toml").read_text()
     again = replace(request, scheme_plan=read_scheme_plan(tmp_path / "m.schemes.toml"))
     export_for_target(checkpoint, tmp_path / "again.pte", again)
     assert (tmp_path / "again.pte").read_bytes() == (tmp_path / "m.pte").read_bytes()

@@ -90,6 +90,8 @@ def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
         (["--group-size", 64], "group-size = 64 is of"),
         (["--embedding", "fp"], "embedding = 'fp' is of"),
         (["--output-layer", "int8"], "output-layer = 'int8' is of"),
+        (["--group-size", 32], "^--group-size 32: is of a model in floating point"),
+        (["--output-layer", "int4"], "^--output-layer int4: is of"),
     ],
 )
 def test_how_to_quantize_is_refused_of_a_checkpoint(asked, said, tmp_path):

@@ -28,6 +28,7 @@ from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, Runtime, one_of
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
+from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 from quatrain.json_files import read_object
@@ -56,7 +57,11 @@ BackendOption = Annotated[
 ]
 
 
+_OF_QUANTIZE = ("group_size", "embedding", "output_layer", "method")
+
+
 def plan(
+    context: typer.Context,
     source: Source,
     weight_only_linear: WeightOnlyLinear = False,
     linear_scheme: PlannedScheme = None,
@@ -115,10 +120,26 @@ def plan(
         backends = (backend,) if backend else None
         quantizing = QuantizeRequest(group_size, embedding, output_layer, method, base)
         made = plan_programs(source, request, backends, params, quantizing)
+    if made.checkpoint is None:
+        _refuse_quantizing(context, source)
     if json:
         print_json(made.as_dict())
     else:
         _print(made)
+
+
+def _refuse_quantizing(context: typer.Context, checkpoint: str) -> None:
+    """Refuse an option of `quantize` that states its default too, which that `checkpoint` may not
+    have."""
+    for name in _OF_QUANTIZE:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')} {context.params[name]}"
+            raise InputError(
+                f"{option}: is of a model in floating point, and {checkpoint} is an int4 "
+                "checkpoint, which stays as it is; leave it out, or give the model that it was "
+                "made of"
+            )
 
 
 def _print(made: "ProgramsPlan") -> None:

@@ -118,7 +118,7 @@ def _choose(
         freeze_weights(backbone)
         sensitivity = SchemeSensitivity(backbone, tokens)
         costs = sensitivity.of_each(advance)
-    return _plan(sensitivity, costs, kept, max_kl), choice
+    return _plan(sensitivity, costs, kept, max_kl, tokens), choice
 
 
 def _struck(
@@ -145,9 +145,11 @@ def _struck(
 
 
 def _plan(
-    sensitivity: SchemeSensitivity, costs: dict[str, float], kept: dict[str, str], max_kl: float
-) -> SchemePlan:
-    """The fewest of the costliest linears weight-only, so that the rest costs `max_kl` or less."""
+    sensitivity: SchemeSensitivity, costs: dict[str, float], kept: dict[str, str], max_kl: float,
+    tokens: torch.Tensor,
+) -> SchemePlan:  # fmt: skip
+    """The fewest of the costliest linears weight-only, so that the rest costs `max_kl` or less on
+    `tokens`, int64 [texts, T]."""
     fixed = _unfilled(sensitivity.linears)
     free = [name for name in costs if name not in kept and name not in fixed]
     free.sort(key=costs.__getitem__, reverse=True)
@@ -166,7 +168,8 @@ def _plan(
     notes = [
         "Which scheme each int4 linear has; quatrain export --scheme-plan reads it, edited or not.",
         "kl is what int8 activations of that linear alone cost a prompt: nats from the same "
-        f"checkpoint all weight-only, on {TEXTS * LENGTH} tokens of Quatrain's calibration text.",
+        f"checkpoint all weight-only, on {len(tokens)} texts of {tokens.shape[1]} tokens from "
+        "Quatrain's calibration text.",
         f"{len(chosen)} of {len(planned)} linears are weight-only. As planned int8 activations "
         f"cost {cost(count):.2g} nats, of {max_kl:g} that were allowed; with none made weight-only "
         f"for that, {cost(0):.2g}.",

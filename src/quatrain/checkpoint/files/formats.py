@@ -12,6 +12,7 @@ from quatrain.folder_entries import entries, refuse_broken_link
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
 _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SMOLLM2 = re.compile(r"smollm-?2?(-135m(-instruct)?)?", re.IGNORECASE)
 PICKLED = (".bin", ".pth", ".pt", ".ckpt")  # suffixes; the last is Lightning's
 _PROGRAM = b"ET12"  # at byte 4 of every .pte file
 
@@ -98,6 +99,8 @@ def _meant_by(path: Path) -> str:
     web address; or as the standard input."""
     if str(path) == "-":
         return "; nothing is read from the standard input: write it to a file, and give that"
+    if _SMOLLM2.fullmatch(str(path)):
+        return "; the word that `quantize`, `evaluate` and `release` take for SmolLM2 is smollm2"
     if path.parts[:1] in (("https:",), ("http:",)):
         if path.parts[1:2] == ("huggingface.co",) and len(path.parts) > 3:
             return f"; a repository on the hub is named as hf://{'/'.join(path.parts[2:4])}"
