@@ -26,16 +26,18 @@ def read_object(path: Path) -> dict[str, Any]:
 def what_it_is(path: Path) -> str:
     """What the file `path`, which is no JSON in UTF-8, is in place of that, and what helps."""
     try:
-        with path.open("rb") as file:
-            start = file.read(60)
+        content = path.read_bytes()
     except OSError:
         return ""
+    start, end = content[:60], content.rstrip()[-20:]
     if not start.strip():
         return "; it is empty: download it again"
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "; it is in UTF-16: save it in UTF-8"
     if start.lstrip()[:1] not in b"{[":
         return f"; it begins with {start[:20]!r}: download it again"
+    if end[-1:] not in b"}]":
+        return f"; it ends with {end!r}, as one that was cut short: download it again"
     return ""
 
 

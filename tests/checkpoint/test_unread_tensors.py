@@ -66,6 +66,30 @@ def test_a_tensor_that_no_part_takes_is_named(tmp_path, names):
             opened(source)
 
 
+def test_an_unknown_tensor_of_integers_is_named_as_one(tmp_path):
+    """A mask of older attention, or what training counted; not a weight that is quantized."""
+    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    own = with_more(
+        tiny.write_hugging_face(tmp_path / "hf"), **{"model.layers.0.self_attn.bias": mask}
+    )
+    steps = tiny.float_tensors() | {"steps": torch.tensor([5])}
+    for source in (own, tiny.write_meta(tmp_path / "meta", steps)):
+        with pytest.raises(InputError, match="not known to this architecture"):
+            open_float_model(source)
+
+
+def test_what_stands_in_place_of_missing_tensors_is_named_too(tmp_path):
+    """Such as three matrices that were put together."""
+    folder = tiny.write_hugging_face(tmp_path / "a")
+    tensors = load_file(folder / "model.safetensors")
+    at = "model.layers.1.self_attn"
+    parts = [tensors.pop(f"{at}.{part}_proj.weight") for part in "qkv"]
+    save_file(tensors | {f"{at}.qkv_proj.weight": torch.cat(parts)}, folder / "model.safetensors")
+    expected = r"q_proj\.weight.* are missing, and tensor \S+\.qkv_proj\.weight is not known"
+    with pytest.raises(InputError, match=expected):
+        open_float_model(folder)
+
+
 def test_buffers_that_every_model_computes_are_harmless(tmp_path):
     names = ("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.0.attn.masked_bias",
              "model.rotary_emb.cos_cached", "model.layers.0.mlp._extra_state")  # fmt: skip

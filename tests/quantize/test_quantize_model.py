@@ -272,6 +272,19 @@ def test_a_file_of_which_a_part_was_never_written(tmp_path):
     assert report.notes[-1].startswith("layers.1.attention.wv.weight: all weights are 0")
 
 
+@pytest.mark.parametrize("method", ["rtn", "gptq"])
+def test_rows_that_were_never_written(tmp_path, method):
+    """Fewer than a matrix; a table has such rows where it was made longer."""
+    tensors = tiny.float_tensors()
+    for name in ("layers.1.attention.wv.weight", "tok_embeddings.weight"):
+        tensors[name][-3:] = 0
+    model = write_model(tmp_path / "m", "hf", tensors=tensors)
+    notes = quantize_model(model, tmp_path / "out", method=method).notes
+    assert [note.partition(",")[0] for note in notes if "never written" in note] == [
+        "3 of 32 rows of layers.1.attention.wv.weight: all weights of these rows are 0"
+    ]
+
+
 def test_an_existing_checkpoint_survives_a_failure(tmp_path):
     quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}

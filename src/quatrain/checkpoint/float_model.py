@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,22 @@ class FloatModel:
 
 
 def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:
-    """`model`, whose tensors are those of its config. Raises `InputError` where they are not,
-    naming each as it is called `in_file`."""
-    stored = StoredModel(model.tensors.stored, model.config, str(model.source), in_file)
+    """`model`, whose tensors are those of its config, each converted to float32 as it is read.
+    Raises `InputError` where they are not, naming each as it is called `in_file`."""
+    source = str(model.source)
+    stored = StoredModel(model.tensors.stored, model.config, source, in_file)
     stored.check_layer_count()
     expected = float_shapes(model.config)
     optional = {f"{name}.weight" for name in optional_tables(model.config)}
     tables = {f"{name}.weight" for name in table_shapes(model.config)}
-    stored.check_names(set(expected) | tables - optional, optional)
+    required = set(expected) | tables - optional
+    if not required <= model.tensors.stored.keys():
+        # Integers in place of weights say more than that the weights are missing.
+        model.tensors.as_float32(source, in_file)
+    stored.check_names(required, optional)
     stored.check_shapes(expected)
     stored.check_tables()
-    return model
+    return replace(model, tensors=model.tensors.as_float32(source, in_file))
 
 
 def params_of(

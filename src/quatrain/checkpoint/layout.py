@@ -91,10 +91,12 @@ class StoredModel:
     def check_names(self, required: set[str], optional: set[str]) -> None:
         """Refuse a model where something is missing, or is there and not known."""
         present = {name for name in self.stored if not IGNORED.fullmatch(name)}
-        missing = sorted(required - present)
+        missing, extra = sorted(required - present), sorted(present - required - optional)
         if missing:
-            raise InputError(f"{self.source}: {self._listed(missing)} missing; {_WHOSE_PARAMETERS}")
-        extra = sorted(present - required - optional)
+            unknown = f", and {self._listed(extra)} not known to this architecture" if extra else ""
+            raise InputError(
+                f"{self.source}: {self._listed(missing)} missing{unknown}; {_WHOSE_PARAMETERS}"
+            )
         if extra:
             raise InputError(
                 f"{self.source}: {self._listed(extra)} not known to this architecture; a backbone "

@@ -12,7 +12,8 @@ class RoundingError(NamedTuple):
     """What rounding changes in one tensor: sums over its weights as the source has them.
 
     `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0, Q3_K), which are
-    kept exactly; `negative_scales`: how many groups have a negative scale.
+    kept exactly; `negative_scales`: how many groups have a negative scale. `zero_rows`: how many
+    rows are 0 throughout.
     `why`: what a linear of a quantized source was, that it had to be rounded.
     """
 
@@ -21,6 +22,7 @@ class RoundingError(NamedTuple):
     exact_groups: int = 0
     negative_scales: int = 0
     why: str = ""
+    zero_rows: int = 0
 
 
 @dataclass(frozen=True)

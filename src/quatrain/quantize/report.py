@@ -1,7 +1,7 @@
 """What is said about a checkpoint that was written."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from quatrain.checkpoint.float_model import FloatModel
@@ -113,6 +113,12 @@ def _wider_groups(opened: OpenedSource) -> list[str]:
     ]
 
 
+_NEVER_WRITTEN = (
+    "as in a file of which a part was never written. Where the model was not made so, download it "
+    "again."
+)
+
+
 def make_report(
     opened: OpenedSource, output: Path, written: Written, stages: Stages
 ) -> QuantizeReport:
@@ -144,19 +150,32 @@ def make_report(
         negative_scales=sum(error.negative_scales for error in errors.values()),
         rounded_linears=rounded_linears(opened),
         tokenizer_files=written.tokenizer,
-        notes=[*written.notes, *_wider_groups(opened), *_without_weights(errors)],
+        notes=[*written.notes, *_wider_groups(opened), *_without_weights(opened)],
         seconds=dict(stages.seconds),
         peak_rss_bytes=peak_rss_bytes(),
     )
 
 
-def _without_weights(errors: Mapping[str, RoundingError]) -> list[str]:
-    """What there is to say of matrices that are 0 throughout."""
+def _without_weights(opened: OpenedSource) -> list[str]:
+    """What there is to say of matrices that are 0 throughout, and of linears with rows that are.
+    Tables have such rows where they were made longer than the vocabulary."""
+    errors, notes = opened.errors, []
     empty = [name for name, error in errors.items() if not error.squared_weight]
-    if not empty:
-        return []
-    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-    return [
-        f"{', '.join(empty[:3])}{more}: all weights are 0, as in a file of which a part was never "
-        "written. Where the model was not made so, download it again."
+    if empty:
+        notes = [f"{_first(empty)}: all weights are 0, {_NEVER_WRITTEN}"]
+    in_part = [
+        f"{error.zero_rows} of {prod(tensor.shape[:-1])} rows of {tensor.target}"
+        for tensor in opened.plan.tensors
+        if tensor.specs
+        and tensor.part == "layers"
+        and (error := errors.get(tensor.target))
+        and error.zero_rows
+        and error.squared_weight
     ]
+    if in_part:
+        notes.append(f"{_first(in_part)}: all weights of these rows are 0, {_NEVER_WRITTEN}")
+    return notes
+
+
+def _first(found: list[str]) -> str:
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

@@ -171,6 +171,7 @@ def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
     [
         (b"", "it is empty: download it again"),
         (b"<!DOCTYPE html>", "it begins with b'<!DOCTYPE html>': download"),
+        (b'{"a": 1, "b"', "it ends with .* cut short: download"),
         (b"Entry not found", "it begins with b'Entry not found': download"),
         ('{"a": 1}'.encode("utf-16"), "it is in UTF-16: save it in UTF-8"),
     ],

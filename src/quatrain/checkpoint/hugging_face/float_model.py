@@ -56,7 +56,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
     return checked(
         FloatModel(
             source=folder,
-            tensors=tensors.as_float32(str(folder), named),
+            tensors=tensors,
             config=config,
             params=params_of(config, trained_context, bos_id, eos_ids),
             write_tokenizer=lambda output: copy_tokenizer_files(tokens, output, bos_id, eos_ids),

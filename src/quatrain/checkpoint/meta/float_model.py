@@ -38,7 +38,7 @@ def open_meta_model(folder: Path) -> FloatModel:
     model = checked(
         FloatModel(
             source=folder,
-            tensors=kept.as_float32(str(folder)),
+            tensors=kept,
             config=config,
             params={**params, **config.to_params()},
             write_tokenizer=lambda output: copy_tokenizer_files(

@@ -98,7 +98,8 @@ def _written(
     are written."""
     made = quantize_tensor(source, tensor, methods)
     if made.error is not None:
-        errors[tensor.target] = made.error
+        without = ~made.tensors[0].any(dim=-1)
+        errors[tensor.target] = made.error._replace(zero_rows=int(without.sum()))
     for spec, content in zip(tensor.specs, made.tensors, strict=True):
         yield encoded_tensor(spec, content)
 
