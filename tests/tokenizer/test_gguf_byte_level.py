@@ -28,6 +28,8 @@ OWN = {
     "minicpm5": ("a  12345  b", ["a", "  ", "123", "45", " ", " b"]),
     "seed-coder": ("x.\n\ny 12", ["x", ".", "\n\n", "y", " ", "1", "2"]),
     "tiny_aya": ("a 1234567 x", ["a", " ", "1", "234", "567", " x"]),
+    "superbpe": ("by the 1234567, x", ["by the ", "1", "234", "567", ", x"]),
+    "viking": ("a bc. d12!", ["a", " bc", ".", " d", "1", "2", "!"]),
 }  # fmt: skip
 # Names of other families that cut text as one of these.
 ALIKE = {

@@ -8,12 +8,12 @@ from typing import Any
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.executorch_form import (
-    make_splits_cover_text,
     move_metaspace_to_config,
     move_nfc_to_config,
     move_space_runs_to_config,
     remove_empty_steps,
 )
+from quatrain.tokenizer.executorch_splits import make_splits_cover_text
 from quatrain.tokenizer.files import CONFIG, TOKENIZER, tokenizer_in
 from quatrain.tokenizer.load import Tokenizer, read_tokenizer
 from quatrain.tokenizer.rebuilt import is_built_anew

@@ -5,9 +5,7 @@ Checked with pytorch_tokenizers 1.5, which misreads these parts, most of them si
 | tokenizer.json has | ExecuTorch's tokenizer | so Quatrain writes |
 |---|---|---|
 | NFC normalization | removes accents | no NFC; tokenizer_config.json has it for Quatrain |
-| `Split`, isolated | drops text that the pattern does not match | a pattern that matches all text |
 | `Metaspace` | does not load it | equivalent steps; tokenizer_config.json has it for Quatrain |
-| `Split`, removed | keeps what the pattern matches | a pattern of what is between the matches |
 | an empty `Sequence` | does not load it | nothing |
 | runs of `▁` as added tokens | finds no run of spaces | vocabulary pieces, no added tokens |
 """
@@ -18,6 +16,7 @@ from typing import Any
 import tokenizers
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
+from quatrain.tokenizer.executorch_splits import states_in
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
 from quatrain.tokenizer.named_tokens import finding_as_written
 
@@ -31,13 +30,6 @@ _FIRST_DOUBLED = [
 NORMALIZATION = "unicode_normalization"  # key in tokenizer_config.json
 _RUNS = "added_runs_of_spaces"  # key in tokenizer_config.json
 _NFC = "NFC"
-# Characters of every Unicode category, and the contexts in which a pattern may treat them
-# differently.
-_CHARACTERS = (
-    "aAé1٣²½Ⅷ_-(»«)!+$^~|`'\" \t\n\r\u00a0\u3000\u200d\u0301\u0903\u00ad\u0378\ue000\U0001f642"
-    "\u01c5\u02b0\u6f22\u0e01\u30a2\uac00\u309b\u30fb\u2014\u2026"
-)
-_PLACES = ("{0}", "{0}a", "a{0}", " {0}", "{0} ", "{0}1", "1{0}", "{0}{0}a", "{0}{0}1", "\n{0}")
 
 
 def move_nfc_to_config(model: tokenizers.Tokenizer, config: dict[str, Any]) -> bool:
@@ -99,7 +91,7 @@ def move_metaspace_to_config(
 def _metaspace_of(model: tokenizers.Tokenizer) -> pre_tokenizers.Metaspace | None:
     """The Metaspace of `model`, where it is the only pre-tokenizer."""
     cutter = model.pre_tokenizer
-    if isinstance(cutter, pre_tokenizers.Sequence) and len(_states_in(cutter)) == 1:
+    if isinstance(cutter, pre_tokenizers.Sequence) and len(states_in(cutter)) == 1:
         cutter = cutter[0]
     if not isinstance(cutter, pre_tokenizers.Metaspace) or cutter.replacement != SPACE:
         return None
@@ -137,7 +129,7 @@ def remove_empty_steps(model: tokenizers.Tokenizer) -> bool:
     if no_changes:
         model.normalizer = None
     cutter = model.pre_tokenizer
-    no_cuts = isinstance(cutter, pre_tokenizers.Sequence) and not _states_in(cutter)
+    no_cuts = isinstance(cutter, pre_tokenizers.Sequence) and not states_in(cutter)
     if no_cuts:
         model.pre_tokenizer = None
     return no_changes or no_cuts
@@ -179,55 +171,6 @@ def restore_space_runs(model: tokenizers.Tokenizer, config: dict[str, Any]) -> N
 
 def _is_run(model: tokenizers.Tokenizer, token: str) -> bool:
     return set(token) == {SPACE} and model.model.token_to_id(token) is not None
-
-
-def make_splits_cover_text(model: tokenizers.Tokenizer) -> bool:
-    """Make each split pattern of `model` match all of a text, without changing any word; returns
-    whether a pattern changed."""
-    cutter = model.pre_tokenizer
-    if isinstance(cutter, pre_tokenizers.Split):
-        whole = _whole_split(cutter)
-        if whole is not None:
-            model.pre_tokenizer = whole
-        return whole is not None
-    if not isinstance(cutter, pre_tokenizers.Sequence):
-        return False
-    changed = False
-    for index, step in enumerate(_states_in(cutter)):
-        whole = _whole_split(cutter[index]) if step["type"] == "Split" else None
-        if whole is not None:
-            cutter[index] = whole
-            changed = True
-    return changed
-
-
-def _states_in(sequence: pre_tokenizers.Sequence) -> list[dict[str, Any]]:
-    """The steps of `sequence` as tokenizer.json stores them."""
-    return json.loads(sequence.__getstate__())["pretokenizers"]
-
-
-def _whole_split(split: Any) -> pre_tokenizers.Split | None:
-    """`split` with a pattern that matches all of a text; None where its own does or is no regex."""
-    state = json.loads(split.__getstate__())
-    pattern, behavior = state["pattern"].get("Regex"), state["behavior"]
-    if pattern is None:
-        return None
-    between = rf"(?:(?!{pattern})[\s\S])+"
-    if behavior == "Removed" and not state["invert"]:
-        return pre_tokenizers.Split(Regex(between), "removed", invert=True)
-    if behavior == "Isolated" and not _matches_all(pattern):
-        return pre_tokenizers.Split(Regex(f"{pattern}|{between}"), "isolated")
-    return None
-
-
-def _matches_all(pattern: str) -> bool:
-    """Whether `pattern` matches every part of every sample text."""
-    remover = pre_tokenizers.Split(Regex(pattern), "removed")
-    return not any(
-        remover.pre_tokenize_str(place.format(character))
-        for character in _CHARACTERS
-        for place in _PLACES
-    )
 
 
 def _steps(model: tokenizers.Tokenizer) -> list[Any]:

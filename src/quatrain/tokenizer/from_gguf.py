@@ -12,7 +12,7 @@ from tokenizers import processors
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import write_json
 from quatrain.tokenizer.end_tokens import end_ids_of_gguf
-from quatrain.tokenizer.executorch_form import make_splits_cover_text
+from quatrain.tokenizer.executorch_splits import make_splits_cover_text
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 from quatrain.tokenizer.gguf.byte_level import byte_level_tokenizer
 from quatrain.tokenizer.gguf.sentencepiece import WITH_MERGES, sentencepiece_tokenizer

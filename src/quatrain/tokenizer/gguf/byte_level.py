@@ -93,6 +93,10 @@ _FAMILIES = (
     (_Cut(_DEEPSEEK_CODER), "deepseek-coder"),
     # Cohere 2's: numbers in threes from their end
     (_Cut((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O_WORDS)), "tiny_aya"),
+    # OLMo 2 with tokens of several words: numbers in threes from their end
+    (_Cut((r"\p{N}+", r"(?=(\d{3})+(?!\d))")), "superbpe"),
+    # Viking
+    (_Cut((r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}")), "viking"),
 )
 _CUTS = {name: cut for cut, names in _FAMILIES for name in names.split()}
 
