@@ -149,6 +149,33 @@ def test_tokens_that_do_not_fit_are_named(tmp_path, stated, message):
         open_float_model(write_adapter(tmp_path / "a", rows, trainable_token_indices=stated), base)
 
 
+def test_trained_tokens_beside_a_tied_output_layers_own(tmp_path):
+    """Rows of its own, or matrices, which come to the embedding's rows: as in peft 0.21, to 8e-7 in
+    logits. Merged there and saved, the two would be tied again, and its own changes lost."""
+    tensors = tiny.float_tensors(tied=True)
+    base = tiny.write_hugging_face(tmp_path / "base", tensors, tie_word_embeddings=True)
+    rows, own = torch.ones(1, 64), torch.full((2, 64), 2.0)
+    embedding = tensors["tok_embeddings.weight"].clone()
+    embedding[3] = 1
+    output = tensors["tok_embeddings.weight"].clone()
+    output[[3, 7]] = 2
+    delta = "token_adapter.trainable_tokens_delta"
+    stated = {"embed_tokens": [3], "lm_head": [3, 7]}
+    adapter = write_adapter(
+        tmp_path / "a", {ROWS: rows, f"lm_head.{delta}": own}, trainable_token_indices=stated
+    )
+    found = open_float_model(adapter, base).tensors
+    assert torch.equal(found["tok_embeddings.weight"], embedding)
+    assert torch.equal(found["output.weight"], output)
+
+    a, b = torch.randn(8, 64), torch.randn(272, 8)
+    parts = {ROWS: rows, "lm_head.lora_A.weight": a, "lm_head.lora_B.weight": b}
+    adapter = write_adapter(tmp_path / "b", parts, trainable_token_indices=[3])
+    found = open_float_model(adapter, base).tensors
+    assert torch.equal(found["tok_embeddings.weight"], embedding)
+    assert torch.allclose(found["output.weight"], embedding + 2 * b @ a, atol=1e-4)
+
+
 def test_trained_tokens_beside_a_changed_output_layer(tmp_path):
     tied = tiny.float_tensors(tied=True)
     base = tiny.write_hugging_face(tmp_path / "base", tied, tie_word_embeddings=True)
@@ -304,6 +331,22 @@ def test_an_adapter_nearby_is_pointed_at(tmp_path):
     with pytest.raises(InputError, match=r"such as .*/checkpoint-1000"):
         open_float_model(newest.parent)
     assert open_float_model(newest, base).tensors
+
+
+def test_of_several_adapters_all_are_named(tmp_path):
+    """As PEFT saves those that have names, or what a Trainer left beside its last one."""
+    base = tiny.write_hugging_face(tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    for name in ("poems", "prose"):
+        write_adapter(tmp_path / "out" / name)
+    with pytest.raises(InputError, match=r"give .*/prose, .*or another that does \(poems\)"):
+        open_float_model(tmp_path / "out", base)
+
+
+def test_a_model_and_its_adapter_the_other_way_round(tmp_path):
+    base, adapter = tiny.write_hugging_face(tmp_path / "base"), write_adapter(tmp_path / "adapter")
+    with pytest.raises(InputError, match=r"exchange the two: .*/adapter is the adapter .*/base`"):
+        open_float_model(base, adapter)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,19 @@ def no_adapter(path: Path, base: Path | str) -> InputError:
     """The error for a `path` that holds no adapter, where `--base` asks for one: a file of it, or a
     folder of training's checkpoints, may be meant for one that does."""
     nearby = [path.parent, *(config.parent for config in path.glob(f"*/{ADAPTER_CONFIG}"))]
-    found = [folder for folder in nearby if adapter_files(folder)]
-    newest = max(found, key=lambda folder: (len(folder.name), folder.name), default=None)
+    found = sorted(
+        (folder for folder in nearby if adapter_files(folder)),
+        key=lambda folder: (len(folder.name), folder.name),
+    )
     beside = [name for name in _names_in(path) - {*_WEIGHTS} if _of_a_model({name})]
-    remedy = "leave out the option" if newest is None else f"give {newest}, which holds one"
+    remedy = "leave out the option"
+    if found:
+        remedy = f"give {found[-1]}, which holds one"
+        if any(not folder.name.startswith("checkpoint-") for folder in found[:-1]):
+            others = ", ".join(folder.name for folder in found[:-1])
+            remedy += f", or another that does ({others})"
+    elif adapter_files(Path(base)):
+        remedy = f"exchange the two: {base} is the adapter (give it with `--base {path}`)"
     if beside and ADAPTER_CONFIG in _names_in(path):
         remedy = f"move {min(beside)}, which may be a whole model's, out of the folder"
     return InputError(

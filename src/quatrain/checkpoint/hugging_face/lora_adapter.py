@@ -89,9 +89,14 @@ def with_adapter(
             _require(stored, name, adapter)
             _require_shape(name, tensor, stored.stored[name], adapter)
         merged[name] = tensor
-    for module, parts in low_rank.items():
-        name = f"{module}.weight"
+    # Of a tied output layer the rows of tokens that were trained are the embedding's, to which come
+    # matrices of its own; or it has rows of its own.
+    rows_of_both = tied and TOKENS in low_rank.get(_EMBEDDING.removesuffix(".weight"), {})
+    for module in sorted(low_rank, key=lambda module: f"{module}.weight" == _OUTPUT):
+        name, parts = f"{module}.weight", low_rank[module]
         _require(stored, name, adapter)
+        if name == _OUTPUT and rows_of_both and TOKENS not in parts:
+            merged[name] = merged[_EMBEDDING]
         adapted = Adapted(name, in_training[module], fields, adapter)
         merged[name] = adapted_weight(merged[name], parts, adapted)
     return LazyTensors(merged), notes
@@ -162,7 +167,7 @@ def _output_apart(
         return stored.without([_OUTPUT]), ()
     if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
         return stored, ()
-    if tokens_of_both:
+    if tokens_of_both and (_OUTPUT in trained or _EMBEDDING in changed):
         expected = "null beside other changes of an output layer tied to it; merge it with peft"
         raise fields.refusal("trainable_token_indices", expected)
     with_output = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
