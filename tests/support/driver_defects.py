@@ -90,15 +90,17 @@ def linear(name: str, dtype: str, weight_dtype: str) -> Make:
 
 
 def huge(elements: int, storage: str) -> Make:
-    return call("aten.sigmoid.default", T((1,)), T((1, elements), storage=storage))
+    x = T((1, elements), storage=storage)
+    return call("aten.sigmoid.default", x, x)
 
 
 def constant_of(kind: str) -> Make:
     """A program that reads a constant of 256 MiB by one operator."""
-    x, weight, out = T((1,), "int32"), T((2**14, 2**12), constant=True), T((1, 64))
+    rows, width = 2**14, 2**12
+    weight, index = T((rows, width), constant=True), T((1,), "int32")
     if "embedding" in kind:
-        return call(kind, weight, x, NULL, FALSE, FALSE, out)
-    return call(kind, x, weight, NULL, out)
+        return call(kind, weight, index, NULL, FALSE, FALSE, T((1, width)))
+    return call(kind, T((1, width)), weight, NULL, T((1, rows)))
 
 
 # defect, the GPU and runtime to ask about, a program that has it, one that does not

@@ -1,6 +1,7 @@
 """Operators in a form that a phone's runtime refuses, or computes as another, beside ones that it
 takes. Each form was run on ExecuTorch's runtime."""
 
+import torch
 from tests.support import load_checks
 from tests.support.attention_forms import ATTENTION_FORMS
 from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
@@ -26,10 +27,14 @@ def convolution(
     dilation: int = 1, transposed: bool = False, groups: int = 1, **more: str,
 ) -> Make:  # fmt: skip
     places = len(weight) - 2
-    options = (ints(*(one,) * places) for one in (stride, padding, dilation))
-    rest = (("bool", transposed), ints(*(0,) * places), number(groups))
-    kernel, signal = weights(*weight), image(*x, **more)
-    return call("aten.convolution.default", signal, kernel, NULL, *options, *rest, signal)
+    options = [[one] * places for one in (stride, padding, dilation)]
+    rest = transposed, [0] * places, groups
+    empty = (torch.empty(shape, device="meta") for shape in (x, weight))
+    made = torch.ops.aten.convolution(*empty, None, *options, *rest)
+    stated = (*(ints(*each) for each in options), ("bool", transposed), ints(*rest[1]))
+    signal, out = image(*x, **more), image(*made.shape, **more)
+    args = signal, weights(*weight), NULL, *stated, number(groups)
+    return call("aten.convolution.default", *args, out)
 
 
 def reduced(
@@ -48,7 +53,8 @@ def variance_in_half(storage: str) -> Make:
 
 def layer_norm(*over: int, weight: T | tuple = _EIGHT) -> Make:
     x = T((2, 4, 8))
-    made = [x, T((2, 4, 1)), T((2, 4, 1))]
+    rows = T((*x.shape[: -len(over)], *(1 for _ in over)))
+    made = [x, rows, rows]
     return call("aten.native_layer_norm.default", x, ints(*over), weight, _EIGHT, EPS, made)
 
 

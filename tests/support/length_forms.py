@@ -3,6 +3,7 @@ computes otherwise, beside ones that it computes for any. Each was run on ExecuT
 
 from pathlib import Path
 
+import torch
 from tests.support.attention_forms import fused_attention
 from tests.support.edited_methods import edited_method, varying_input
 from tests.support.form_defects import convolution, image, reduced
@@ -45,7 +46,8 @@ def said_to_vary(make: Make) -> Make:
 
 def permuted(*order: int) -> Make:
     x = T((2, 8, 4))
-    return call("aten.permute_copy.default", x, ints(*order), x)
+    out = T(tuple(x.shape[dim] for dim in order))
+    return call("aten.permute_copy.default", x, ints(*order), out)
 
 
 def upsampled(sizes: tuple, scales: tuple, aligned: bool = False) -> Make:
@@ -54,14 +56,16 @@ def upsampled(sizes: tuple, scales: tuple, aligned: bool = False) -> Make:
 
 
 def cut(start: int, end: int, dim: int = 1) -> Make:
-    x, out = T((1, 8, 64)), T((1, 8, 64))
+    x = T((1, 8, 64))
+    out = T(torch.empty(x.shape).transpose(0, dim)[start:end].transpose(0, dim).shape)
     bounds = (number(one) for one in (dim, start, end, 1))
     return call("aten.slice_copy.Tensor", x, *bounds, out)
 
 
 def selected(dim: int) -> Make:
     x, index = image(2, 8, 4), image(1, dtype="int32")
-    return call("aten.index_select.default", x, number(dim), index, x)
+    out = image(*(1 if place == dim else size for place, size in enumerate(x.shape)))
+    return call("aten.index_select.default", x, number(dim), index, out)
 
 
 def depthwise(stride: int, padding: int = 1) -> Make:

@@ -1,5 +1,6 @@
 """Programs that a release refuses to load, or has no shader for, beside ones that it takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tests.support.edited_methods import Edit, all_in_buffers, edited_method
@@ -69,7 +70,8 @@ def float_linear(layout: str) -> Make:
 
 def scales(x: T, block: tuple[int, ...], zeros: T = _ZERO_POINTS, of: str = "float32") -> Make:
     plain = (NULL, ("int_list", block), *(NULL for _ in range(7)))
-    return call("torchao.choose_qparams_affine.default", x, *plain, [T((1, 8), of), zeros])
+    made = [T(x.shape[:-1], of), replace(zeros, shape=x.shape[:-1])]
+    return call("torchao.choose_qparams_affine.default", x, *plain, made)
 
 
 def told(edit: Edit) -> Make:

@@ -67,7 +67,12 @@ def steps(x: tuple[int, ...], *all_steps: Step, any_length: int | None = None) -
 
 
 def product(terms: int, storage: str = "texture3d") -> Step:
-    return step("bmm.default", (2, 5, 8), T((2, terms, 8), storage=storage), storage=storage)
+    def add(maker: GraphMaker, before: int) -> int:
+        batches, rows, _ = maker.graph.tensor(before).shape
+        by = T((batches, terms, 8), storage=storage)
+        return step("bmm.default", (batches, rows, 8), by, storage=storage)(maker, before)
+
+    return add
 
 
 def unary(name: str, terms: int = 6, storage: str = "texture3d") -> Step:

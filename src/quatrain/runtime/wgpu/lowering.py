@@ -146,16 +146,18 @@ class Lowering:
 
     def declare(self, value_id: int, shape: tuple[int, ...]) -> Operand:
         """Memory for a result of `shape`."""
-        tensor = self.graph.tensor(value_id)
-        bound = tensor.shape
+        self._require_room(value_id, shape)
+        dtype = storage_dtype(self.graph.tensor(value_id).dtype, self.fp16)
+        self.result.operands[value_id] = Operand(("value", value_id), dtype, tuple(shape))
+        return self.result.operands[value_id]
+
+    def _require_room(self, value_id: int, shape: tuple[int, ...]) -> None:
+        bound = self.graph.tensor(value_id).shape
         if not has_room(shape, bound):
             raise InputError(
                 f"a tensor of shape {list(shape)} does not fit the program, which takes at most "
                 f"{list(bound)}; use a shorter prompt, or feed it in parts"
             )
-        dtype = storage_dtype(tensor.dtype, self.fp16)
-        self.result.operands[value_id] = Operand(("value", value_id), dtype, tuple(shape))
-        return self.result.operands[value_id]
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -176,6 +178,7 @@ class Lowering:
         if self.operator.out in self._written:
             self.cache(self.operator.out)
         else:
+            self._require_room(self.operator.out, shape)
             self.result.operands[self.operator.out] = replace(x, shape=tuple(shape))
 
     def has_tensor(self, value_id: int) -> bool:
