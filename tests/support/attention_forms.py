@@ -56,9 +56,12 @@ def filled_cache(value: float) -> Make:
     return make
 
 
-def rotated(query_heads: int, key_heads: int) -> Make:
-    q, k, table = T((1, 5, query_heads, 16)), T((1, 5, key_heads, 16)), T((5, 8))
-    return call("et_vk.apply_rotary_emb.default", q, k, table, table, [q, k])
+def rotated(query_heads: int = 4, key_heads: int = 2, **more: T) -> Make:
+    """`more` replaces the keys or the tables."""
+    q, table = T((1, 5, query_heads, 16)), T((5, 8))
+    k = more.get("keys", T((1, 5, key_heads, 16)))
+    cos, sin = more.get("cos", table), more.get("sin", more.get("cos", table))
+    return call("et_vk.apply_rotary_emb.default", q, k, cos, sin, [q, k])
 
 
 def interleaved(storage: str) -> Make:
@@ -78,5 +81,11 @@ ATTENTION_FORMS: list[tuple[str, Make, Make]] = [
      fused_attention(512, 64, 64, dtype="float16")),
     ("rotary-hf-kv-heads", rotated(2, 4), rotated(4, 2)),
     ("rotary-hf-tables", interleaved("texture3d"), interleaved("buffer")),
+    ("rotary-hf-tables", rotated(cos=T((5, 4))), rotated()),
+    ("rotary-hf-tables", rotated(sin=T((6, 8))), rotated(cos=T((6, 8)))),
+    ("rotary-hf-tables", rotated(keys=T((1, 5, 2, 8))), rotated()),
+    ("rotary-hf-tables", rotated(keys=T((1, 4, 2, 16))), rotated()),
+    ("rotary-hf-tables", rotated(cos=T((5, 8), layout="height_packed")), rotated()),
+    ("sdpa-shapes", attention(cache=T((1, 32, 4, 8))), attention()),
     ("storage-mixed", attention(cache=T((1, 32, 2, 8), storage="buffer")), interleaved("buffer")),
 ]  # fmt: skip

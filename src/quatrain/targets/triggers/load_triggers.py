@@ -20,6 +20,13 @@ from quatrain.targets.triggers.occurrence import (
     tensors_of,
 )
 
+# How many channels of a head each column of a rotary embedding's tables turns.
+_ROTARY = {"et_vk.apply_rotary_emb_hf": 1, "et_vk.apply_rotary_emb": 2}
+# What is put into which cache.
+_PUT_INTO = {
+    "sdpa_with_kv_cache": (("k", "k_cache"), ("v", "v_cache")),
+    "update_cache": (("value", "cache"),),
+}
 # A tensor's type and that of what it is moved from or to, which may be others than each other.
 _CONVERTED = {("float16", "float32"), ("bool", "uint8"), ("uint8", "bool")}
 # What is moved at all, in textures and buffers; float64 by no phone.
@@ -120,23 +127,36 @@ def rms_norm_layout(graph: VulkanGraph) -> Occurrences:
 
 
 def rotary_tables(graph: VulkanGraph) -> Occurrences:
-    """`apply_rotary_emb_hf` with tables wider than a head, or shorter than the longest call."""
-    for place, operator in operators(graph, "et_vk.apply_rotary_emb_hf"):
-        query, cos = (_tensor(graph, operator, name) for name in ("xq", "freqs_cos"))
-        if query is None or cos is None or len(query.shape) < 3:
+    """Rotary embeddings with tables of other widths than the heads (`_hf`: wider ones), shorter
+    than the longest call, or unlike each other; of queries and keys unlike each other, or none of
+    these width-packed."""
+    for place, operator in operators(graph, *_ROTARY):
+        names = ("xq", "xk", "freqs_cos", "freqs_sin")
+        query, key, cos, sin = (_tensor(graph, operator, name) for name in names)
+        if query is None or key is None or cos is None or sin is None or len(query.shape) < 3:
             continue
-        if cos.shape[-1] > query.shape[-1]:
-            yield Occurrence(f"{place}: tables {cos.shape[-1]}, heads {query.shape[-1]}")
-        if cos.shape[-2] < query.shape[-3]:
+        heads, turned = query.shape[-1], cos.shape[-1] * _ROTARY[operator.kind]
+        partly = operator.kind == "et_vk.apply_rotary_emb_hf"
+        if turned > heads or (turned < heads and not partly):
+            yield Occurrence(f"{place}: tables {cos.shape[-1]}, heads {heads}")
+        if partly and cos.shape[-2] < query.shape[-3]:
             rows, tokens = cos.shape[-2], query.shape[-3]
             yield Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens")
+        if cos.shape != sin.shape:
+            yield Occurrence(f"{place}: tables of {list(cos.shape)} and {list(sin.shape)}")
+        if key.shape[-3::2] != query.shape[-3::2]:
+            yield Occurrence(f"{place}: {list(query.shape)} and {list(key.shape)}")
+        for tensor in (query, key, cos, sin):
+            if not _width_packed(tensor):
+                yield Occurrence(f"{place}: {_layout(tensor)}")
     for place, _, table in tensors_of(graph, ("et_vk.apply_rotary_emb_interleaved",), at=1):
         if table.storage == "texture3d":
             yield Occurrence(f"{place}: tables in a texture")
 
 
 def attention_shapes(graph: VulkanGraph) -> Occurrences:
-    """Attention of several batches, caches of different shapes, or not width-packed."""
+    """Attention of several batches, caches of different shapes or of others than what is put into
+    them, or not width-packed."""
     for place, operator in operators(graph, *CACHED_ATTENTION):
         has_caches = operator.kind == "sdpa_with_kv_cache"
         names = ("q", "k_cache", "v_cache") if has_caches else ("q", "k", "v")
@@ -150,6 +170,13 @@ def attention_shapes(graph: VulkanGraph) -> Occurrences:
             yield Occurrence(f"{place}: query, keys and values of {shapes}")
         if not all(_width_packed(t) for t in (query, key, value)):
             yield Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}")
+    for kind, pairs in _PUT_INTO.items():
+        for place, operator in operators(graph, kind):
+            for names in pairs:
+                new, cache = (_tensor(graph, operator, name) for name in names)
+                if new and cache and new.shape[-2:] != cache.shape[-2:]:
+                    put = f"{list(new.shape)} into a cache of {list(cache.shape)}"
+                    yield Occurrence(f"{place}: {put}")
 
 
 def attention_options(graph: VulkanGraph) -> Occurrences:
