@@ -100,22 +100,23 @@ def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 def choose_row_qparams(
-    rows: torch.Tensor, smallest_scale: float
+    rows: torch.Tensor, smallest_scale: float, least: int = INT8_MIN, most: int = INT8_MAX
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale and zero point of asymmetric int8 per row, as Vulkan's choose_qparams has them.
 
-    rows float32 [..., K]; returns float32 scale and float32 (integer-valued, in [-128, 127]) zero
-    point, each [...]. A scale below `smallest_scale` becomes that, but the zero point stays the
-    row's own. Source: `ops/glsl/choose_qparams_per_row.glsl` of ExecuTorch's Vulkan runtime.
+    rows float32 [..., K], to be rounded to integers from `least` to `most`; returns float32 scale
+    and float32 (integer-valued, in [least, most]) zero point, each [...]. A scale below
+    `smallest_scale` becomes that, but the zero point stays the row's own. Source:
+    `ops/glsl/choose_qparams_per_row.glsl` of ExecuTorch's Vulkan runtime.
     """
     lowest, highest = rows.amin(-1).clamp(max=0), rows.amax(-1).clamp(min=0)
-    scale = (highest - lowest) / float(INT8_MAX - INT8_MIN)
+    scale = (highest - lowest) / float(most - least)
     scale = torch.where(scale > 0, scale, 0.1)
     # Of the range's two ends the farther one, measured in scales, gives the zero point.
     low, high = lowest / scale, highest / scale
-    from_lowest = -INT8_MIN + low < INT8_MAX - high
-    zero_point = torch.where(from_lowest, INT8_MIN - low, INT8_MAX - high)
-    return scale.clamp(min=smallest_scale), zero_point.round().clamp(INT8_MIN, INT8_MAX)
+    from_lowest = abs(least) + low < abs(most) - high
+    zero_point = torch.where(from_lowest, least - low, most - high)
+    return scale.clamp(min=smallest_scale), zero_point.round().clamp(least, most)
 
 
 def fake_quantize_rows(activation: torch.Tensor, smallest_scale: float) -> torch.Tensor:

@@ -73,6 +73,13 @@ def test_an_argument_that_a_kernel_does_not_take_is_refused(
     assert named != (name in WITHOUT_EFFECT)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_is_false_by_default_may_be_left_out(runtime: str) -> None:
+    maker, kind = GraphMaker(), "torchao.choose_qparams_affine"
+    maker.call(kind, *(maker.plain("null") for _ in ARGUMENTS[kind]))
+    assert ignored_arguments(maker.graph, maker.graph.operators, RUNTIMES[runtime]) == []
+
+
 @pytest.mark.parametrize("kind", ARGUMENTS)
 def test_names_and_defaults_are_those_of_the_schema(kind: str) -> None:
     schema = _schema(kind)

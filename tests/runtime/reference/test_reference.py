@@ -16,6 +16,7 @@ from tests.support.programs import (
     artifact,
 )
 from tests.support.rounding import called, rounding_explains
+from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC
 from quatrain.errors import InputError
@@ -291,3 +292,17 @@ def test_ordinary_operators_in_a_graph(kind: str, tmp_path: Path) -> None:
     maker.call(f"{kind}.default", *ids, out)
     runner = ReferenceRunner(maker.save(tmp_path / "one.pte", [out]))
     assert torch.allclose(runner.forward(x), wanted)
+
+
+@pytest.mark.parametrize(("least", "most"), [(-128, 126), (0, 127), (-64, 63)])
+def test_scales_of_a_part_of_int8_are_torchaos(least: int, most: int) -> None:
+    """Zero points too, but for rounding: a phone takes them from the farther end of a range."""
+    rows = torch.randn(6, 64, generator=torch.Generator().manual_seed(0)) + 0.5
+    choose = QUANTIZED_KERNELS["torchao.choose_qparams_affine"]
+    scale, zero = choose(rows, "ASYMMETRIC", [1, 64], least, most)
+    asked = MappingType.ASYMMETRIC, (1, 64), torch.int8, least, most
+    expected, zeros = choose_qparams_affine(rows, *asked)
+    assert torch.allclose(scale, expected)
+    assert int((zero - zeros).abs().max()) <= 1
+    with pytest.raises(InputError, match=r"quantizes to \[0, 255\]"):
+        choose(rows, "ASYMMETRIC", [1, 64], 0, 255)

@@ -74,7 +74,11 @@ def _ignored(graph: VulkanGraph, operator: Operator, kernel: Callable[..., Any])
 
 
 def _is_default(name: str, value: Any) -> bool:
-    return name in DEFAULTS and isinstance(value, Plain) and value.value == DEFAULTS[name]
+    """Where nothing is said of what is False by default, it is False."""
+    if name not in DEFAULTS or not isinstance(value, Plain):
+        return False
+    default = DEFAULTS[name]
+    return value.value == default or (default is False and value.value is None)
 
 
 @cache

@@ -100,21 +100,23 @@ def fake_quantize(x: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tens
 
 
 def choose_qparams_affine(
-    x: torch.Tensor, mapping_type: str, block_size: Any, quant_min: int, quant_max: int
+    x: torch.Tensor, mapping_type: str, block_size: Any, quant_min: Any, quant_max: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero point per row of x [..., K], each [...], asymmetric.
 
-    As Vulkan's shader has them, which knows no others: `choose_row_qparams`.
+    As Vulkan's shader has them, which knows no others: `choose_row_qparams`. Without a `quant_min`
+    its runtime takes those of int8, whatever `quant_max` is (`ChooseQParams.cpp`).
     """
-    if (quant_min, quant_max) != (INT8_MIN, INT8_MAX):
-        raise InputError(f"quantizes to [{quant_min}, {quant_max}], expected [-128, 127]")
+    least, most = (INT8_MIN, INT8_MAX) if quant_min is None else (quant_min, quant_max)
+    if not INT8_MIN <= least < most <= INT8_MAX:
+        raise InputError(f"quantizes to [{least}, {most}], expected a part of [-128, 127]")
     sizes = [1] * (len(block_size) - 1)
     if mapping_type != "ASYMMETRIC" or list(block_size[:-1]) != sizes:
         raise InputError(
             f"quantizes {mapping_type} over blocks of {list(block_size)}, expected ASYMMETRIC over "
             "whole rows"
         )
-    return choose_row_qparams(x.float(), VULKAN_ARITHMETIC.smallest_scale)
+    return choose_row_qparams(x.float(), VULKAN_ARITHMETIC.smallest_scale, least, most)
 
 
 def embedding_q4gsw(
