@@ -625,7 +625,7 @@ def test_ctrl_c_while_verbs_are_imported_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 130
-    assert capsys.readouterr().err == "error: interrupted; nothing was written\n"
+    assert capsys.readouterr().err == "error: interrupted; nothing half written is left\n"
 
 
 def test_ctrl_c_in_a_destructor_is_not_lost():
@@ -648,7 +648,10 @@ cli.build_app = lambda: work
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "error: interrupted; nothing was written\n")
+    assert (done.returncode, done.stderr) == (
+        130,
+        "error: interrupted; nothing half written is left\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         # typer makes the one the other, with this code.
         if isinstance(error, SystemExit) and error.code != 130:
             raise
-        _fail("interrupted; nothing was written", 130)
+        _fail("interrupted; nothing half written is left", 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)
     except UnicodeEncodeError as error:

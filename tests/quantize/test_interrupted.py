@@ -127,7 +127,7 @@ main()
     ("patched", "said"),
     [
         ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
-        ("opened_source.source_files", "interrupted; nothing was written"),
+        ("opened_source.source_files", "interrupted; nothing half written is left"),
     ],
 )
 def test_ctrl_c(tmp_path, patched, said):
