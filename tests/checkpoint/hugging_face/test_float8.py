@@ -21,6 +21,13 @@ def compressed(**weights) -> dict:
     return {"quant_method": "compressed-tensors", "config_groups": groups}
 
 
+def quark(**others) -> dict:
+    """As amd-quark 0.13 states it; its own model of such a file gave the same logits to 7e-7."""
+    stated = {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0}}
+    settings = {"quant_method": "quark", "algo_config": None, "layer_type_quant_config": {}}
+    return settings | {"global_quant_config": stated, "layer_quant_config": {}} | others
+
+
 # Its settings; what scales are called; how many rows and columns share one, None for all of them.
 FORMATS = {
     "fp8": ({"quant_method": "fp8", "weight_block_size": BLOCKS}, "_scale_inv", BLOCKS),
@@ -45,6 +52,8 @@ FORMATS = {
     ),
     "compressed-tensors'": (compressed(group_size=32), "_scale", [1, 32], torch.uint8),
     "auto-round": ({"quant_method": "auto-round", "data_type": "fp"}, "_scale", [1, 1000]),
+    "quark": (quark(), "_scale", [1, 1000]),
+    "quark, one": (quark(), "_scale", None),
 }  # fmt: skip
 
 
@@ -403,4 +412,17 @@ def test_weights_that_are_not_the_models_as_they_are(tmp_path, form, settings, m
     stated = WRITTEN[form][1]["quantization_config"] | settings
     change_config(folder, quantization_config=stated)
     with pytest.raises(InputError, match=message):
+        open_float_model(folder)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"algo_config": [{"name": "rotation"}]},
+        {"layer_quant_config": {"*down_proj": {"weight": {"dtype": "int4"}}}},
+    ],
+)
+def test_quark_beyond_float8_is_named(tmp_path, others):
+    folder, _ = write_float8(tmp_path, quark(**others), "_scale", [1, 1000])
+    with pytest.raises(InputError, match=r"its quant_method is 'quark'.*in floating point"):
         open_float_model(folder)

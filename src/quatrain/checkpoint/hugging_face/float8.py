@@ -6,6 +6,7 @@
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
 | `fbgemm_fp8` | F.weight_scale [N, 1]; of Llama 4's experts F_scale [E, 1, N] or [E, N, 1] |
 | `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
+| `quark`, weights in `fp8_e4m3` or `fp8_e5m2` | F.weight_scale, one or [N] |
 | `auto-round`, data_type `fp`, `mx_fp` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
 
@@ -72,7 +73,18 @@ def is_float8(settings: Any) -> bool:
         return all(module.get("mode") in _OF_MLX for module in modules)
     if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
         return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
+    if method == "quark":
+        parts = (settings.get(f"layer_{kind}quant_config") for kind in ("", "type_"))
+        of_layers = [each for part in parts if isinstance(part, dict) for each in part.values()]
+        # What its algorithms do besides, such as rotations, goes unread.
+        return not settings.get("algo_config") and all(
+            _is_of_quark(each) for each in (settings.get("global_quant_config"), *of_layers)
+        )
     return method in ("fp8", _FBGEMM, "mxfp8", BITSANDBYTES)
+
+
+def _is_of_quark(layer: Any) -> bool:
+    return str(_weights_of(layer, "weight").get("dtype")) in ("fp8_e4m3", "fp8_e5m2")
 
 
 def _has_float8(group: Any, form: Any) -> bool:
@@ -86,9 +98,10 @@ def _is_of_modelopt(layer: Any) -> bool:
     return isinstance(layer, dict) and str(layer.get("quant_algo")).upper() in _OF_MODELOPT
 
 
-def _weights_of(group: Any) -> Mapping[str, Any]:
-    """What a group of compressed-tensors says of weights; {} where that is nothing."""
-    weights = group.get("weights") if isinstance(group, dict) else None
+def _weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
+    """What a group of compressed-tensors says of weights, or Quark's by that `name`; {} where that
+    is nothing."""
+    weights = group.get(name) if isinstance(group, dict) else None
     return weights if isinstance(weights, dict) else {}
 
 
