@@ -20,6 +20,7 @@ from quatrain.tokenizer.executorch_support import (
     lost_with_unknown_character,
     normalized_tokens,
     tokens_that_strip_spaces,
+    unsupported_part,
 )
 from quatrain.tokenizer.vocabulary_files import read_vocabulary
 
@@ -268,3 +269,14 @@ def test_bytes_that_no_text_has_may_lack_tokens(tmp_path):
 def test_bytes_of_texts_are_those_of_characters_that_can_be_printed() -> None:
     every = (chr(point) for point in range(sys.maxunicode + 1))
     assert set("".join(filter(str.isprintable, every)).encode() + b"\t\n\r") == BYTES_OF_TEXTS
+
+
+@pytest.mark.parametrize("affix", ["continuing_subword_prefix", "end_of_word_suffix"])
+def test_pieces_with_an_affix_are_read_otherwise(tmp_path, affix):
+    pieces = {piece: index for index, piece in enumerate(["a", "b", "##b", "b</w>"])}
+    model = tokenizers.Tokenizer(
+        models.BPE(pieces, [], **{affix: "##" if "pre" in affix else "</w>"})
+    )
+    model.save(str(tmp_path / "tokenizer.json"))
+    assert list(cpp_tokenizer(tmp_path).encode("ab", 0, 0)) != model.encode("ab").ids
+    assert unsupported_part(tmp_path / "tokenizer.json") == f"model BPE with {affix}"

@@ -35,7 +35,9 @@ def unsupported_part(tokenizer: Path) -> str | None:
         for kind in _kinds(content.get(part)):
             if kind not in read:
                 return f"{part} {kind}"
-    return None
+    # It loads these, and looks for each piece without them.
+    affixes = ("continuing_subword_prefix", "end_of_word_suffix")
+    return next((f"model BPE with {one}" for one in affixes if content["model"].get(one)), None)
 
 
 def tokens_that_strip_spaces(tokenizer: Path) -> list[str]:
