@@ -47,7 +47,7 @@ def export_llm_backbone(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make the program a phone runs from an int4 checkpoint; as `quatrain export`.
+    """Make a program for phones from an int4 checkpoint; the same as `quatrain export`.
 
     Example: `export_llm_backbone --checkpoint c.pth --params p.json --output m.pte
     --weight-only-linear`

@@ -18,21 +18,21 @@ Chat = Annotated[
 System = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="For the chat template: a system message before what is said."
+        metavar="TEXT", help="For the chat template: a system message before the conversation."
     ),
 ]
 Tools = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="For the chat template: a JSON list of what the model may call."
+        metavar="FILE", help="For the chat template: a JSON list of tools that the model may call."
     ),
 ]
 TemplateVar = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="For the chat template: what it reads, such as enable_thinking=false; may be "
-        "repeated. The value is JSON, or else a text.",
+        help="For the chat template: a variable that it reads, such as enable_thinking=false; "
+        "may be repeated. The value is JSON, or else a text.",
     ),
 ]
 ChatTemplate = Annotated[

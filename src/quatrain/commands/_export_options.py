@@ -1,4 +1,4 @@
-"""The options of verbs that say what `export` is to make."""
+"""The options of the commands that describe the program to export."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,80 +11,86 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
 Params = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="params.json, if not beside the checkpoint.")
+    Path | None,
+    typer.Option(metavar="FILE", help="params.json, if it is not beside the checkpoint."),
 ]
 WeightOnlyLinear = Annotated[
     bool,
     typer.Option(
         "--weight-only-linear",
-        help="Floating-point activations times dequantized int4 weights, in place of 8da4w's "
-        "dynamic int8 activations. Same checkpoint, another kernel.",
+        help="Use floating-point activations times dequantized int4 weights instead of 8da4w's "
+        "dynamic int8 activations: the same checkpoint, another kernel.",
     ),
 ]
 SchemePlanFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE.TOML",
-        help="Which int4 linear has which scheme, as --linear-scheme auto writes it, or by hand.",
+        help="The scheme of each int4 linear: a file that --linear-scheme auto wrote, or your own.",
     ),
 ]
-BackendOption = Annotated[Backend, typer.Option(help="What runs the program.")]
+BackendOption = Annotated[Backend, typer.Option(help="The backend that runs the program.")]
 DtypeOption = Annotated[
     ActivationDtype | None,
     typer.Option(
-        help="What the Vulkan delegate computes and stores in. Default: fp32, or the target's."
+        help="The data type in which the Vulkan delegate computes and stores. Default: fp32, "
+        "or the target's."
     ),
 ]
 Target = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
-        help="Choose scheme, dtype and limits for a phone or its GPU, such as pixel-8, say why, "
-        "and refuse what would fail there. An unknown id is answered with all that are known.",
+        help="Choose scheme, data type and limits for a phone or its GPU, such as pixel-8, "
+        "print the reasons, and refuse what would fail there. An unknown id gives the "
+        "list of known ones.",
         autocompletion=known_targets,
     ),
 ]
 MaxSeqLen = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Context in tokens. Default: the model's own, at most 2048.", min=3
+        metavar="N",
+        help="The context length in tokens. Default: the model's own, at most 2048.",
+        min=3,
     ),
 ]
 PrefillChunkSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The most tokens of a call, such as 512: ExecuTorch's runner feeds a longer prompt in "
-        "parts, and attention takes less memory, but from 1.3 on it no longer stops where the "
-        "context ends. Default: the context.",
+        help="The most tokens in one call, such as 512. ExecuTorch's runner then reads a "
+        "longer prompt in parts, and attention needs less memory; but from 1.3 on the "
+        "runner no longer stops at the end of the context. Default: the context.",
         min=3,
     ),
 ]
 EmbeddingInput = Annotated[
-    bool, typer.Option("--embedding-input", help="Take [1, T, dim] embeddings, not tokens.")
+    bool, typer.Option("--embedding-input", help="Take embeddings [1, T, dim] instead of tokens.")
 ]
 HiddenOutput = Annotated[
-    bool, typer.Option("--hidden-output", help="Give final hidden states, not logits.")
+    bool, typer.Option("--hidden-output", help="Return final hidden states instead of logits.")
 ]
 KvCacheOption = Annotated[
     KvCache | None,
     typer.Option(
-        help="Keep keys and values in int8, a scale for each token and head: 3 to 4 times less "
-        "memory a token; XNNPACK alone.",
+        help="Store keys and values in int8, with a scale for each token and head: 3 to 4 "
+        "times less memory per token; only for XNNPACK.",
     ),
 ]
 AttentionSink = Annotated[
     str | None,
     typer.Option(
         metavar="SINKS,WINDOW",
-        help="Let tokens attend to the first SINKS and the last WINDOW tokens, and keep no others, "
-        "such as 4,512; XNNPACK alone.",
+        help="Attend only to the first SINKS and the last WINDOW tokens, such as 4,512, and "
+        "keep no others; only for XNNPACK.",
     ),
 ]
 AllowFallback = Annotated[
     bool,
     typer.Option(
-        "--allow-fallback", help="Let a linear without a kernel run dequantized, and say so."
+        "--allow-fallback",
+        help="Compute a linear that has no kernel with dequantized weights, and report it.",
     ),
 ]
 

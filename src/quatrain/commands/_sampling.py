@@ -15,31 +15,40 @@ def _known_stops(stop: list[str] | None) -> list[str] | None:
     return stop
 
 
-MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Tokens at most.")]
-Temperature = Annotated[float, typer.Option(metavar="T", help="0: always the most likely token.")]
+MaxNewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="The most tokens to generate.")]
+Temperature = Annotated[
+    float,
+    typer.Option(metavar="T", help="Sampling temperature; 0 always takes the most likely token."),
+]
 TopK = Annotated[
-    int, typer.Option(metavar="K", help="Draw among the K most likely tokens; 0: among all.")
+    int, typer.Option(metavar="K", help="Sample among the K most likely tokens; 0: among all.")
 ]
 TopP = Annotated[
     float,
-    typer.Option(metavar="P", help="Draw among the most likely tokens of probability P together."),
+    typer.Option(
+        metavar="P", help="Sample among the most likely tokens whose probabilities add up to P."
+    ),
 ]
 MinP = Annotated[
     float,
-    typer.Option(metavar="P", help="Leave out tokens less likely than P times the most likely."),
+    typer.Option(metavar="P", help="Exclude tokens less likely than P times the most likely one."),
 ]
 RepetitionPenalty = Annotated[
     float,
-    typer.Option(metavar="X", help="Above 1: tokens of the prompt and the answer less likely."),
+    typer.Option(
+        metavar="X", help="Above 1: make tokens of the prompt and the answer less likely."
+    ),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(metavar="S", help="For a temperature above 0: from 0, the default, to 2^64 - 1."),
+    typer.Option(
+        metavar="S", help="Random seed for a temperature above 0: from 0, the default, to 2^64 - 1."
+    ),
 ]
 Stop = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TEXT", help="End before this text; may be repeated.", callback=_known_stops
+        metavar="TEXT", help="Stop before this text; may be repeated.", callback=_known_stops
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what a shell offers for them."""
+"""Options that several commands share, and the values that a shell completes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,8 +90,9 @@ AsOn = Annotated[
     str | None,
     typer.Option(
         metavar="GPU[@RELEASE]",
-        help="Compute 8da4w as that GPU or phone does, such as mali-g76@1.5 or pixel-8: without "
-        "integer dot products it never quantizes activations. Default: a GPU that has them.",
+        help="Compute 8da4w as this GPU or phone does, such as mali-g76@1.5 or pixel-8: a GPU "
+        "without integer dot products never quantizes activations. Default: a GPU that "
+        "has them.",
         autocompletion=known_targets,
         callback=_known_target,
     ),

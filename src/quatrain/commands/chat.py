@@ -36,10 +36,10 @@ from quatrain.text_files import read_text
 
 File = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="What to say, a turn a line, in place of the terminal."),
+    typer.Option(metavar="FILE", help="A file with one turn per line, instead of the terminal."),
 ]
 JsonLines = Annotated[
-    bool, typer.Option("--json", help="Print a JSON object a turn, on a line of its own.")
+    bool, typer.Option("--json", help="Print one JSON object per turn, each on its own line.")
 ]
 
 
@@ -65,10 +65,10 @@ def chat(
     json: JsonLines = False,
     debug: Debug = False,
 ) -> None:
-    """Talk with a program: each turn is computed on top of those before.
+    """Chat with a program; earlier turns stay in the KV cache.
 
-    What is said comes from the terminal, from --file, or from standard input, a turn a line.
-    /reset, /stats, /help and /exit are commands. Ctrl-C stops an answer, Ctrl-D ends the chat.
+    Input comes from the terminal, from --file, or from standard input, one turn per line. /reset,
+    /stats, /help and /exit are commands. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Example: `quatrain chat smollm2.pte --system "You answer in one sentence."`
     """

@@ -31,8 +31,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="IN",
-        help="A checkpoint of torchao, GPTQ, AWQ, compressed-tensors or Meta, a model in "
-        "floating point, a GGUF file, or hf://owner/name.",
+        help="A checkpoint of torchao, GPTQ, AWQ, compressed-tensors or Meta, a floating-point "
+        "model, a GGUF file, or hf://owner/name.",
     ),
 ]
 Output = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
@@ -50,26 +50,26 @@ GroupSize = Annotated[
 Embedding = Annotated[
     EmbeddingFormat,
     typer.Option(
-        help="keep: as the source has it; int8 for a floating-point source (int4 where a GGUF "
-        "file has it as Q4_0)."
+        help="keep: as in the source; for a floating-point source int8, or int4 if a GGUF file "
+        "stores it as Q4_0."
     ),
 ]
 OutputLayer = Annotated[
     OutputFormat,
-    typer.Option(help="keep: as the source has it; int4 for a floating-point source."),
+    typer.Option(help="keep: as in the source; for a floating-point source int4."),
 ]
 RequantizeAsymmetric = Annotated[
     bool,
     typer.Option(
         "--requantize-asymmetric",
-        help="Round asymmetric and act-order linears anew, and say what that costs.",
+        help="Quantize asymmetric and act-order linears again, and report the error.",
     ),
 ]
 Backend = Annotated[
     ForBackend,
     typer.Option(
-        help="Whose kernels are to take it. vulkan keeps int4 in groups of 16, which are rounded "
-        "anew for XNNPACK's; for a floating-point source as in `quantize`."
+        help="The backends that will run the checkpoint. vulkan keeps int4 groups of 16, which "
+        "are rounded again for XNNPACK; for a floating-point source as in `quantize`."
     ),
 ]
 
@@ -88,8 +88,8 @@ def convert(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write any model or checkpoint in the pre-quantized layout, without loss where it is int4
-    already. Interrupted, it goes on where it was.
+    """Convert any model or checkpoint to the pre-quantized layout, without loss if it is int4
+    already. An interrupted run is resumed.
 
     Example: `quatrain convert hf://owner/llama-gptq llama-int4 --output-layer int4`
     """

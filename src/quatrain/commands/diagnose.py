@@ -21,19 +21,19 @@ def diagnose(
         Path, typer.Argument(metavar="MODEL", help="An int4 checkpoint or a Vulkan program.")
     ],
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to run. Default: three sentences.")
+        Path | None, typer.Option(metavar="FILE", help="The text to run. Default: three sentences.")
     ] = None,
     heat_map: Annotated[
-        Path | None, typer.Option(metavar="OUT.PNG", help="Draw layers by linear.")
+        Path | None, typer.Option(metavar="OUT.PNG", help="Write a heat map, layers by linear.")
     ] = None,
     tokenizer: TokenizerFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show, per linear, how its activations look in int8: zero points, ranges, outliers.
+    """Show the int8 activations of each linear: zero points, ranges, outliers.
 
-    Negative zero points are what the defect dq8ca-zp-binding-float garbles; outliers are what
-    costs the other values their resolution.
+    The defect dq8ca-zp-binding-float garbles negative zero points. Outliers reduce the resolution
+    of all other values.
 
     Example: `quatrain diagnose smollm2-int4 --heat-map layers.png`
     """

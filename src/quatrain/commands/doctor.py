@@ -19,7 +19,7 @@ def doctor(
         typer.Option(
             metavar="ID",
             help="A phone or its GPU, such as pixel-8 or mali-g715; may be repeated. Default: all "
-            "that are known. An unknown id is answered with them.",
+            "known ones. An unknown id gives the list of known ones.",
             autocompletion=known_targets,
         ),
     ] = None,
@@ -29,9 +29,9 @@ def doctor(
 ) -> None:
     """Check a program against known defects of the Vulkan runtime and limits of devices.
 
-    Says what was found, where, how sure it is, and what fixes it. Exits 1 where a defect
-    applies; what is only possible, or slow, does not count. Of a program for the CPU it says what
-    an app must link, and what is not known.
+    Prints each finding with its place, how certain it is, and a fix. Exits with 1 if a defect
+    applies; findings that are only possible, or only slow, do not count. For a CPU program it
+    prints what an app must link, and what is not known.
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """

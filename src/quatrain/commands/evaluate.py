@@ -24,35 +24,42 @@ Models = Annotated[
     list[Path],
     typer.Argument(
         metavar="MODEL",
-        help="Programs, int4 checkpoints and floating-point models; the word smollm2 is one.",
+        help="Programs, int4 checkpoints and floating-point models; smollm2 is one of these.",
     ),
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="MODEL", help="Compare with it. Default: the first MODEL of several."),
+    typer.Option(
+        metavar="MODEL", help="The model to compare with. Default: the first MODEL of several."
+    ),
 ]
 Text = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Default: a story that comes with Quatrain.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The text to predict. Default: a story that comes with Quatrain."
+    ),
 ]
-Tokens = Annotated[int, typer.Option(metavar="N", min=2, help="How much of the text to read.")]
+Tokens = Annotated[
+    int, typer.Option(metavar="N", min=2, help="How many tokens of the text to read.")
+]
 Stride = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Let chunks of the text overlap: each begins N tokens after the former. Default: they "
-        "do not.",
+        help="Let the chunks of the text overlap: each begins N tokens after the one before. "
+        "Default: no overlap.",
     ),
 ]
 Resume = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Keep what is done there, and go on from it after an interruption; it goes when all "
-        "is done.",
+        help="Save progress in this folder, and resume from it after an interruption; it is "
+        "removed at the end.",
     ),
 ]
 SchemeOption = Annotated[
-    Scheme | None, typer.Option(help="For checkpoints: how they run. Default: 8da4w.")
+    Scheme | None, typer.Option(help="For checkpoints: the activation scheme. Default: 8da4w.")
 ]
 
 
@@ -71,10 +78,11 @@ def evaluate(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Measure perplexity, and against the first model its ratio, KL divergence and top-1 agreement.
+    """Measure perplexity and, against the first model, its ratio, KL divergence and top-1
+    agreement.
 
-    Without --text it reads a story that comes with Quatrain: enough to tell broken from whole and
-    to compare two programs. For a figure to quote, give a long text and a large --tokens.
+    Without --text it reads a story that comes with Quatrain, which is enough to detect a broken
+    program and to compare two. For a figure to publish, give a long text and a large --tokens.
 
     Example: `quatrain evaluate smollm2-int4 smollm2.pte --reference smollm2`
     """

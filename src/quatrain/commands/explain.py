@@ -32,14 +32,12 @@ Written = Annotated[
     Path,
     typer.Argument(
         metavar="PHONE.TXT",
-        help="What the phone wrote: its text, its token ids (a JSON list, or integers between "
+        help="The phone's output: text, token ids (a JSON list, or integers separated by "
         'spaces), or a JSON object with "text" and "tokens".',
     ),
 ]
-Program = Annotated[
-    Path, typer.Option(metavar="MODEL.PTE", help="The program that the phone was given.")
-]
-Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What the phone was asked.")]
+Program = Annotated[Path, typer.Option(metavar="MODEL.PTE", help="The program on the phone.")]
+Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt that the phone got.")]
 Phone = Annotated[
     str | None,
     typer.Option(
@@ -52,8 +50,8 @@ Expected = Annotated[
     Path | None,
     typer.Option(
         metavar="EXPECTED.JSON",
-        help="What `quatrain release` wrote; it has the prompts, so --prompt chooses one, or none "
-        "is needed.",
+        help="The expected.json of `quatrain release`, which has the prompts; --prompt chooses "
+        "one of several.",
     ),
 ]
 
@@ -74,10 +72,10 @@ def explain(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a phone's output is: right, or the work of a defect or a mistake, and the fix.
+    """Find the cause of a phone's output (correct, a defect, or a mistake), and the fix.
 
-    Computes the right answer, each other arithmetic, each known defect that can be emulated, and
-    common mistakes with templates and tokenizers, and ranks them by how likely they make the text.
+    Computes the correct answer, each other arithmetic, each known defect that can be emulated, and
+    common mistakes with templates and tokenizers, and ranks them by the likelihood of the text.
 
     Example: `quatrain explain phone.txt --program model.pte --chat --prompt "Why is the sky blue?"`
     """

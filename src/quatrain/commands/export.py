@@ -46,8 +46,9 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A folder that `quantize` or `convert` wrote, or another int4 checkpoint: GPTQ, AWQ, "
-        "compressed-tensors, torchao or Meta's, a .safetensors or .pth file, or hf://owner/name.",
+        help="A folder that `quantize` or `convert` wrote, or another int4 checkpoint: GPTQ, "
+        "AWQ, compressed-tensors, torchao or Meta's, a .safetensors or .pth file, or "
+        "hf://owner/name.",
     ),
 ]
 Output = Annotated[
@@ -56,8 +57,9 @@ Output = Annotated[
 LinearScheme = Annotated[
     Literal["8da4w", "weight-only", "auto"] | None,
     typer.Option(
-        help="Of all int4 linears; auto chooses for each: 8da4w where that costs little and meets "
-        "no defect of --target, weight-only elsewhere, and writes the plan beside the program.",
+        help="The scheme of all int4 linears. auto chooses for each linear: 8da4w if that "
+        "costs little quality and meets no defect of --target, otherwise weight-only. It "
+        "writes the plan beside the program.",
     ),
 ]
 MaxKl = Annotated[
@@ -65,7 +67,8 @@ MaxKl = Annotated[
     typer.Option(
         metavar="NATS",
         min=0.0,
-        help="With --linear-scheme auto: what int8 activations may cost a prompt. Default: 0.005.",
+        help="With --linear-scheme auto: the KL divergence that int8 activations may cost in a "
+        "prompt. Default: 0.005.",
     ),
 ]
 
@@ -93,7 +96,7 @@ def export(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make the program a phone runs from an int4 checkpoint, in either activation scheme.
+    """Make a program for phones from an int4 checkpoint, in either activation scheme.
 
     Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
     """

@@ -23,10 +23,10 @@ def inspect(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a program is made of: kernels by layer, dispatches, bytes by kind, waste.
+    """Show the contents of a program: kernels by layer, dispatches, bytes by kind, waste.
 
-    Reads any `.pte`, ours or ExecuTorch's own, without its checkpoint. With a second program,
-    shows what differs.
+    Reads any `.pte`, of Quatrain or ExecuTorch, without its checkpoint. With a second program,
+    shows the differences.
 
     Example: `quatrain inspect model.pte --html model.html`
     """

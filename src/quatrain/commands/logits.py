@@ -16,7 +16,7 @@ from quatrain.int4 import Scheme
 def logits(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A program, or a checkpoint for the eager model."),
+        typer.Argument(metavar="MODEL", help="A program, or a checkpoint, which is run eagerly."),
     ],
     tokens: Annotated[str, typer.Option(metavar="1,2,3", help="Token ids, comma-separated.")],
     output: Annotated[
@@ -24,7 +24,7 @@ def logits(
         typer.Option("-o", "--output", metavar="OUT.NPY", help="The NumPy file to write."),
     ],
     scheme: Annotated[
-        Scheme | None, typer.Option(help="For a checkpoint: how it runs. Default: 8da4w.")
+        Scheme | None, typer.Option(help="For a checkpoint: the activation scheme. Default: 8da4w.")
     ] = None,
     device: Device = "auto",
     as_on: AsOn = None,

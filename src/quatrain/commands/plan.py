@@ -40,20 +40,22 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT|MODEL",
-        help="What `export` takes, or `quantize` but for the word smollm2.",
+        help="An input of `export`, or of `quantize` except the word smollm2.",
     ),
 ]
 PlannedScheme = Annotated[
     Scheme | None,
     typer.Option(
         "--linear-scheme",
-        help="Of all int4 linears; what auto would choose, export measures. Default: both, or "
-        "the target's.",
+        help="The scheme of all int4 linears; auto is not available because export chooses by "
+        "measuring. Default: both, or the target's.",
     ),
 ]
 BackendOption = Annotated[
     Backend | None,
-    typer.Option(help="Default: both.", autocompletion=one_of(*get_args(Backend))),
+    typer.Option(
+        help="The backend to plan for. Default: both.", autocompletion=one_of(*get_args(Backend))
+    ),
 ]
 
 
@@ -86,7 +88,8 @@ def plan(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Say, from headers alone, what quantize and export would write: bytes, memory, refusals.
+    """Predict, from file headers only, what quantize and export would write: bytes, memory,
+    refusals.
 
     Example: `quatrain plan smollm2-int4 --target mali-g715 --runtime 1.4`
     """

@@ -39,23 +39,23 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The
 GroupSize = Annotated[
     int,
     typer.Option(
-        help="Weights that share a scale: 32, 64, 128 or 256, or for --backend vulkan 16, which "
-        "loses less and is larger.",
+        help="The number of weights that share a scale: 32, 64, 128 or 256. --backend vulkan "
+        "also takes 16, which is more accurate but larger.",
         autocompletion=one_of(*GROUP_SIZES),
     ),
 ]
 Embedding = Annotated[
     EmbeddingFormat,
     typer.Option(
-        help="int8 per row, int4 in groups, or float32. keep: int4, but int8 with rtn unless "
-        "a GGUF file has it as Q4_0."
+        help="int8 per row, int4 in groups, or fp: float32. keep: int4; with rtn int8, unless "
+        "a GGUF file stores it as Q4_0."
     ),
 ]
 Base = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="The Hugging Face model into which a LoRA adapter, given as the model, is merged.",
+        help="If MODEL is a LoRA adapter: the Hugging Face model to merge it into.",
     ),
 ]
 OutputLayer = Annotated[
@@ -65,37 +65,41 @@ Method = Annotated[
     Rounding | None,
     typer.Option(
         metavar="METHOD",
-        help="gptq: toward what the floating-point model computes, in minutes. distill: that, and "
-        "then its scales and norms trained, on a GPU its integers too, in half an hour or more. "
-        "rtn: each weight to nearest, in seconds. Default: gptq, where the model can read or write "
-        "a text.",
+        help="gptq: keep the outputs close to the floating-point model's, in minutes. distill: "
+        "then also train scales and norms, on a GPU the integers too, in half an hour or "
+        "more. rtn: round each weight to nearest, in seconds. Default: gptq, if the model "
+        "can read or write a text.",
     ),
 ]
 For = Annotated[
     Literal["8da4w", "weight-only", "both"] | None,
-    typer.Option("--for", help="The scheme that gptq and distill make it for. Default: both."),
+    typer.Option(
+        "--for", help="The activation scheme that gptq and distill optimize for. Default: both."
+    ),
 ]
 CalibrationText = Annotated[
     list[Path] | None,
     typer.Option(
         "--calibration",
         metavar="FILE",
-        help="Text for gptq and distill, of the kind that the model will meet; may be repeated. "
-        "Default: a mixed text that comes with Quatrain; without a tokenizer, what the model "
-        "itself writes.",
+        help="A text for gptq and distill that is similar to what the model will read; may be "
+        "repeated. Default: a mixed text that comes with Quatrain; without a tokenizer, "
+        "text that the model generates.",
     ),
 ]
 ForBackendOption = Annotated[
     ForBackend,
     typer.Option(
         "--backend",
-        help="Whose kernels are to take it. vulkan: scales of either sign, which loses less, and "
-        "is no checkpoint for XNNPACK, which would have half of the groups rounded again.",
+        help="The backends that will run the checkpoint. vulkan: scales of either sign, which is "
+        "more accurate, but not for XNNPACK, where half of the groups would be rounded again.",
     ),
 ]
 SelfGenerated = Annotated[
     int | None,
-    typer.Option(metavar="N", help="In place of a text, N tokens that the model itself writes."),
+    typer.Option(
+        metavar="N", help="Instead of a text, calibrate on N tokens that the model generates."
+    ),
 ]
 
 
@@ -115,8 +119,8 @@ def quantize(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a floating-point model as an int4 checkpoint: model.safetensors, params.json and
-    the tokenizer.
+    """Quantize a floating-point model to an int4 checkpoint: model.safetensors, params.json and the
+    tokenizer.
 
     Example: `quatrain quantize smollm2 -o smollm2-int4`
     """

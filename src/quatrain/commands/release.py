@@ -15,10 +15,26 @@ from quatrain.commands._print_release import (
 )
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, Runtime, known_targets
+from quatrain.commands._release_options import (
+    Android,
+    DryRun,
+    Jobs,
+    MaxKl,
+    MaxMb,
+    MaxRatio,
+    NoDefects,
+    Output,
+    Phones,
+    Ray,
+    Reference,
+    RunOnPhone,
+    SchemeOption,
+    Spec,
+    Text,
+)
+from quatrain.commands._shared_options import Debug, Json, Runtime
 from quatrain.commands.quantize import Method
 from quatrain.errors import InputError
-from quatrain.int4 import Scheme
 
 if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix
@@ -31,83 +47,8 @@ Models = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL",
-        help="What `quantize` takes, the word smollm2 included, or `export`; of several each has "
-        "a release in a folder of its own.",
-    ),
-]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")]
-Spec = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="A release.toml: these options by their names, and more (docs/release.md). An option "
-        "that is given here goes before the file's.",
-    ),
-]
-Phones = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIST",
-        help="Phones and GPUs with commas between, such as pixel-8,galaxy-s24. Default: none, and "
-        "so a program for the CPU alone.",
-        autocompletion=known_targets,
-    ),
-]
-SchemeOption = Annotated[
-    Scheme | None,
-    typer.Option(
-        metavar="SCHEME",
-        help="8da4w or weight-only, of the GPUs' programs. Default: what suits each phone.",
-    ),
-]
-Reference = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL", help="In floating point, to measure a checkpoint against. Default: MODEL."
-    ),
-]
-Text = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="To measure on. Default: a held-out text of Quatrain's."),
-]
-MaxKl = Annotated[
-    float | None, typer.Option(metavar="NATS", help="Gate: KL divergence from floating point.")
-]
-MaxRatio = Annotated[
-    float | None, typer.Option(metavar="X", help="Gate: perplexity over floating point's.")
-]
-MaxMb = Annotated[
-    float | None, typer.Option(metavar="MB", help="Gate: the size of the largest program.")
-]
-NoDefects = Annotated[
-    bool | None,
-    typer.Option("--no-defects", help="Gate: no known defect is even possible on a phone."),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Work on a Ray cluster whose machines share DIR and MODEL; auto: this machine's.",
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be written, and how large, and stop.")
-]
-Android = Annotated[
-    Path | None,
-    typer.Option(metavar="MODULE", help="Add the release to an Android module's assets: app/."),
-]
-RunOnPhone = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="RUNNER",
-        help="Run it with llama_main or the like, built for Android, on the phone that adb sees.",
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="How many programs to work on at a time. Default: what pays.", min=1
+        help="A model as for `quantize`, also smollm2, or a checkpoint as for `export`; each "
+        "of several gets a release in its own folder.",
     ),
 ]
 
@@ -134,11 +75,11 @@ def release(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make the files that ship: a program for each phone and the CPU, proved, measured, reported.
+    """Make the files to ship: a program for each phone and the CPU, verified, measured, reported.
 
-    Writes programs, tokenizer, expected.json (what a right phone answers), manifest.json, and the
-    report as HTML, Markdown and JSON. Stopped at any moment, the same command goes on where it
-    was. Exits 1 where a program is not verified or a gate does not hold.
+    Writes programs, tokenizer, expected.json (the answers of a correct phone), manifest.json, and
+    the report as HTML, Markdown and JSON. If it is interrupted, the same command resumes. Exits
+    with 1 if a program is not verified or a gate fails.
 
     Example: `quatrain release smollm2 -o release --phones pixel-8,galaxy-s24 --max-kl 0.2`
     """

@@ -42,22 +42,22 @@ ZeroPointDtype = Annotated[
     str | None,
     typer.Option(
         metavar="TYPE",
-        help="Of 8da4w activations' zero points: int8 (as in ExecuTorch's own exports and "
-        "Quatrain's in fp32; what new ones get), float16 (as in Quatrain's in fp16) or float32. "
-        "Changes the zero points of linears that are 8da4w already too.",
+        help="The type of the zero points of 8da4w activations: int8 (as in ExecuTorch's own "
+        "exports and Quatrain's in fp32; the default for new ones), float16 (as in "
+        "Quatrain's in fp16) or float32. Also changes linears that are 8da4w already.",
         autocompletion=one_of("int8", "float16", "float32"),
     ),
 ]
 Slim = Annotated[
     bool,
-    typer.Option("--slim", help="Compute and store nothing twice; results stay the same."),
+    typer.Option("--slim", help="Remove what is computed or stored twice; results stay the same."),
 ]
 Repair = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="Give embeddings and sums of groups the layout that the phone's kernel reads, and "
-        "results the sizes of the call at hand; refused where there is nothing to repair.",
+        help="Give embeddings and group sums the layout that the phone's kernels read, and "
+        "results the sizes of the current call; refused if there is nothing to repair.",
     ),
 ]
 
@@ -74,11 +74,11 @@ def retarget(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Turn a finished Vulkan program from one activation scheme into the other.
+    """Convert a Vulkan program from one activation scheme to the other.
 
-    Works on the artifact alone, ours or ExecuTorch's own: weights and scales stay as they are,
-    byte for byte. With `--layers` or `--linears` only some linears change. `--repair` and
-    `--slim` go with it, or alone. A tokenizer beside the program is copied beside the output.
+    Needs only the program, of Quatrain or ExecuTorch; weights and scales stay the same, byte for
+    byte. With `--layers` or `--linears` only some linears change. `--repair` and `--slim` work
+    together with it or alone. A tokenizer beside the program is copied beside the output.
 
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """

@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from quatrain.runtime.generation.text_generation import TextGeneration
 
 
-Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to continue.")]
+Prompt = Annotated[str, typer.Option(metavar="TEXT", help="The prompt.")]
 Profile = Annotated[
     Path | None,
     typer.Option(
         metavar="TRACE.JSON",
-        help="Time one decode step on the GPU by operator; write a Chrome trace.",
+        help="Profile one decode step on the GPU by operator, and write a Chrome trace.",
     ),
 ]
 
@@ -82,7 +82,7 @@ def run(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Stream the text a program generates, then how fast it was, and whether it looks garbled.
+    """Generate text with a program, then print its speed, and a warning if the text looks garbled.
 
     Example: `quatrain run smollm2.pte --chat --prompt "Why is the sky blue?"`
     """

@@ -24,9 +24,9 @@ def selftest(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run every GPU kernel over awkward shapes and compare it with float64 on the CPU.
+    """Compare every GPU kernel with float64 on the CPU, on shapes that are likely to fail.
 
-    The first thing to run on a new driver. Exits with 1 where a kernel is wrong.
+    Run it first on a new driver. Exits with 1 if a kernel is wrong.
 
     Example: `quatrain selftest --kernel linear`
     """

@@ -29,22 +29,26 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 Models = Annotated[
     list[Path],
-    typer.Argument(metavar="MODEL.PTE", help="Programs; clients ask for each by its file's name."),
+    typer.Argument(
+        metavar="MODEL.PTE", help="Programs to serve; clients name each by its file name."
+    ),
 ]
-Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")]
-Port = Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0: a free one.")]
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")]
+Port = Annotated[
+    int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes a free one.")
+]
 MaxBody = Annotated[int, typer.Option(metavar="BYTES", min=1, help="The largest request.")]
 MaxPromptTokens = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="The longest prompt. Default: what the program takes."),
+    typer.Option(metavar="N", min=1, help="The longest prompt. Default: the program's context."),
 ]
 MaxQueue = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Requests of one model that may wait.")
+    int, typer.Option(metavar="N", min=0, help="How many requests of one model may wait.")
 ]
 MaxVariants = Annotated[
     int,
     typer.Option(
-        metavar="N", min=0, help="Programs with emulated defects that are loaded once asked for."
+        metavar="N", min=0, help="How many programs with emulated defects may be loaded on request."
     ),
 ]
 
@@ -58,8 +62,8 @@ Emulated = Annotated[
     typer.Option(
         "--emulate",
         metavar="DEFECT",
-        help="Serve each Vulkan program once more, as NAME+DEFECT, computed as a phone with that "
-        "known defect does (docs/devices.md); may be repeated.",
+        help="Serve each Vulkan program a second time, as NAME+DEFECT, computed as a phone "
+        "with that known defect does (docs/devices.md); may be repeated.",
         autocompletion=one_of(*EmulatedDefect),
         callback=_known_defects,
     ),
@@ -81,9 +85,9 @@ def serve(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Answer OpenAI's API over HTTP with programs, and a chat page that holds two side by side.
+    """Serve programs through OpenAI's API over HTTP, and a chat page that compares two of them.
 
-    Where QUATRAIN_API_KEY is set, clients have to send it.
+    If QUATRAIN_API_KEY is set, clients must send it.
 
     Example: `quatrain serve smollm2-8da4w.pte smollm2-weight-only.pte --port 8000`
     """

@@ -27,22 +27,28 @@ if TYPE_CHECKING:
 
 
 Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="The int4 checkpoint it was made from.")
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT", help="The int4 checkpoint that the program was made from."
+    ),
 ]
 Devices = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME",
         help="reference, gpu (gpu:NAME, see `devices`) or executorch; may be repeated. "
-        "Default: auto, all that run it.",
+        "Default: auto, all that can run the program.",
         autocompletion=one_of(*DEVICES),
         callback=known_devices,
     ),
 ]
 Prompts = Annotated[
-    list[str] | None, typer.Option(metavar="TEXT", help="Text to compare on; may be repeated.")
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="A prompt to compare logits on; may be repeated."),
 ]
-NewTokens = Annotated[int, typer.Option(metavar="N", min=1, help="Decoded per prompt.")]
+NewTokens = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Tokens to decode after each prompt.")
+]
 
 
 def verify(
@@ -59,9 +65,9 @@ def verify(
 ) -> None:
     """Compare a program with its checkpoint: constants, logits, every operator.
 
-    Exits with 1 where it does not compute what the checkpoint means, and names the first
-    operator and layer that is wrong, or the known defect by which it fails on every phone. On
-    ExecuTorch (XNNPACK programs) no operators are compared, but constants and logits.
+    Exits with 1 if it does not compute what the checkpoint defines, and names the first wrong
+    operator and layer, or the known defect by which it fails on every phone. On ExecuTorch (XNNPACK
+    programs) only constants and logits are compared.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
