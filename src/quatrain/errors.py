@@ -1,7 +1,6 @@
-"""What Quatrain raises when it cannot do what was asked.
+"""Exceptions of Quatrain, and checks of arguments.
 
-The command line prints the message alone and exits with `exit_code`; a traceback is
-shown only under `--debug`.
+The command line prints only the message and exits with `exit_code`; `--debug` shows a traceback.
 """
 
 from collections.abc import Iterable
@@ -9,32 +8,32 @@ from typing import Any
 
 
 class QuatrainError(Exception):
-    """Any failure with a message meant for the person who ran the command."""
+    """A failure whose message is meant for the user."""
 
     exit_code = 1
 
 
 class InputError(QuatrainError):
-    """The request cannot be carried out as given: a file, a tensor or an option is wrong.
+    """The request cannot be carried out: a file, a tensor or an option is wrong.
 
-    The message names the thing, says what was found and what was expected, and what to do.
+    The message names it, what was found, what was expected, and what to do.
     """
 
     exit_code = 2
 
 
 class UnknownTokenizer(InputError):
-    """A tokenizer is of a kind that is not read; a model's weights need none."""
+    """The tokenizer is of an unsupported kind; the weights can be used without it."""
 
 
 class Interrupted(QuatrainError):
-    """The person stopped it, and something is left of it: the message says what."""
+    """The user interrupted the work; the message says what remains."""
 
     exit_code = 130
 
 
 class CheckFailed(QuatrainError):
-    """The request was carried out and what it checks does not hold."""
+    """The request was carried out, and the check failed."""
 
     exit_code = 1
 
@@ -44,8 +43,8 @@ UNFIT = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, Ru
 
 
 def require_one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    """Refuse, with `InputError`, a `value` of the argument `name` that is none of `allowed`; None
-    among these, which leaves it open, is not offered."""
+    """Raise `InputError` if the argument `name` has a `value` that is not in `allowed`. None in
+    `allowed` means that it may be left out; the message does not offer it."""
     allowed = tuple(allowed)
     if value not in allowed:
         expected = ", ".join(str(one) for one in allowed if one is not None)
@@ -53,7 +52,7 @@ def require_one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 
 def require_several(name: str, value: Any) -> None:
-    """Refuse, with `InputError`, one thing where several are expected, `value` of the argument
-    `name`: a text would be read letter by letter."""
+    """Raise `InputError` if the argument `name` has a single `value` where a list is expected; a
+    text would be read letter by letter."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise InputError(f"{name} is {value!r}, expected a list or tuple, such as [{value!r}]")

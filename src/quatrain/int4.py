@@ -1,4 +1,4 @@
-"""What int4 means everywhere here: its range, its groups, and the two activation schemes."""
+"""Definitions of int4: its range, its group sizes, and the two activation schemes."""
 
 from enum import StrEnum
 
@@ -19,7 +19,7 @@ EMBEDDED_TOGETHER = 32
 
 
 class Scheme(StrEnum):
-    """What an int4 linear multiplies its weights with; the values are what users write."""
+    """The activation scheme of int4 linears; the values are the names that users write."""
 
     DYNAMIC_INT8 = "8da4w"  # activations quantized per token to int8, as the program runs
     WEIGHT_ONLY = "weight-only"  # floating-point activations, dequantized weights

@@ -31,17 +31,18 @@ from quatrain.tokenizer.files import tokenizer_files_in
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An int4 checkpoint whose structure has been checked and whose data has not been read.
+    """An int4 checkpoint. Its structure has been checked; its data has not been read yet.
 
     Attributes:
-        tensors: By Meta name, memory-mapped, or repacked as they are read: of each int4 linear
-            int8 [N, K] in [-8, 7] and floating-point scales [N, K / group size].
-        config: The backbone's shape.
+        tensors: Memory-mapped tensors by Meta name; a format other than the layout is repacked when
+            a tensor is read. An int4 linear has int8 [N, K] in [-8, 7] and floating-point scales
+            [N, K / group size].
+        config: The configuration of the backbone.
         params: The whole params.json.
-        group_size: Weights of a row that share a scale.
+        group_size: The number of weights of a row that share a scale.
         source: The file or folder that holds the tensors.
-        tokenizer_files: Those that lie beside them.
-        notes: In whole sentences, what its files say that is not so.
+        tokenizer_files: The tokenizer files beside them.
+        notes: Complete sentences about statements in its files that are not true.
     """
 
     tensors: LazyTensors
@@ -54,8 +55,8 @@ class Checkpoint:
 
     @cached_property
     def embedding_kind(self) -> Literal["int8", "int4", "fp"]:
-        """How the embedding is stored. Grouped integers that params.json does not name are told
-        apart by their values, which reads them."""
+        """How the embedding is stored. If params.json does not say whether it is grouped, its
+        values are read to find out."""
         if f"{EMBEDDING}.scales" not in self.tensors:
             return "fp"
         shape = self.tensors.stored[f"{EMBEDDING}.scales"].shape
@@ -71,8 +72,7 @@ class Checkpoint:
 
     @cached_property
     def output_kind(self) -> Literal["int4", "int8", "fp", "tied"]:
-        """How the output layer is stored; 'tied' where the file has none and the embedding's
-        serves."""
+        """How the output layer is stored; 'tied' if the file has none and the embedding is used."""
         if f"{OUTPUT}.weight" not in self.tensors:
             return "tied"
         if f"{OUTPUT}.scales" not in self.tensors:
@@ -83,15 +83,16 @@ class Checkpoint:
 
     @property
     def table_kinds(self) -> dict[str, str]:
-        """How the embedding and the output layer are stored, a tied one as the embedding is."""
+        """How the embedding and the output layer are stored; a tied output layer is stored as the
+        embedding."""
         output = self.embedding_kind if self.output_kind == "tied" else self.output_kind
         return {EMBEDDING: self.embedding_kind, OUTPUT: output}
 
     def check_values(self, stages: Stages | None = None) -> None:
-        """Read every tensor once, one at a time, and check what its values must be.
+        """Read every tensor once, one at a time, and check its values.
 
-        int4 integers in [-8, 7], scales finite and not 0, zeros all zero, floating-point
-        tensors finite. Raises `InputError` naming the first tensor and element that is not.
+        int4 integers must be in [-8, 7], scales finite and not 0, zeros all zero, floating-point
+        tensors finite. Raises `InputError` that names the first wrong tensor and element.
         """
         with (stages or Stages())("check the checkpoint's values") as advance:
             for index, name in enumerate(self.tensors):
@@ -101,8 +102,9 @@ class Checkpoint:
                 was_read(tensor.nbytes)
 
     def write_tokenizer(self, folder: Path) -> list[Path]:
-        """Write tokenizer.json and tokenizer_config.json, which states the chat template and the
-        ids that begin and end a text, to `folder`; returns what it wrote, nothing without one."""
+        """Write tokenizer.json and tokenizer_config.json to `folder`; the latter states the chat
+        template and the ids that begin and end a text. Returns the files, none if there is no
+        tokenizer."""
         if not self.tokenizer_files:
             return []
         return copy_tokenizer_files(
@@ -113,7 +115,7 @@ class Checkpoint:
         )
 
     def check_tensor(self, name: str, tensor: torch.Tensor) -> None:
-        """What `check_values` does, for the one `tensor` of that `name`."""
+        """Like `check_values`, for the single tensor `tensor` called `name`."""
         int4 = name.rpartition(".")[0] not in self._int8_modules
         check_tensor_values(tensor, name, str(self.source), int4)
 

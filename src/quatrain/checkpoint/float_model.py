@@ -1,4 +1,4 @@
-"""A floating-point model under one naming, whatever format it came in."""
+"""A floating-point model with Meta's tensor names, whatever its file format."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -43,15 +43,15 @@ class FloatModel:
     """A model before quantization.
 
     Attributes:
-        source: The file or folder that it was opened from.
-        tensors: float32 by Meta name (see `quatrain.checkpoint.layout`), read as they are indexed;
-            without `output.weight` where the output layer is tied to the embedding.
-        config: The backbone's shape.
-        params: What its params.json should say.
-        write_tokenizer: Called with a folder, writes tokenizer.json and tokenizer_config.json
-            there, or nothing where the model came with none, and returns what it wrote.
-        int4_blocks: Of the tensors that its file holds as symmetric int4 (GGUF's Q4_0 and Q3_K).
-        notes: In whole sentences, what its files say that is not so.
+        source: The file or folder that was opened.
+        tensors: float32 tensors by Meta name (see `quatrain.checkpoint.layout`), read when they are
+            indexed; no `output.weight` if the output layer is tied to the embedding.
+        config: The configuration of the backbone.
+        params: The content for its params.json.
+        write_tokenizer: Called with a folder, writes tokenizer.json and tokenizer_config.json there
+            and returns the files, none if the model has no tokenizer.
+        int4_blocks: The tensors that its file stores as symmetric int4 (GGUF's Q4_0 and Q3_K).
+        notes: Complete sentences about statements in its files that are not true.
     """
 
     source: Path
@@ -63,7 +63,7 @@ class FloatModel:
     notes: tuple[str, ...] = ()
 
     def tokenizer(self) -> Tokenizer | None:
-        """Its tokenizer, or None where it came with none. Raises `InputError` where that is
+        """Its tokenizer, or None if it has none. Raises `InputError` if the tokenizer is
         damaged."""
         with tempfile.TemporaryDirectory(prefix="quatrain-") as folder:
             files = self.write_tokenizer(Path(folder))

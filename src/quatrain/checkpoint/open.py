@@ -37,7 +37,7 @@ _RENAMED = re.compile(r"(?:config|params)\b.*\.json\b.*", re.IGNORECASE)
 
 
 def detect(path: Path | str) -> Form:
-    """What `path` is, by its content; nothing is fetched.
+    """The kind of `path`, from its content; nothing is downloaded.
 
     Raises `InputError` where there is nothing, or nothing that Quatrain reads.
     """
@@ -50,17 +50,18 @@ def detect(path: Path | str) -> Form:
 
 
 def is_program(path: Path) -> bool:
-    """Whether `path` is for `open_program` rather than for `open_checkpoint`.
+    """Whether `path` is for `open_program`, not for `open_checkpoint`.
 
-    A file that only calls itself .pte is, too: it says there what is wrong with it.
+    This is also true of a file that is only called .pte: `open_program` then says what is wrong
+    with it.
     """
     return (path.suffix == ".pte" and not path.is_dir()) or detect(path) is Form.PROGRAM
 
 
 def is_quantized(path: Path) -> bool:
-    """Whether `path` is for `open_checkpoint` rather than for `open_float_model`, from headers.
+    """Whether `path` is for `open_checkpoint`, not for `open_float_model`, from file headers.
 
-    Raises `InputError` where there is nothing to be read.
+    Raises `InputError` where there is nothing to read.
     """
     form = detect(path)
     if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):
@@ -87,22 +88,21 @@ def is_quantized(path: Path) -> bool:
 def open_checkpoint(
     path: Path | str, params: Path | str | None = None, round_again: "RoundAgain | None" = None
 ) -> "Checkpoint":
-    """Open a quantized checkpoint as the pre-quantized layout.
+    """Open a quantized checkpoint; its tensors are in the pre-quantized layout.
 
-    Reads headers only; names, shapes and dtypes are checked against the parameters here, values
-    by `Checkpoint.check_values`.
+    Reads headers only. Names, shapes and dtypes are checked against the parameters here, values by
+    `Checkpoint.check_values`.
 
     Args:
-        path: A folder with params.json and one .safetensors or .pth file in the layout (Meta's
-            official releases are); such a file; a Hugging Face folder quantized by GPTQ, AWQ,
+        path: A folder with params.json and one .safetensors or .pth file in the layout, such as
+            Meta's official releases; such a file; a Hugging Face folder quantized by GPTQ, AWQ,
             compressed-tensors or torchao; or `hf://owner/name`, such a folder on the hub.
-        params: The params.json of a file, where it is not beside it.
-        round_again: Takes the linears that the layout cannot hold, asymmetric or in act-order,
-            which are refused without it.
+        params: The params.json of a file, if it is not beside it.
+        round_again: Collects the linears that the layout cannot hold (asymmetric or in act-order).
+            Without it, such linears are an error.
 
     Raises:
-        InputError: Where there is no checkpoint, or something in it does not fit: the message
-            names it.
+        InputError: There is no checkpoint, or something in it does not fit; the message names it.
     """
     path = local_path(path)
     if adapter_files(path):
@@ -117,18 +117,18 @@ def open_checkpoint(
 
 
 def open_float_model(path: Path | str, base: Path | str | None = None) -> "FloatModel":
-    """Open a model in floating point.
+    """Open a floating-point model.
 
     Reads headers and parameters only.
 
     Args:
         path: A GGUF file, a Hugging Face folder, a Meta folder (.pth and params.json), or
-            `hf://owner/name`. With a `base` the folder of an adapter for it.
-        base: The Hugging Face model that the adapter in `path` is merged into.
+            `hf://owner/name`; with `base`, the folder of a LoRA adapter for it.
+        base: The Hugging Face model into which the adapter in `path` is merged.
 
     Raises:
-        InputError: Where there is no model, or it is damaged, of an architecture that the backbone
-            does not implement, or does not fit its own parameters.
+        InputError: There is no model, it is damaged, the backbone does not implement its
+            architecture, or its tensors do not fit its parameters.
     """
     path = local_path(path)
     refuse_unread_adapter(path)

@@ -48,20 +48,20 @@ def export_checkpoint(
     stages: Stages | None = None,
     tokenizer: Path | str | None = None,
 ) -> ExportReport:
-    """Write the program of an int4 checkpoint, its tokenizer beside it.
+    """Export an int4 checkpoint as a program, with its tokenizer beside it.
 
-    Each linear becomes the one kernel of the chosen scheme. Nothing half-written remains.
+    Each linear becomes exactly one kernel of the chosen scheme. No half-written file remains.
 
     Args:
-        checkpoint: As `open_checkpoint` takes it.
-        output: The .pte file to write; `<stem>.tokenizer.json` appears beside it.
-        options: None is the defaults: 8da4w, Vulkan, fp32.
-        params: The params.json of a checkpoint that is a file, where it is not beside it.
-        stages: Hears of each stage.
-        tokenizer: A tokenizer.json to write beside it in place of the checkpoint's own.
+        checkpoint: As for `open_checkpoint`.
+        output: The .pte file to write; `<stem>.tokenizer.json` is written beside it.
+        options: None means the defaults: 8da4w, Vulkan, fp32.
+        params: The params.json of a checkpoint that is a file, if it is not beside it.
+        stages: Receives the progress of each stage.
+        tokenizer: A tokenizer.json to use instead of the checkpoint's own.
 
     Raises:
-        InputError: Where the checkpoint or an option is wrong, a linear has no kernel (unless
+        InputError: The checkpoint or an option is wrong, a linear has no kernel (unless
             `options.allow_fallback`), or the output cannot be written.
     """
     output, options, stages = Path(output), options or ExportOptions(), stages or Stages()

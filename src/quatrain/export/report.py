@@ -1,4 +1,4 @@
-"""What an export made."""
+"""The result of an export."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,19 +10,20 @@ from quatrain.export.options import ExportOptions
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export made.
+    """The result of an export.
 
     Attributes:
         output: The program's path.
-        options: What was asked for.
-        max_seq_len: The program's context, in tokens.
-        prefill_chunk_size: The most tokens of a call; a longer prompt is fed in parts.
+        options: The options of the export.
+        max_seq_len: The program's context length in tokens.
+        prefill_chunk_size: The most tokens in one call; a longer prompt is read in parts.
         bytes: The program's size.
-        linears: A row per linear: its name and the kernel that computes it.
+        linears: For each linear its name and the kernel that computes it.
         seconds: Wall time by stage.
-        peak_rss_bytes: The most memory that the process has held so far.
-        tokenizer_files: What was written beside the program.
-        notes: In whole sentences, what the program stores or does otherwise than the checkpoint.
+        peak_rss_bytes: The largest memory use of the process so far.
+        tokenizer_files: The tokenizer files beside the program.
+        notes: Complete sentences about what the program stores or computes differently from the
+            checkpoint.
     """
 
     output: Path

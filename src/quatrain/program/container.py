@@ -1,4 +1,4 @@
-"""A `.pte` file as an open book: its methods, metadata, delegates and constants.
+"""Opens a `.pte` file: its methods, metadata, delegates and constants.
 
 Layout of the file: a FlatBuffer (`program.fbs`) with an extended header at byte 8, then
 segments at the offsets that the FlatBuffer lists. The file stays memory-mapped: opening
@@ -38,10 +38,11 @@ _UNSTATED_CONTEXT = 1 << 30
 
 
 class Program:
-    """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the whole.
+    """An opened `.pte`. `delegates[i].graph` may be edited; `write_program` writes the result.
 
-    `stated` is what its constant methods return, `metadata` the same with what follows from it;
-    `call_problems` what a runtime refuses of how it calls its Vulkan delegates, as stored.
+    `stated` has the values of its constant methods, and `metadata` in addition what follows from
+    them. `call_problems` lists what a runtime would refuse in the stored calls of its Vulkan
+    delegates.
     """
 
     def __init__(self, path: Path):
@@ -78,18 +79,19 @@ class Program:
 
     @property
     def graphs(self) -> list[VulkanGraph]:
-        """Those of its Vulkan delegates, in order."""
+        """The graphs of its Vulkan delegates, in order."""
         return [delegate.graph for delegate in self.delegates if delegate.graph]
 
     def require_graphs(self) -> list[VulkanGraph]:
-        """Those of its Vulkan delegates; `InputError` where there is none."""
+        """The graphs of its Vulkan delegates; raises `InputError` if there is none."""
         if not self.graphs:
             raise no_vulkan_delegate(self.path, self.delegates)
         return self.graphs
 
     @cached_property
     def vulkan(self) -> VulkanGraph:
-        """The graph of the program's only Vulkan delegate; `InputError` where there is not one."""
+        """The graph of its only Vulkan delegate; raises `InputError` if there is not exactly
+        one."""
         first, *others = self.require_graphs()
         if others:
             raise several_vulkan_delegates(self.path, self.delegates)
@@ -97,16 +99,16 @@ class Program:
 
     @property
     def context(self) -> int:
-        """How many tokens its KV cache holds; without a bound where it does not say."""
+        """The number of tokens that its KV cache holds; unlimited if it does not say."""
         return int(self.metadata.get(CONTEXT, _UNSTATED_CONTEXT))
 
     @property
     def instructions(self) -> list[Instruction]:
-        """Those of all methods, in order."""
+        """The instructions of all methods, in order."""
         return [each for method in self.methods.values() for each in method.instructions]
 
     def calls_outside_delegates(self) -> dict[str, int]:
-        """The operators that methods call outside of any delegate, and how often each."""
+        """The operators that methods call outside of delegates, each with its number of calls."""
         return dict(Counter(str(i.target) for i in self.instructions if i.kind == "kernel"))
 
     @property
@@ -115,7 +117,8 @@ class Program:
         return [*self._segment_of_key, *self.new_data]
 
     def named_bytes(self, key: str) -> memoryview:
-        """A read-only view of the bytes stored under `key`; `InputError` where there are none."""
+        """A read-only view of the bytes stored under `key`; raises `InputError` if there are
+        none."""
         if key in self.new_data:
             stored = self.new_data[key]
             return memoryview(os.pread(self._spool.fileno(), stored.size, stored.start))
@@ -137,11 +140,11 @@ class Program:
         return {d.record.processed.index for d in self.delegates if self.in_segment(d)}
 
     def in_segment(self, delegate: Delegate) -> bool:
-        """Whether a delegate's bytes are a segment of their own, not inside the FlatBuffer."""
+        """Whether a delegate's bytes are in their own segment, not inside the FlatBuffer."""
         return delegate.record.processed.location == _SEGMENT
 
     def segment_of(self, constant: Constant) -> int | None:
-        """The segment of a constant, None where it lies in its delegate or in another file."""
+        """The segment of a constant; None if it is stored in its delegate or in another file."""
         return self._segment_of_key.get(constant.key) if constant.key else None
 
     def holds(self, constant: Constant) -> bool:
@@ -155,7 +158,7 @@ class Program:
         return self.data[start : start + size]
 
     def segment_range(self, index: int) -> tuple[int, int]:
-        """Where segment `index` begins in the file, and its size, both in bytes."""
+        """The offset of segment `index` in the file, and its size, both in bytes."""
         segments = self.root.segments or ()
         if not 0 <= index < len(segments):
             raise InputError(f"{self.path}: damaged: segment {index} of {len(segments)}")
@@ -168,9 +171,9 @@ class Program:
         return start, size
 
     def add_data(self, data: bytes) -> Constant:
-        """Store `data` with the program under the key of its SHA-256, as ExecuTorch does.
+        """Add `data` to the program under the key of its SHA-256, as ExecuTorch does.
 
-        It waits in a temporary file until `write_program`, which is the only thing that keeps it.
+        It is kept in a temporary file until `write_program` writes it.
         """
         key = hashlib.sha256(data).hexdigest()
         if key not in self._segment_of_key and key not in self.new_data:
@@ -181,7 +184,7 @@ class Program:
         return Constant(len(data), key)
 
     def release_memory(self) -> None:
-        """Let go of the file's pages that were read; they are read again when needed."""
+        """Release the pages of the file that were read; they are read again when needed."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -226,13 +229,13 @@ class Program:
 
 
 def open_program(path: Path | str) -> Program:
-    """Open a program for reading, and, edited, for writing elsewhere.
+    """Open a program to read it, or to edit it and write it to another file.
 
     Args:
-        path: A .pte file, ours or ExecuTorch's own. It stays memory-mapped: constants are read
-            when they are asked for.
+        path: A .pte file of Quatrain or ExecuTorch. It stays memory-mapped: constants are read when
+            they are used.
 
     Raises:
-        InputError: Where it is missing, not a program, cut short or damaged.
+        InputError: The file is missing, not a program, truncated or damaged.
     """
     return Program(Path(path))

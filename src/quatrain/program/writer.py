@@ -1,4 +1,5 @@
-"""Writes an edited program: the FlatBuffers anew, every segment streamed from file to file."""
+"""Writes an edited program: encodes the FlatBuffers again, and copies segments from file to
+file."""
 
 import math
 from collections.abc import Iterable
@@ -27,17 +28,17 @@ _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 16384
 
 
 def write_program(program: Program, path: Path | str) -> None:
-    """Write a program, edits included, whole or not at all.
+    """Write a program with its edits, completely or not at all.
 
-    Without edits the file is copied byte for byte. Else the FlatBuffers are encoded anew, constants
-    that no graph refers to any more are left out, and the rest is streamed from file to file.
+    Without edits the file is copied byte for byte. Otherwise the FlatBuffers are encoded again,
+    constants that no graph uses any more are left out, and the rest is copied from file to file.
 
     Args:
         program: From `open_program`; the graphs of its delegates may have been edited.
         path: The .pte file to write.
 
     Raises:
-        InputError: Where the output cannot be written, or the input was cut short meanwhile.
+        InputError: The output cannot be written, or the input was truncated meanwhile.
     """
     stored = {id(d): _stored_graph(program, d) for d in program.delegates if d.graph}
     changed = [d for d in program.delegates if d.graph and d.graph != stored[id(d)]]

@@ -1,4 +1,4 @@
-"""The text on which a method that looks at activations has the model compute."""
+"""The calibration text of methods that use activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a method that looks at activations has the model compute.
+    """The calibration text of methods that use activations.
 
     Attributes:
-        files: Texts in UTF-8; none is the text that ships with Quatrain.
-        self_generated: In place of a text, how many tokens the model itself is to write.
-        scheme: For which scheme the checkpoint is made; None is both.
+        files: Text files in UTF-8; an empty tuple means the text that comes with Quatrain.
+        self_generated: Instead of a text, the number of tokens for the model to generate.
+        scheme: The activation scheme to optimize for; None means both.
     """
 
     files: tuple[Path | str, ...] = ()
@@ -45,8 +45,8 @@ class Calibration:
     def tokens(
         self, model: FloatModel, tokenizer: Path | None, stages: Stages, most: int | None = None
     ) -> torch.Tensor:
-        """Rows of the embedding, int64 [texts, T], of a longer text `most`; `tokenizer` in place of
-        the model's own. Raises `InputError` where there are none."""
+        """Rows of the embedding, int64 [texts, T], at most `most` tokens of a longer text;
+        `tokenizer` replaces the model's own. Raises `InputError` if there are none."""
         if self.files and self.self_generated is not None:
             raise InputError(
                 "--calibration and --self-generated exclude each other; leave one of them out"
@@ -57,8 +57,8 @@ class Calibration:
 
     @staticmethod
     def usual(model: FloatModel, tokenizer: Path | None) -> "Calibration | None":
-        """Where nothing is asked for: the text that ships with Quatrain; what `model` writes, where
-        it came without a tokenizer; None where it can neither read nor write one."""
+        """The default: the text that comes with Quatrain; text that `model` generates, if it has no
+        tokenizer; None if it can neither read nor generate a text."""
         if not model.config.apply_embedding:
             return None
         if tokenizer or _has_tokenizer(model):
@@ -72,12 +72,11 @@ def tokens_of_files(
     tokenizer: Path | None = None,
     most: int | None = None,
 ) -> torch.Tensor:
-    """The text of `files`, or that which ships with Quatrain, cut into rows of the embedding.
+    """The text of `files`, or the one that comes with Quatrain, as rows of the embedding.
 
-    int64 [texts, T]; of a longer text `most` tokens (None is MOST_TOKENS), in pieces that are
-    spread over it. Where the tokenizer begins a text with a token, each piece does. Raises
-    `InputError` where a file is not text, there is too little, or the model came without a
-    tokenizer.
+    int64 [texts, T]; of a longer text `most` tokens (None is MOST_TOKENS), in pieces spread over
+    it. If the tokenizer puts a token before a text, each piece begins with it. Raises `InputError`
+    if a file is not text, there is too little, or the model has no tokenizer.
     """
     words = Tokenizer.load(tokenizer) if tokenizer else _tokenizer(model)
     named = ", ".join(map(str, files)) if files else "the calibration text"
@@ -112,8 +111,8 @@ def rows_of_text(
 
 
 def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> list[list[int]]:
-    """At most `most` pieces of `ids`, spread over them, each a text of `length` tokens: `begin`
-    stands before each."""
+    """At most `most` pieces of `ids`, spread over them, as texts of `length` tokens that each begin
+    with `begin`."""
     own = length - len(begin)
     count = len(ids) // own
     kept = min(count, most)
@@ -122,10 +121,11 @@ def spread_texts(begin: list[int], ids: list[int], length: int, most: int) -> li
 
 
 def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Tensor:
-    """`count` tokens that the model itself writes, int64 [texts, T]: side by side, each drawn
-    from what it predicts, from the token on that begins a text, or from any where none does.
+    """`count` tokens that the model generates, int64 [texts, T]: several texts in one batch,
+    sampled from its predictions, starting with the token that begins a text, or with any token if
+    there is none.
 
-    Raises `InputError` where `count` is too small, or the memory for the whole model.
+    Raises `InputError` if `count` is too small, or the model does not fit into memory.
     """
     if count < LEAST_TOKENS:
         raise InputError(
@@ -166,7 +166,7 @@ def _require_memory_to_write(model: FloatModel, texts: int, length: int) -> None
 
 
 def writes(config: BackboneConfig) -> bool:
-    """Whether what it predicts is a token of those that it reads."""
+    """Whether the model's output vocabulary equals its input vocabulary."""
     return not (config.input_prune_map or config.output_prune_map) and config.apply_output
 
 

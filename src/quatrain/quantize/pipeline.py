@@ -1,7 +1,7 @@
-"""From a model or checkpoint to a checkpoint in the pre-quantized layout.
+"""Converts a model or checkpoint to a checkpoint in the pre-quantized layout.
 
-A source is opened, a plan says what becomes of each of its tensors, a method makes each when its
-turn comes, one writer puts them into a file, and one report says what that changed.
+A source is opened, a plan says what happens to each of its tensors, a method converts one tensor
+after another, one writer stores them in a file, and one report says what has changed.
 """
 
 import hashlib
@@ -55,18 +55,19 @@ _NARROW = (
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What `convert_model` is to change.
+    """What `convert_model` should change.
 
     Attributes:
-        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, or 16 for Vulkan, for
-            a source in floating point alone. None is 32, or a quantized source's own.
-        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is a quantized source's own,
-            and as in `quantize_model` for others.
-        output_layer: "int4" in groups or "int8" per channel; "keep" likewise.
-        requantize_asymmetric: Round anew the linears that the layout cannot hold: those with zero
+        group_size: The number of weights of a row that share a scale, only for a floating-point
+            source: 32, 64, 128 or 256, or 16 for Vulkan. None means 32, or a quantized source's
+            own.
+        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" keeps a quantized source's own
+            format, and is as in `quantize_model` for other sources.
+        output_layer: "int4" in groups or "int8" per channel; "keep" as for `embedding`.
+        requantize_asymmetric: Quantize linears again that the layout cannot hold: those with zero
             points, and those in act-order.
-        backend: Whose kernels take it: "vulkan" alone takes a quantized source's groups of 16, and
-            of one in floating point what `quantize_model` says.
+        backend: The backends that will run the checkpoint. Only "vulkan" accepts a quantized
+            source's groups of 16; for a floating-point source as in `quantize_model`.
     """
 
     group_size: int | None = None
@@ -92,36 +93,37 @@ def quantize_model(
     calibration: Calibration | None = None,
     backend: ForBackend = "any",
 ) -> QuantizeReport:
-    """Write a floating-point model as an int4 checkpoint.
+    """Quantize a floating-point model to an int4 checkpoint.
 
-    The linears of the layers become int8 [N, K] in [-8, 7], with a float32 scale per group
-    [N, K / group size]. Writes model.safetensors, params.json and the tokenizer, whole or not at
-    all; the same input gives the same bytes. Holds one layer in memory at a time, and what it
-    makes of the calibration text; with "rtn" one tensor.
+    The linears of the layers become int8 [N, K] in [-8, 7], with a float32 scale per group [N, K /
+    group size]. Writes model.safetensors, params.json and the tokenizer, completely or not at all;
+    the same input gives the same bytes. Keeps one layer in memory at a time, with its activations
+    on the calibration text; with "rtn" one tensor.
 
     Args:
-        model: As `open_float_model` takes it.
-        output: The folder to write. An earlier checkpoint there is replaced, its tokenizer too.
-        group_size: Weights of a row that share a scale: 32, 64, 128 or 256, or 16 for Vulkan.
-        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" is int8 with "rtn", but where a
-            GGUF file has it as Q4_0, and int4 elsewhere.
+        model: As for `open_float_model`.
+        output: The folder to write. An earlier checkpoint there is replaced, including its
+            tokenizer.
+        group_size: The number of weights of a row that share a scale: 32, 64, 128 or 256, or 16 for
+            Vulkan.
+        embedding: "int4" in groups, "int8" per row, or "fp". "keep" is int4; with "rtn" it is int8,
+            unless a GGUF file stores it as Q4_0.
         output_layer: "int4" in groups or "int8" per channel; "keep" is int4.
-        stages: Hears of each stage.
-        tokenizer: A tokenizer.json to write in place of the source's own.
-        base: The model that `model`, a LoRA adapter, is merged into.
-        method: "gptq" rounds toward what the floating-point model computes, in minutes; "distill"
-            then trains the scales and norms, on a GPU the integers too, in half an hour or more,
-            and goes on where it was if it was stopped; "rtn" rounds each weight to nearest, in
-            seconds. None is "gptq", but "rtn" for a model that can neither read a text nor write
-            one.
-        calibration: For "gptq" and "distill"; None is the text that ships with Quatrain, or, for a
-            model without a tokenizer, what that writes itself; for both schemes.
-        backend: Whose kernels take it: "vulkan" alone takes scales of either sign, with which
-            rounding loses less.
+        stages: Receives the progress of each stage.
+        tokenizer: A tokenizer.json to write instead of the source's own.
+        base: The model into which `model`, a LoRA adapter, is merged.
+        method: "gptq" keeps the outputs close to the floating-point model's, in minutes. "distill"
+            then also trains the scales and norms, on a GPU the integers too, in half an hour or
+            more, and resumes an interrupted run. "rtn" rounds each weight to nearest, in seconds.
+            None means "gptq", or "rtn" for a model that can neither read nor generate a text.
+        calibration: The text for "gptq" and "distill". None means the text that comes with Quatrain
+            or, for a model without a tokenizer, text that it generates; for both schemes.
+        backend: The backends that will run the checkpoint. Only "vulkan" supports scales of either
+            sign, which are more accurate.
 
     Raises:
-        InputError: Where the model cannot be read or does not divide into groups, or `output`
-            cannot be written or holds something else.
+        InputError: The model cannot be read or is not divisible into groups, or `output` cannot be
+            written or contains something else.
     """
     check_formats(embedding, output_layer, method, backend)
     check_arguments(model, output, group_size, backend=backend, tokenizer=tokenizer)
@@ -161,26 +163,26 @@ def convert_model(
     tokenizer: Path | str | None = None,
     base: Path | str | None = None,
 ) -> QuantizeReport:
-    """Write any model or checkpoint in the pre-quantized layout.
+    """Convert any model or checkpoint to the pre-quantized layout.
 
-    Integers and scales that the layout can hold are the source's own. Writes model.safetensors,
-    params.json, the tokenizer, and quatrain_manifest.json with the SHA-256 of every source file and
-    of the result. Holds one tensor in memory at a time. An interrupted conversion goes on where it
-    was when it is asked for again.
+    Integers and scales that the layout can hold are kept. Writes model.safetensors, params.json,
+    the tokenizer, and quatrain_manifest.json with the SHA-256 of every source file and of the
+    result. Keeps one tensor in memory at a time. An interrupted conversion is resumed by the same
+    call.
 
     Args:
-        source: As `open_checkpoint` or `open_float_model` takes it.
-        output: The folder to write, which appears when it is whole. An earlier checkpoint there is
-            replaced, its tokenizer too.
-        options: None changes nothing that the layout can hold.
-        params: The params.json of a checkpoint that is a file, where it is not beside it.
-        stages: Hears of each stage.
-        tokenizer: A tokenizer.json to write in place of the source's own.
-        base: The model that `source`, a LoRA adapter, is merged into.
+        source: As for `open_checkpoint` or `open_float_model`.
+        output: The folder to write; it appears when it is complete. An earlier checkpoint there is
+            replaced, including its tokenizer.
+        options: None keeps everything that the layout can hold.
+        params: The params.json of a checkpoint that is a file, if it is not beside it.
+        stages: Receives the progress of each stage.
+        tokenizer: A tokenizer.json to write instead of the source's own.
+        base: The model into which `source`, a LoRA adapter, is merged.
 
     Raises:
-        InputError: Where the source cannot be read, or the output cannot be written or holds
-            something else.
+        InputError: The source cannot be read, or the output cannot be written or contains something
+            else.
     """
     options, stages, target = options or ConvertOptions(), stages or Stages(), Path(output)
     check_arguments(source, target, options.group_size, params, options.backend, tokenizer)

@@ -1,4 +1,4 @@
-"""What is said about a checkpoint that was written."""
+"""The report on a checkpoint that was written."""
 
 from dataclasses import dataclass
 from math import prod
@@ -17,12 +17,12 @@ from quatrain.stages import Stages, peak_rss_bytes
 
 @dataclass(frozen=True)
 class RoundedLinear:
-    """A linear of a quantized source that is not as the source has it.
+    """A linear of a quantized source that was quantized again.
 
     Attributes:
         name: Its name in the source.
-        was: What it was there: "in floating point", "8 bits", "asymmetric or in act-order".
-        relative_rms_error: How far it is from that.
+        was: How the source stores it: "in floating point", "8 bits", "asymmetric or in act-order".
+        relative_rms_error: The relative error of the new values.
     """
 
     name: str
@@ -32,36 +32,36 @@ class RoundedLinear:
 
 @dataclass(frozen=True)
 class QuantizeReport:
-    """What `quantize_model` or `convert_model` did.
+    """The result of `quantize_model` or `convert_model`.
 
     Attributes:
         source: The path that was read.
         output: The folder that was written.
-        group_size: Weights of a row that share a scale.
-        tensors: How many were written.
-        resumed_at: How many of them by an earlier attempt.
-        bytes_in: Of the source's files that were read.
-        bytes_out: Of all files written.
-        weights_bytes: Of model.safetensors alone.
-        parts: What takes them, for a source in floating point; empty for others.
-        why_larger: Whole sentences on why that is more than `bytes_in`; empty where it is not, and
-            for a source that is quantized.
-        rounded: How many matrices are not exactly the source's.
-        relative_rms_error: How far those are from it: the root of the sum of squared errors over
-            that of squared weights.
-        relative_rms_error_by_part: The same over all weights of the embedding, the layers and the
-            output, for a source in floating point; empty for others.
-        exact_groups: How many groups the source held as int4 already (GGUF's Q4_0, Q3_K), which are
-            kept exactly.
-        negative_scales: How many groups have a negative scale.
-        rounded_linears: Of a quantized source, each linear that is not as it was there.
-        tokenizer_files: The names of its files, none where the source came without.
-        notes: In whole sentences, what the source says that is not so, or lacks, and how it was
-            rounded.
+        group_size: The number of weights of a row that share a scale.
+        tensors: The number of tensors written.
+        resumed_at: The number of tensors that an earlier attempt had written.
+        bytes_in: The size of the source's files that were read.
+        bytes_out: The size of all files written.
+        weights_bytes: The size of model.safetensors.
+        parts: The size of each part, for a floating-point source; empty for others.
+        why_larger: Complete sentences on why this is larger than `bytes_in`; empty if it is not,
+            and for a quantized source.
+        rounded: The number of matrices that differ from the source's.
+        relative_rms_error: Their error: the root of the sum of squared errors divided by the sum of
+            squared weights.
+        relative_rms_error_by_part: The same for all weights of the embedding, the layers and the
+            output, for a floating-point source; empty for others.
+        exact_groups: The number of groups that the source stores as int4 (GGUF's Q4_0, Q3_K) and
+            that are kept exactly.
+        negative_scales: The number of groups with a negative scale.
+        rounded_linears: The linears of a quantized source that were quantized again.
+        tokenizer_files: The names of the tokenizer files, none if the source has no tokenizer.
+        notes: Complete sentences about what the source states wrongly or lacks, and about how it
+            was rounded.
         seconds: Wall time by stage.
-        peak_rss_bytes: The most memory that the process has held so far.
-        against_floating_point: What rounding cost, on a text that nothing was calibrated on; None
-            where that was not measured: with "rtn", by `convert_model`, without a tokenizer.
+        peak_rss_bytes: The largest memory use of the process so far.
+        against_floating_point: The loss of quality on a held-out text. None if it was not measured:
+            with "rtn", in `convert_model`, or without a tokenizer.
     """
 
     source: str
@@ -88,7 +88,7 @@ class QuantizeReport:
 
 
 def rounded_linears(opened: OpenedSource) -> list[RoundedLinear]:
-    """The linears of a quantized source that had to be rounded, in the order of their names."""
+    """The linears of a quantized source that were quantized again, in the order of their names."""
     return [
         RoundedLinear(name, error.why, float(f"{relative_rms([error]):.6g}"))
         for name, error in sorted(opened.errors.items())

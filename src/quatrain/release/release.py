@@ -1,4 +1,4 @@
-"""From a model to the files that ship, in one call that goes on where it was."""
+"""Makes the files to ship from a model, in one call that can be resumed."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -31,14 +31,14 @@ from quatrain.verify.expected import asked_tokens
 
 @dataclass(frozen=True)
 class Release:
-    """A release that was made.
+    """A finished release.
 
     Attributes:
-        folder: Where.
-        plan: What it consists of, and what each phone gets.
-        report: What report.json says.
-        failures: What did not hold, as sentences.
-        phone: What came of running it on a phone, where that was asked for.
+        folder: The folder that was written.
+        plan: Its programs, and the file for each phone.
+        report: The content of report.json.
+        failures: The gates and checks that failed, as sentences.
+        phone: The result of running it on a phone, if that was requested.
     """
 
     folder: Path
@@ -55,7 +55,8 @@ class Release:
 
 
 def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
-    """What `make_release` would write of `model`, from headers alone; `InputError` likewise."""
+    """What `make_release` would write for `model`, from headers only; raises `InputError` as that
+    does."""
     return _planned(model, spec)[0]
 
 
@@ -85,29 +86,29 @@ def make_release(
     runner: Path | str | None = None,
     ray: str | None = None,
 ) -> Release:
-    """Make the files that ship of `model`: a program for each distinct need of the phones, the
+    """Make the files to ship for `model`: a program for each distinct need of the phones, the
     tokenizer, expected.json, manifest.json and the report.
 
-    What is made is kept in `output`/.work by what it follows from: stopped at any moment, the same
-    call goes on where it was, and a second one finds all done.
+    Intermediate results are kept in `output`/.work under a digest of what they depend on: after an
+    interruption the same call continues, and after a complete run it changes nothing.
 
     Args:
-        model: A model in floating point or an int4 checkpoint, as `open_float_model` and
-            `open_checkpoint` take them.
+        model: A floating-point model or an int4 checkpoint, as for `open_float_model` and
+            `open_checkpoint`.
         output: The folder to write. An earlier release there is replaced.
-        spec: What is asked for; None is one program for the CPU.
-        jobs: How many tasks are worked on at a time, each in a process of its own; None: as many
-            as there are cores and memory, where that pays.
-        stages: Hears of each stage.
-        android: An Android module, such as app/, to whose assets the release is added.
-        runner: A runner for Android, such as ExecuTorch's llama_main, with which it is run on the
-            phone that adb sees, and held against expected.json.
-        ray: The address of a Ray cluster on which to make the tasks, in place of processes here;
-            "auto" is the one of this machine. Its machines share `output` and `model`.
+        spec: What to make; None means one program for the CPU.
+        jobs: How many tasks to run at a time, each in its own process; None means as many as cores
+            and memory allow, if that is faster.
+        stages: Receives the progress of each stage.
+        android: An Android module, such as app/; the release is added to its assets.
+        runner: A runner for Android, such as ExecuTorch's llama_main. It runs the release on the
+            phone that adb sees, and the answers are compared with expected.json.
+        ray: The address of a Ray cluster that runs the tasks instead of local processes; "auto" is
+            the cluster of this machine. Its machines must share `output` and `model`.
 
     Raises:
-        InputError: Where the model, the folder or something in `spec` is wrong, and where a phone
-            is asked for and there is none.
+        InputError: The model, the folder or something in `spec` is wrong, or a phone is needed and
+            there is none.
     """
     spec, stages, folder = spec or ReleaseSpec(), stages or Stages(), Path(output)
     android, runner = _path(android), _path(runner)
@@ -205,7 +206,7 @@ def _require_texts(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context:
 
 
 def name_of(model: Path | str) -> str:
-    """What a model is called, in letters that file names may have everywhere."""
+    """The name of a model, in characters that every file system allows."""
     if is_on_hub(model):
         name = str(model).rpartition("/")[2].partition("@")[0]
     else:

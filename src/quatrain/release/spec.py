@@ -1,7 +1,7 @@
-"""What a release is asked for, on the command line or in a release.toml.
+"""The request for a release, from the command line or a release.toml.
 
 The keys of release.toml are the options' names: `max-kl = 0.1` is `--max-kl 0.1`. Paths in it are
-meant from its folder.
+relative to its folder.
 """
 
 import hashlib
@@ -39,35 +39,35 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class ReleaseSpec:
-    """What a release consists of, and what it must reach.
+    """The contents of a release, and its gates.
 
     Attributes:
-        name: What its files begin with; None is the model's own name.
-        phones: Ids of phones and GPUs, each with a program of its own or shared.
-        runtime: The ExecuTorch release in the app, such as 1.5; None: any.
-        method: As in `quantize_model`, like the three after it; for a model in floating point.
-        group_size: Weights that share a scale.
-        embedding: What the embedding is stored as.
-        output_layer: What the output layer is stored as.
-        scheme: Of the GPUs' programs; None is what suits each.
-        max_seq_len: The context in tokens; None is the model's own, at most 2048.
-        prefill_chunk_size: As in `quatrain.export.ExportOptions`: the most tokens of a call.
-        cpu: Whether to make a program for the CPU too, which every phone runs.
-        tokenizer: A tokenizer.json in place of the model's own.
-        reference: The model in floating point that a checkpoint is measured against; None is the
-            model itself where it is one.
-        text: What to measure on; None is the held-out text that comes with Quatrain.
-        tokens: How many of its tokens.
-        prompts: What expected.json asks.
-        chat: Whether each is put into the chat template; None: where there is one.
-        new_tokens: How many tokens an answer has at most.
+        name: The beginning of the file names; None means the model's own name.
+        phones: Ids of phones and GPUs; each gets its own program or shares one.
+        runtime: The ExecuTorch release in the app, such as 1.5; None means any.
+        method: As in `quantize_model`, like the next three; for a floating-point model.
+        group_size: The number of weights that share a scale.
+        embedding: How the embedding is stored.
+        output_layer: How the output layer is stored.
+        scheme: The scheme of the GPU programs; None means what suits each phone.
+        max_seq_len: The context length in tokens; None means the model's own, at most 2048.
+        prefill_chunk_size: As in `quatrain.export.ExportOptions`: the most tokens in one call.
+        cpu: Whether to make a program for the CPU too, which every phone can run.
+        tokenizer: A tokenizer.json to use instead of the model's own.
+        reference: The floating-point model to compare a checkpoint with; None means the model
+            itself if it is in floating point.
+        text: The text of the measurements; None means the held-out text that comes with Quatrain.
+        tokens: How many of its tokens to read.
+        prompts: The prompts of expected.json.
+        chat: Whether prompts are put into the chat template; None means if there is one.
+        new_tokens: The most tokens of an answer.
         max_kl: Gate: the largest KL divergence from floating point, in nats.
-        max_perplexity_ratio: Gate: the largest perplexity over floating point's.
+        max_perplexity_ratio: Gate: the largest ratio of perplexities to floating point.
         max_mb: Gate: the largest program, in megabytes (10^6 bytes).
-        no_defects: Gate: no known defect may be even possible on any of the phones.
+        no_defects: Gate: no phone may have a known defect, not even a possible one.
 
     Raises:
-        InputError: Where a value is not one of these.
+        InputError: A value is not one of these.
     """
 
     name: str | None = None
@@ -126,18 +126,18 @@ class ReleaseSpec:
             raise InputError("prompts is empty; name one or more, or leave it out for the usual")
 
     def called(self, name: str) -> "ReleaseSpec":
-        """The same, its files called `name` unless it says otherwise."""
+        """A copy whose files are called `name` unless it has a name already."""
         return replace(self, name=self.name or name)
 
     @property
     def needs_reference(self) -> list[str]:
-        """The gates that only a model in floating point can decide."""
+        """The gates that need a floating-point model."""
         gates = ("max_kl", "max_perplexity_ratio")
         return [key_of(name) for name in gates if getattr(self, name) is not None]
 
 
 def key_of(name: str) -> str:
-    """What a field is called in release.toml, and as an option."""
+    """The name of a field in release.toml and as an option."""
     return name.replace("_", "-")
 
 

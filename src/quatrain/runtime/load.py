@@ -1,4 +1,4 @@
-"""Picks the runtime for a program."""
+"""Chooses the runtime for a program."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 class ProgramRunner(NamedRunner, Protocol):
-    """A program on some runtime: a `Runner` that knows its program's constant methods.
+    """A program on a runtime: a `Runner` that also has the values of the program's constant
+    methods.
 
     Attributes:
-        device: What it runs on, in words for people.
-        metadata: What each constant method of the program returns, such as `get_max_context_len`
+        device: What it runs on, as text for people.
+        metadata: The value of each constant method of the program, such as `get_max_context_len`
             (tokens), `get_vocab_size` and `get_eos_ids`.
-        rewinds: Whether a call may go back in the text (`CallOrder`).
+        rewinds: Whether a call may go back to an earlier position in the text (`CallOrder`).
     """
 
     metadata: dict[str, Any]
@@ -42,18 +43,20 @@ def load_runner(
 ) -> ProgramRunner:
     """Load a program into a runtime of this machine.
 
-    A program that was edited in memory runs as edited, except on ExecuTorch, which reads its file.
+    A program that was edited in memory runs with its edits, except on ExecuTorch, which reads its
+    file.
 
     Args:
-        program: An opened program, or a path to one.
-        device: "reference", "gpu", "gpu:NAME" (the GPU of that name or number), "executorch", or
-            "auto": for a Vulkan program a real GPU; without one the CPU reference where its weights
-            fit in memory, else the software GPU; ExecuTorch for any other program.
-        emulate: The id of a defect to compute with, of `quatrain.runtime.defects`.
+        program: An opened program, or its path.
+        device: "reference", "gpu", "gpu:NAME" (a GPU by name or number), "executorch", or "auto".
+            For a Vulkan program, "auto" takes a real GPU; without one the CPU reference if the
+            weights fit into memory, else the software GPU. For any other program it takes
+            ExecuTorch.
+        emulate: The id of a defect of `quatrain.runtime.defects` to emulate.
         arithmetic: How a Vulkan program's 8da4w linears are computed.
 
     Raises:
-        InputError: Where `device` is unknown or cannot run this program, or the program is damaged.
+        InputError: `device` is unknown or cannot run this program, or the program is damaged.
     """
     device, adapter = parse_device(device)
     emulated_defect(emulate)
@@ -155,7 +158,8 @@ def has_8da4w(program: Program) -> bool:
 
 
 def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str) -> None:
-    """Refuse, for `verb`, a program that takes embeddings or gives hidden states."""
+    """Raise `InputError`, for the command `verb`, if a program takes embeddings or returns hidden
+    states."""
     for option in ("embedding_input", "hidden_output"):
         if metadata.get(f"quatrain_{option}"):
             raise InputError(

@@ -1,4 +1,4 @@
-"""What every runtime is to those who use it, and calls of it that are not too long."""
+"""The interface of every runtime, and the splitting of long calls."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -7,10 +7,10 @@ import torch
 
 
 class Runner(Protocol):
-    """A model with its KV cache: a program on some runtime, or an eager backbone."""
+    """A model with its KV cache: a program on a runtime, or an eager backbone."""
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
-        """Take tokens in, and give the logits after the last of them.
+        """Add tokens to the context, and return the logits after the last of them.
 
         Args:
             tokens: int64 [1, T].
@@ -27,7 +27,7 @@ class Runner(Protocol):
 
 
 class NamedRunner(Runner, Protocol):
-    """A `Runner` that knows what it runs on, in words for people."""
+    """A `Runner` with the name of what it runs on."""
 
     device: str
 

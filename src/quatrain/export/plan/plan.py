@@ -1,4 +1,4 @@
-"""What would be made of a model or a checkpoint, before any of it is."""
+"""Predicts what `quantize` and `export` would write."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from quatrain.targets import TargetChoice
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """What `quantize` is asked for; the fields are arguments of `quantize_model`."""
+    """The options of `quantize`; the fields are arguments of `quantize_model`."""
 
     group_size: int = 32
     embedding: EmbeddingFormat = "keep"
@@ -47,13 +47,14 @@ class QuantizeRequest:
 
 @dataclass(frozen=True)
 class CheckpointPlan:
-    """What `quantize` would write of a model in floating point.
+    """What `quantize` would write for a floating-point model.
 
     Attributes:
-        bytes_in: Of the files that the model is read from.
-        weights_bytes: Of model.safetensors; params.json and the tokenizer come beside it.
-        parts: What takes them.
-        why_larger: Whole sentences on why that is more than `bytes_in`; empty where it is not.
+        bytes_in: The size of the model's files.
+        weights_bytes: The size of model.safetensors; params.json and the tokenizer come in
+            addition.
+        parts: The size of each part.
+        why_larger: Complete sentences on why this is larger than `bytes_in`; empty if it is not.
     """
 
     bytes_in: int
@@ -64,13 +65,13 @@ class CheckpointPlan:
 
 @dataclass(frozen=True)
 class ProgramsPlan:
-    """What `quantize` and `export` would make of a source.
+    """What `quantize` and `export` would write for a source.
 
     Attributes:
         source: The path that was read.
-        checkpoint: What would be quantized; None for a source that is a checkpoint already.
-        programs: Each that `export` would write, or refuse.
-        reasons: Why a target's program is what it is, a sentence each.
+        checkpoint: The checkpoint that would be made; None if the source is a checkpoint.
+        programs: The programs that `export` would write or refuse.
+        reasons: Sentences on why the target's program has these properties.
     """
 
     source: str
@@ -90,23 +91,24 @@ def plan_programs(
     params: Path | str | None = None,
     quantizing: QuantizeRequest | None = None,
 ) -> ProgramsPlan:
-    """Say what `quantize` and `export` would write of `source`, how large, and what they refuse.
+    """Predict what `quantize` and `export` would write for `source`, its size, and what they
+    refuse.
 
-    Reads headers and parameters alone, and of a checkpoint two rows of its tables: whether its
-    output layer is its embedding is said nowhere else.
+    Reads only headers and parameters, and two rows of a checkpoint's tables to find out whether the
+    output layer equals the embedding.
 
     Args:
-        source: As `open_checkpoint` or `open_float_model` takes it.
-        request: What `export` is asked for. A scheme that it leaves open is both, and its backend
-            is one of `backends`; a target chooses one program.
-        backends: Those to plan for, where no target is named; None is all that compute in the
-            activation dtype that is asked for.
-        params: The params.json of a checkpoint that is a file, where it is not beside it.
-        quantizing: What `quantize` is asked for, for a source in floating point.
+        source: As for `open_checkpoint` or `open_float_model`.
+        request: The options of `export`. If it names no scheme, both are planned. Its backend must
+            be one of `backends`. A target gives one program.
+        backends: The backends to plan for if no target is named; None means all that support the
+            requested activation dtype.
+        params: The params.json of a checkpoint that is a file, if it is not beside it.
+        quantizing: The options of `quantize`, for a floating-point source.
 
     Raises:
-        InputError: Where the source cannot be read or quantized so, or an option is wrong or of
-            another kind of source.
+        InputError: The source cannot be read or quantized in this way, or an option is wrong or
+            does not apply to this kind of source.
     """
     if backends is not None:
         require_several("backends", backends)

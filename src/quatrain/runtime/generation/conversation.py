@@ -1,4 +1,4 @@
-"""Several turns with a program: what it has read stays in its KV cache."""
+"""A conversation with a program; earlier turns stay in its KV cache."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -25,13 +25,13 @@ class Turn:
     """One answer of a conversation.
 
     Attributes:
-        said: What the user said.
+        said: The user's message.
         text: The answer, up to a stop string.
-        generation: Its tokens, the whole conversation before it being the prompt, and how fast they
-            came.
+        generation: The tokens and their speed; the prompt is the whole conversation before the
+            answer.
         computed: How many tokens were computed for it; the others were in the KV cache.
-        health: Whether the answer looks like a model at work.
-        stop_string: The one that ended the text, if one did.
+        health: Measures of whether the text is garbled.
+        stop_string: The stop string that ended the text, if there is one.
     """
 
     said: str
@@ -61,12 +61,12 @@ class Turn:
 
 
 class Conversation:
-    """A chat with a program: each turn is computed on top of those before.
+    """A chat with a program; earlier turns stay in the KV cache.
 
     Attributes:
-        device: What the program runs on, in words for people.
+        device: What the program runs on, as text for people.
         context: How many tokens its KV cache holds.
-        turns: What was said so far.
+        turns: The turns so far.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Conversation:
 
         Args:
             program: An opened program, or the path of a .pte file, from tokens to logits.
-            options: What the chat template is given besides, a system message for example.
-            tokenizer: A tokenizer.json; None is the one beside the program.
-            max_new_tokens: Of an answer.
-            sampling: As in `generate`; each turn goes on with another seed.
+            options: Input of the chat template, for example a system message.
+            tokenizer: A tokenizer.json; None means the one beside the program.
+            max_new_tokens: The most tokens of an answer.
+            sampling: As in `generate`; each turn uses another seed.
             stop: As in `generate_text`.
             device: As in `load_runner`.
             emulate: As in `load_runner`.
             arithmetic: As in `load_runner`.
 
         Raises:
-            InputError: Where the model has no chat template, an argument is wrong, or as
+            InputError: The model has no chat template, an argument is wrong, or as for
                 `load_runner`.
         """
         check_stops(stop)
@@ -118,16 +118,16 @@ class Conversation:
         return self._tokenizer.encode(prompt, add_special_tokens=False)
 
     def say(self, text: str, on_text: Callable[[str], bool | None] | None = None) -> Turn:
-        """The answer to `text`, which is part of the conversation from then on.
+        """Return the answer to `text`, and add both to the conversation.
 
         Args:
-            text: What the user says.
-            on_text: Called with each part of the answer as it comes, the empty one too where a
-                token completes no character; the answer ends where it returns True.
+            text: The user's message.
+            on_text: Called with each part of the answer as it is generated, also with an empty one
+                if a token completes no character. If it returns True, the answer ends.
 
         Raises:
-            InputError: Where the conversation with `text` does not fit into the context, or has
-                tokens that the model does not know. It is then as it was before.
+            InputError: The conversation with `text` does not fit into the context, or has tokens
+                that the model does not know. The conversation is then unchanged.
         """
         tokens = self._tokens(text, [(turn.said, turn.text) for turn in self.turns])
         if len(tokens) > self.context:
@@ -152,7 +152,7 @@ class Conversation:
         return turn
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget all turns."""
         self.turns.clear()
 
 

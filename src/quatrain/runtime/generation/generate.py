@@ -1,4 +1,4 @@
-"""Text generation over anything that maps tokens and a position to logits."""
+"""Text generation with any model that maps tokens and a position to logits."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,18 +17,17 @@ Stopped = Literal["end of sequence", "length", "context", "stop string", "interr
 
 @dataclass(frozen=True)
 class Generation:
-    """What `generate` gave, and how fast.
+    """The result of `generate`, and its speed.
 
     Attributes:
-        prompt: The tokens that it continued.
-        tokens: Those that it generated, the end-of-sequence token not among them.
-        logits: Of each of them, as the model gave it.
-        logprobs: Of each of them the natural logarithm of its probability by the model, whatever
-            the sampling made of it.
-        stopped: By an end-of-sequence token, by `max_new_tokens`, because the context was full, by
-            a stop string of those who write texts with it, or "interrupted" by `on_token`.
-        prefill_seconds: How long the prompt took, and with it the first token.
-        decode_seconds: How long all others took.
+        prompt: The tokens of the prompt.
+        tokens: The generated tokens, without the end-of-sequence token.
+        logits: The model's logits for each of them.
+        logprobs: The natural logarithm of each token's probability, before any sampling.
+        stopped: What ended the text: an end-of-sequence token, `max_new_tokens`, a full context, a
+            stop string, or "interrupted" by `on_token`.
+        prefill_seconds: The time for the prompt, which includes the first token.
+        decode_seconds: The time for all other tokens.
     """
 
     prompt: list[int]
@@ -46,7 +45,7 @@ class Generation:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """Steps per second after the first token, which the prefill gives; 0 without any."""
+        """Steps per second after the first token, which the prefill gives; 0 if there are none."""
         return self.decode_steps / self.decode_seconds if self.decode_seconds else 0.0
 
     @property
@@ -70,17 +69,17 @@ def generate(
     """Continue `prompt` until an end-of-sequence token, `max_new_tokens`, or a full context.
 
     Args:
-        runner: The model, from `load_runner`; its context is forgotten first.
+        runner: The model, from `load_runner`; its context is reset first.
         prompt: Token ids, one or more.
-        context: How many tokens its KV cache holds: `metadata["get_max_context_len"]` of a
-            program's runner.
-        max_new_tokens: How many to generate at most.
+        context: The number of tokens that its KV cache holds: `metadata["get_max_context_len"]` of
+            a program's runner.
+        max_new_tokens: The most tokens to generate.
         eos_ids: The tokens that end a text, such as `Tokenizer.eos_ids`.
-        sampling: How each token is chosen; the most likely one unless it says otherwise.
-        on_token: Called with each token as it comes; the text ends where it returns True.
+        sampling: How tokens are chosen; by default always the most likely one.
+        on_token: Called with each token as it is generated; if it returns True, the text ends.
 
     Raises:
-        InputError: Where the prompt is empty or longer than `context`.
+        InputError: The prompt is empty or longer than `context`.
     """
     prompt = list(prompt)
     check_prompt(prompt, context)
@@ -140,7 +139,7 @@ class _Written:
 
 
 def check_prompt(tokens: Sequence[int], context: int) -> None:
-    """Refuse an empty prompt, and one longer than `context`, with `InputError`."""
+    """Raise `InputError` if the prompt is empty or longer than `context`."""
     if not tokens:
         raise InputError("the prompt has no tokens; give some text")
     if len(tokens) > context:

@@ -1,4 +1,5 @@
-"""How tokens are chosen; torch-free, so that a wrong option is refused at once."""
+"""Sampling options. This module does not import torch, so that a wrong option is refused
+immediately."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,22 +9,21 @@ from quatrain.errors import InputError
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen from logits, as transformers' generation does with the same
-    names: the penalty, then temperature, top-k, top-p, min-p.
+    """How the next token is chosen from logits, in the order of transformers' generation and with
+    its names: repetition penalty, temperature, top-k, top-p, min-p.
 
     Attributes:
-        temperature: 0 takes the most likely token; above it, tokens are drawn from
+        temperature: 0 always takes the most likely token; above 0, tokens are sampled from
             softmax(logits / temperature).
-        top_k: Draw among so many of the most likely tokens; 0 is all.
-        top_p: Draw among the most likely tokens that together have this probability, 0 to 1.
-        min_p: Leave out tokens less likely than this times the most likely one, 0 to 1.
-        repetition_penalty: What logits of tokens that are in the context already are divided by,
-            where they are negative multiplied by (Keskar et al., 2019); 1 changes nothing.
-        seed: Of the draws, from 0 to 2^64 - 1.
+        top_k: Sample among this many of the most likely tokens; 0 means all.
+        top_p: Sample among the most likely tokens whose probabilities add up to this, 0 to 1.
+        min_p: Exclude tokens less likely than this times the most likely one, 0 to 1.
+        repetition_penalty: Positive logits of tokens in the context are divided by this, negative
+            ones multiplied (Keskar et al., 2019); 1 changes nothing.
+        seed: The random seed, from 0 to 2^64 - 1.
 
     Raises:
-        InputError: Where a value cannot be sampled with, or would change nothing: the four that
-            a temperature of 0 leaves without a choice.
+        InputError: A value is invalid, or has no effect because the temperature is 0.
     """
 
     temperature: float = 0.0

@@ -1,4 +1,4 @@
-"""Text from a program: its tokenizer, its runtime, and whether what it writes looks like text."""
+"""Generates text with a program, and checks whether the text looks garbled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,15 +27,15 @@ if TYPE_CHECKING:  # a program on another runtime needs no wgpu
 
 @dataclass(frozen=True)
 class TextGeneration:
-    """What `generate_text` gave.
+    """The result of `generate_text`.
 
     Attributes:
         text: The generated text.
-        generation: Its tokens, and how fast they came.
-        device: What the program ran on, in words for people.
-        health: Whether the text looks like a model at work.
-        operators: Where a decode step spends its time, if that was asked for.
-        stop_string: The one that ended the text, if one did; the text goes up to it.
+        generation: Its tokens, and their speed.
+        device: What the program ran on, as text for people.
+        health: Measures of whether the text is garbled.
+        operators: The time of each operator in a decode step, if it was requested.
+        stop_string: The stop string before which the text ends, if there is one.
     """
 
     text: str
@@ -82,25 +82,26 @@ def generate_text(
     on_text: Callable[[str], None] | None = None,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> TextGeneration:
-    """Continue `prompt` with a program from tokens to logits.
+    """Continue `prompt` with a program that maps tokens to logits.
 
     Args:
         program: An opened program, or the path of a .pte file.
-        prompt: What to continue.
+        prompt: The text to continue.
         chat: Put the prompt into the model's chat template.
-        chat_options: What that template is given besides.
-        tokenizer: A tokenizer.json; None is the one beside the program.
+        chat_options: Other input of that template.
+        tokenizer: A tokenizer.json; None means the one beside the program.
         max_new_tokens: As in `generate`.
         sampling: As in `generate`.
-        stop: Texts of which the first one that it writes ends it, and is not shown.
+        stop: Stop strings; the text ends before the first one that is generated.
         device: As in `load_runner`.
         emulate: As in `load_runner`.
         profile: Where to write a Chrome trace of one decode step on the GPU.
-        on_text: Called with each part of the text as it comes.
+        on_text: Called with each part of the text as it is generated.
         arithmetic: As in `load_runner`.
 
     Raises:
-        InputError: Where an argument is wrong, before the program is loaded; and as `load_runner`.
+        InputError: An argument is wrong (checked before the program is loaded), or as for
+            `load_runner`.
     """
     check_stops(stop)
     if profile:
