@@ -1,4 +1,4 @@
-"""Named stages of a long piece of work: their wall time, and the memory the process held."""
+"""Named stages of long work: their wall time, and the memory of the process."""
 
 import ctypes
 import os
@@ -46,12 +46,12 @@ def return_freed_memory() -> None:
 
 @dataclass
 class Stages:
-    """Times named stages, in order, and tells a listener when each begins and ends.
+    """Measures named stages, in order, and calls a listener when each begins and ends.
 
-    `listener(name, seconds)` is called with `seconds=None` as a stage begins and with its
-    duration as it ends; `progress(name, fraction, seconds_left)` as a stage gets on that says
-    how far it is; `elapsed(name, seconds)` each second while a stage runs, from another thread.
-    `seconds` maps each name to its wall time.
+    `listener(name, seconds)` is called with `seconds=None` when a stage begins and with its
+    duration when it ends; `progress(name, fraction, seconds_left)` when a stage reports progress;
+    `elapsed(name, seconds)` every second while a stage runs, from another thread. `seconds` maps
+    each name to its wall time.
     """
 
     listener: Callable[[str, float | None], None] | None = None

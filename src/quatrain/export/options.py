@@ -1,4 +1,4 @@
-"""What an export is asked for."""
+"""The options of an export."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -16,33 +16,36 @@ LEAST_CONTEXT = 3  # of one of 2 torch.export makes a constant, or refuses it
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What kind of program to make.
+    """The properties of the program to make.
 
     Attributes:
-        scheme: What int4 linears multiply their weights with.
+        scheme: The activation scheme of the int4 linears.
         backend: "vulkan" for GPUs, "xnnpack" for CPUs.
-        activation_dtype: What the Vulkan delegate computes and stores in, "fp32" or "fp16".
-        max_seq_len: The context in tokens, 3 or more; None is the model's own, at most 2048.
-        prefill_chunk_size: The most tokens of a call, 3 or more: ExecuTorch's runner feeds a longer
-            prompt in parts. None is the whole context, or what layers take at once.
-        embedding_input: Take embeddings, floating-point [1, T, dim], in place of tokens.
-        hidden_output: Give each token's final hidden state, floating-point [1, T, dim], in place
+        activation_dtype: The data type in which the Vulkan delegate computes and stores, "fp32" or
+            "fp16".
+        max_seq_len: The context length in tokens, 3 or more; None means the model's own, at most
+            2048.
+        prefill_chunk_size: The most tokens in one call, 3 or more; ExecuTorch's runner reads a
+            longer prompt in parts. None means the whole context, or the most that the layers can
+            take.
+        embedding_input: Take embeddings, floating-point [1, T, dim], instead of tokens.
+        hidden_output: Return each token's final hidden state, floating-point [1, T, dim], instead
             of logits.
-        kv_cache: "int8": keys and values kept in int8, a scale and a zero point for each token and
-            head, on XNNPACK; None is in what activations are computed in.
-        attention_sink: (sinks, window): each token attends to the first `sinks` positions and the
-            last `window` alone, which is all that is kept of the context; on XNNPACK.
-        allow_fallback: Let a linear without a kernel for its stored form run dequantized, in
-            floating point; without this such a linear is an error.
-        target: From `quatrain.targets.choose_for_target`: adds its limits, and refuses a program
+        kv_cache: "int8" stores keys and values in int8, with a scale and a zero point for each
+            token and head; only on XNNPACK. None stores them in the activations' type.
+        attention_sink: (sinks, window): each token attends only to the first `sinks` positions and
+            the last `window`, and only these are kept; only on XNNPACK.
+        allow_fallback: Compute a linear that no kernel supports as stored with dequantized weights,
+            in floating point; otherwise such a linear is an error.
+        target: From `quatrain.targets.choose_for_target`: applies its limits, and refuses a program
             that would fail there.
-        scheme_plan: The scheme of each int4 linear on Vulkan; `scheme` is then 8da4w, or the only
-            one that it has.
-        examine: Whether a program that would fail on the target is refused; False is for who asks
-            the doctor afterwards.
+        scheme_plan: The scheme of each int4 linear on Vulkan; `scheme` is then 8da4w, or the plan's
+            only scheme.
+        examine: Whether to refuse a program that would fail on the target; False if the caller runs
+            the doctor itself.
 
     Raises:
-        InputError: Where a value is not one of these, or they contradict each other.
+        InputError: A value is not one of these, or they contradict each other.
     """
 
     scheme: Scheme = Scheme.DYNAMIC_INT8
@@ -61,18 +64,18 @@ class ExportOptions:
 
     @property
     def compile_options(self) -> dict[str, Any]:
-        """What ExecuTorch's Vulkan partitioner is asked for."""
+        """The options of ExecuTorch's Vulkan partitioner."""
         limits = self.target.partitioner if self.target else {}
         return {"force_fp16": self.activation_dtype == "fp16", **limits}
 
     @property
     def itemsize(self) -> int:
-        """The bytes of a number that the program computes in."""
+        """The number of bytes of the data type in which the program computes."""
         return 2 if self.activation_dtype == "fp16" else 4
 
     @property
     def older_forms(self) -> bool:
-        """Whether the program is written in older operators, for the target's release."""
+        """Whether to write the program in older operators, for the target's release."""
         return self.target is not None and needs_older_forms(self.target.runtime)
 
     def __post_init__(self) -> None:
@@ -130,7 +133,7 @@ class ExportOptions:
 
 
 def check_gpu_backend(target: str, backend: str) -> None:
-    """Raise `InputError` where a program for the GPU `target` would be another backend's."""
+    """Raise `InputError` if the target is the GPU `target` and `backend` is not Vulkan."""
     if backend != "vulkan":
         raise InputError(
             f"--target {target} is a GPU, for the Vulkan backend, but --backend is {backend}; "
@@ -139,7 +142,7 @@ def check_gpu_backend(target: str, backend: str) -> None:
 
 
 def check_attention_sink(asked: tuple[int, int], backend: str) -> None:
-    """Raise `InputError` where (sinks, window) is not what a program of `backend` can have."""
+    """Raise `InputError` if a program of `backend` cannot have these (sinks, window)."""
     sinks, window = asked
     if sinks < 1 or window < 2:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What an export is asked for, before anything is chosen for a target."""
+"""The request for an export, before anything is chosen for a target."""
 
 from dataclasses import dataclass
 
@@ -14,19 +14,19 @@ from quatrain.targets.runtimes import require_loadable
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What kind of program to make, for which target.
+    """The properties of the program to make, and its target.
 
     Attributes:
-        scheme: As in `ExportOptions`; None is the target's choice, else 8da4w.
+        scheme: As in `ExportOptions`; None means the target's choice, or else 8da4w.
         backend: As in `ExportOptions`.
-        activation_dtype: As in `ExportOptions`; None is the target's choice, else "fp32".
+        activation_dtype: As in `ExportOptions`; None means the target's choice, or else "fp32".
         target: The id of a phone's GPU, such as mali-g715.
         runtime: The ExecuTorch release in the app, such as 1.3.
-        scheme_plan: As in `ExportOptions`; `scheme` and it exclude each other.
-        max_seq_len: As in `ExportOptions`, like the rest.
+        scheme_plan: As in `ExportOptions`; excludes `scheme`.
+        max_seq_len: As in `ExportOptions`, like the remaining fields.
 
     Raises:
-        InputError: Where a value is not known, or they contradict each other.
+        InputError: A value is not known, or they contradict each other.
     """
 
     scheme: Scheme | None = None
@@ -63,14 +63,14 @@ class ExportRequest:
 
     @property
     def asked_scheme(self) -> Scheme | None:
-        """The scheme that is asked for, or in which a mixed program is written before some of its
-        linears are made weight-only; None leaves it to the target."""
+        """The requested scheme, or the one in which a mixed program is written before some of its
+        linears become weight-only; None leaves it to the target."""
         if self.scheme_plan is None:
             return self.scheme
         return self.scheme_plan.only_scheme or Scheme.DYNAMIC_INT8
 
     def options(self, choice: TargetChoice | None = None) -> ExportOptions:
-        """The options to export with, given what was chosen for the target, if there is one."""
+        """The options of the export, given the target's `choice` if there is a target."""
         chosen = choice or self
         return ExportOptions(
             scheme=chosen.scheme or self.asked_scheme or Scheme.DYNAMIC_INT8,

@@ -61,15 +61,14 @@ _ALWAYS = ("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", *_GENERIC)
 
 
 def sibling(tokenizer: Path, name: str) -> Path:
-    """The file `name` that goes with `tokenizer`, of the same prefix; it may not be."""
+    """The path of the file `name` with the same prefix as `tokenizer`; it need not exist."""
     its_own = tokenizer.name.endswith(TOKENIZER)
     prefix = tokenizer.name.removesuffix(TOKENIZER) if its_own else ""
     return tokenizer.with_name(f"{prefix}{name}")
 
 
 def beside(program: Path, name: str) -> Path:
-    """Where the file `name` that is the program `program`'s own lies, such as a copy of a
-    tokenizer's."""
+    """The path of the program `program`'s own file `name`, such as a copy of a tokenizer."""
     return program.with_name(f"{program.stem}.{name}")
 
 
@@ -84,14 +83,15 @@ def require_tokenizer(path: Path | str) -> None:
 
 
 def find_tokenizer(model: Path | str, *folders: Path | str) -> Path:
-    """Find the tokenizer.json that goes with a program, or another form of a tokenizer.
+    """Find the tokenizer of a program: a tokenizer.json or another tokenizer file.
 
     Args:
-        model: The program; `<stem>.tokenizer.json` beside it, else the folder's, is its own.
-        folders: Where to look for a tokenizer next, in order.
+        model: The program; its own tokenizer is `<stem>.tokenizer.json` beside it, or else the one
+            in its folder.
+        folders: Other folders to search, in order.
 
     Raises:
-        InputError: Where there is none.
+        InputError: There is none.
     """
     model = Path(model)
     own = beside(model, TOKENIZER)
@@ -108,7 +108,7 @@ def find_tokenizer(model: Path | str, *folders: Path | str) -> Path:
 
 
 def chosen_tokenizer(given: Path | str | None, model: Path | str, *folders: Path) -> Path:
-    """The tokenizer.json `given` as --tokenizer, or else as `find_tokenizer` finds it.
+    """The tokenizer.json `given` as --tokenizer, or else the result of `find_tokenizer`.
 
     Raises `InputError` where there is none.
     """
@@ -121,19 +121,19 @@ def chosen_tokenizer(given: Path | str | None, model: Path | str, *folders: Path
 
 
 def tokenizer_in(folder: Path) -> Path | None:
-    """The file in `folder` that holds a tokenizer: tokenizer.json, or another form where there is
-    none; None without any."""
+    """The tokenizer file in `folder`: tokenizer.json, or else another form; None if there is
+    none."""
     return next((folder / name for name in _FORMS if (folder / name).is_file()), None)
 
 
 def tokenizer_files_in(folder: Path) -> list[Path]:
-    """The files in `folder` that say what its tokenizer is and does; none without it."""
+    """The files in `folder` that define its tokenizer; empty if there is none."""
     tokenizer = tokenizer_in(folder)
     return [] if tokenizer is None else files_of(tokenizer)
 
 
 def files_of(tokenizer: Path) -> list[Path]:
-    """`tokenizer` and the files beside it that say what it is and does."""
+    """`tokenizer` and the files beside it that define it."""
     named = [sibling(tokenizer, name) for name in _BESIDE]
     if tokenizer.name in _FORMS[1:]:
         named += [sibling(tokenizer, name) for name in (MERGES, "config.json")]
@@ -142,8 +142,8 @@ def files_of(tokenizer: Path) -> list[Path]:
 
 
 def tokenizer_class(tokenizer: Path, config: dict[str, Any]) -> str:
-    """The class in transformers of `tokenizer`, whose tokenizer_config.json is `config`, as
-    AutoTokenizer chooses it; "" where nothing says."""
+    """The class that transformers' AutoTokenizer chooses for `tokenizer`, whose
+    tokenizer_config.json is `config`; an empty string if no file says."""
     file = sibling(tokenizer, "config.json")
     fields = read_object(file) if file.is_file() else {}
     model_type = str(fields.get("model_type"))

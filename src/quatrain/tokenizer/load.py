@@ -1,4 +1,5 @@
-"""Text to tokens and back: a tokenizer.json or another form, and what the files beside it say."""
+"""Loads a tokenizer, from a tokenizer.json or another file, with the settings in the files beside
+it."""
 
 from collections.abc import Mapping
 from itertools import takewhile
@@ -29,14 +30,14 @@ from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer with what generation needs beside it.
+    """A Hugging Face tokenizer, with what generation needs in addition.
 
     Attributes:
         bos_id: The token that begins a text, or None.
-        eos_ids: The tokens that end one, maybe none: those of tokenizer_config.json, and what the
-            chat template puts behind an answer.
+        eos_ids: The tokens that end a text, possibly none: those of tokenizer_config.json, and the
+            token with which the chat template ends an answer.
         chat_template: A Jinja template, or None.
-        chat_templates: All of them by name; `chat_template` is `default`.
+        chat_templates: All templates by name; `chat_template` is `default`.
     """
 
     def __init__(self, model: tokenizers.Tokenizer, config: dict[str, Any], source: str):
@@ -54,31 +55,31 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a tokenizer.json as transformers' AutoTokenizer does, and the files beside it.
+        """Read a tokenizer.json, and the files beside it, as transformers' AutoTokenizer does.
 
         Args:
             path: The tokenizer.json, or a tokenizer.model, vocab.json (with merges.txt) or
-                tekken.json. `*tokenizer_config.json` of the same prefix is read where
-                there is one: for `model.tokenizer.json`, `model.tokenizer_config.json`; likewise
+                tekken.json. `*tokenizer_config.json` with the same prefix is read if it exists: for
+                `model.tokenizer.json`, `model.tokenizer_config.json`; in the same way
                 special_tokens_map.json, added_tokens.json and chat templates.
 
         Raises:
-            InputError: Where `path` is missing, or a file is damaged.
+            InputError: `path` is missing, or a file is damaged.
         """
         model, config, _ = read_tokenizer(Path(path))
         return cls(model, config, str(path))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """The ids of a text.
+        """The token ids of a text.
 
         Args:
-            text: Special tokens written out in it (`<|im_end|>`) become themselves.
-            add_special_tokens: Put the beginning-of-text token before it where the model was
-                trained so. Not for the text of `apply_chat`, whose template writes its own.
+            text: The text; special tokens written in it (`<|im_end|>`) become these tokens.
+            add_special_tokens: Put the token that begins a text before it, if the model was trained
+                with it. Not for the result of `apply_chat`, whose template writes it.
 
         Raises:
-            InputError: Where it holds what Python makes of bytes that are not UTF-8, or what the
-                tokenizer has no token for.
+            InputError: The text has characters that Python makes of bytes that are not UTF-8, or
+                for which the tokenizer has no token.
         """
         try:
             text.encode()
@@ -98,16 +99,16 @@ class Tokenizer:
             ) from error
 
     def begin(self, ids: list[int]) -> list[int]:
-        """The tokens, of a text's `ids` from `encode`, that stand before any text."""
+        """The tokens of a text's `ids`, from `encode`, that are put before every text."""
         same = (one == other for one, other in zip(self.encode(""), ids, strict=False))
         return ids[: sum(takewhile(bool, same))]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`; bytes that are not UTF-8 become U+FFFD, and what is beyond the
-        vocabulary nothing.
+        """The text of `ids`. Bytes that are not UTF-8 become U+FFFD; ids beyond the vocabulary are
+        skipped.
 
         Raises:
-            InputError: Where one is no token of any vocabulary: it is negative, or beyond 2^32.
+            InputError: An id is negative or larger than 2^32.
         """
         try:
             return self.model.decode(ids, skip_special_tokens=skip_special_tokens)
@@ -131,19 +132,19 @@ class Tokenizer:
         template: str | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt that asks for the answer to a conversation, as transformers'
-        `apply_chat_template` gives it.
+        """The prompt for the next answer of a conversation, as transformers' `apply_chat_template`
+        gives it.
 
         Args:
             messages: Each {"role": "user", "system" or "assistant", "content": a text}.
-            tools: What the model may call, each as a JSON schema.
-            variables: What the template reads besides, such as {"enable_thinking": False}.
-            template: The name of one of several templates; None is `default`, or `tool_use` where
+            tools: The tools that the model may call, each as a JSON schema.
+            variables: Other variables of the template, such as {"enable_thinking": False}.
+            template: The name of one of several templates; None means `default`, or `tool_use` if
                 there are `tools`.
-            add_generation_prompt: Whether it is ready for the answer.
+            add_generation_prompt: Whether to add the text that begins the answer.
 
         Raises:
-            InputError: Where the model has no such chat template, or it refuses the messages.
+            InputError: The model has no such chat template, or the template refuses the messages.
         """
         text = pick(self.chat_templates, template, tools is not None, self.source)
         given = self.special_tokens | dict(variables or {})
@@ -206,9 +207,9 @@ def _added(model: tokenizers.Tokenizer) -> dict[int, str]:
 
 
 class TextStream:
-    """Decodes ids as they come, holding back a character until all its bytes are there.
+    """Decodes ids one by one, and holds back a character until all its bytes are there.
 
-    The pieces joined are what `Tokenizer.decode` gives for all the ids.
+    The concatenated parts equal `Tokenizer.decode` of all the ids.
     """
 
     def __init__(self, tokenizer: Tokenizer):
@@ -217,7 +218,7 @@ class TextStream:
         self._held: list[int] = []
 
     def push(self, token: int) -> str:
-        """The text that `token` completes, often its own, sometimes none."""
+        """The text that `token` completes: often its own, sometimes none."""
         self._held.append(token)
         text = self._new_text()
         if text.endswith("\N{REPLACEMENT CHARACTER}"):
@@ -227,7 +228,7 @@ class TextStream:
         return text
 
     def finish(self) -> str:
-        """What is still held back, an incomplete character as U+FFFD."""
+        """The text that is still held back; an incomplete character becomes U+FFFD."""
         text = self._new_text()
         self._context, self._held = self._held, []
         return text

@@ -1,4 +1,4 @@
-"""What `verify_program` found."""
+"""The result of `verify_program`."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,22 +23,22 @@ class DeviceCheck:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Whether a program computes what its checkpoint means.
+    """Whether a program computes what its checkpoint defines.
 
     Attributes:
         program: The program's path.
         checkpoint: The checkpoint's path.
-        scheme: "8da4w", "weight-only", or "mixed" where its linears differ.
+        scheme: "8da4w", "weight-only", or "mixed" if its linears differ.
         packed: A check for each linear, embedding and other tensor that could be compared, and for
-            what the program states of itself.
-        floor: How far rounding alone moves the logits.
-        allowed_error: The relative error that the logits may have.
-        devices: What each device gave.
+            the program's metadata.
+        floor: How much rounding alone changes the logits.
+        allowed_error: The largest allowed relative error of the logits.
+        devices: The result of each device.
         seconds: Wall time by stage.
-        notes: What a reader of the verdict should know.
-        fatal: Known defects by which the program fails on every GPU, in the newest runtime.
-        not_compared: What was not held against the checkpoint; whole phrases.
-        tokens: How many the longest text has, greedy ones too.
+        notes: What a reader of the result should know.
+        fatal: Known defects with which the program fails on every GPU, in the newest runtime.
+        not_compared: What was not compared with the checkpoint, as phrases.
+        tokens: The number of tokens of the longest text, including greedy ones.
     """
 
     program: Path
@@ -56,7 +56,7 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         problems = [p.problem for p in self.packed] + [d.problems for d in self.devices]
         return not self.fatal and not any(problems)
 

@@ -1,7 +1,7 @@
-"""Proves that a program computes what its checkpoint means.
+"""Verifies that a program computes what its checkpoint defines.
 
-Of a Vulkan program everything can be seen: packed constants, each operator's result, logits. A
-delegate that ExecuTorch runs shows its logits alone.
+Of a Vulkan program everything can be checked: packed constants, each operator's result, logits. Of
+a delegate that ExecuTorch runs, only the logits are visible.
 """
 
 from dataclasses import dataclass, replace
@@ -66,24 +66,25 @@ def verify_program(
 ) -> VerifyReport:
     """Compare a program with the eager backbone of its checkpoint, in the program's scheme.
 
-    Its constants, and what it states of itself, must be the checkpoint's. On each device every
-    value that both sides know must be within tolerance, where the device shows it, and the logits
-    must be as close as rounding allows. A defect of the newest release of ExecuTorch's Vulkan
-    runtime that the program meets for certain on every GPU is a problem too.
+    Its constants and metadata must equal the checkpoint's. On each device, every value that both
+    sides compute and the device exposes must be within tolerance, and the logits must be as close
+    as rounding allows. A defect of the newest release of ExecuTorch's Vulkan runtime that certainly
+    applies on every GPU is a problem too.
 
     Args:
         program: A .pte file.
-        checkpoint: What it was made from, as `open_checkpoint` takes it.
-        devices: As in `load_runner`; "auto" is all that can run it here.
-        prompts: Texts to compare on, of two tokens or more.
-        new_tokens: How many greedy tokens follow each prompt.
-        emulate: The id of a defect that the devices are to have.
-        stages: Hears of each stage.
-        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
-        tokenizer: A tokenizer.json; None is the program's, or else the checkpoint's.
+        checkpoint: The checkpoint that it was made from, as for `open_checkpoint`.
+        devices: As in `load_runner`; "auto" means all that can run it here.
+        prompts: Texts of two tokens or more to compare on.
+        new_tokens: The number of greedy tokens after each prompt.
+        emulate: The id of a defect to emulate on the devices.
+        stages: Receives the progress of each stage.
+        as_on: GPU[@RELEASE] whose 8da4w arithmetic is used; None means a GPU with integer dot
+            products.
+        tokenizer: A tokenizer.json; None means the program's, or else the checkpoint's.
 
     Raises:
-        InputError: For a wrong request. What the program computes wrongly is in the report.
+        InputError: The request is wrong. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
     _check_request(devices, prompts, emulate)

@@ -1,4 +1,4 @@
-"""How far models' predictions of a text are from the first one's."""
+"""The divergence of models' predictions from those of the first model."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from quatrain.verify.evaluate.evaluation_log import EvaluationLog, Step
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a model is from the first.
+    """The divergence of a model from the first.
 
     Attributes:
-        kl: The mean KL(first || it) over the positions, in nats.
-        top1_agreement: The part of positions, 0 to 1, with the same most likely token.
+        kl: The mean of KL(first || model) over the positions, in nats.
+        top1_agreement: The fraction of positions, 0 to 1, with the same most likely token.
     """
 
     kl: float

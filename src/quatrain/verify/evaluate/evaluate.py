@@ -1,4 +1,4 @@
-"""How well models predict a text, and how far their predictions are from the first one's."""
+"""Measures how well models predict a text, and their divergence from the first model."""
 
 import hashlib
 import json
@@ -44,37 +44,39 @@ def evaluate_models(
     stride: int | None = None,
     resume: Path | str | None = None,
 ) -> list[Evaluation]:
-    """Measure programs, int4 checkpoints and floating-point models on a text, and how far they are
-    from the first.
+    """Measure how well programs, int4 checkpoints and floating-point models predict a text, and
+    their divergence from the first one.
 
-    Each chunk of 512 tokens, or of as many as all contexts hold, is read from an empty context:
-    what begins a text begins it, and all its tokens but the first are predicted. An 8da4w model of
-    Vulkan's is measured twice, as it prefills and as it decodes, each against the first model's
-    like where that has it too.
+    The text is read in chunks of 512 tokens, or as many as all contexts can hold, each with an
+    empty context. The token that begins a text is put before each chunk, and all tokens of a chunk
+    except the first are predicted. An 8da4w model for Vulkan is measured twice, in prefill and in
+    decode; each is compared with the same of the first model, if that has both.
 
     Args:
-        models: Paths of programs, on some runtime; of int4 checkpoints, which run eagerly; and of
-            models in floating point, which are computed layer by layer.
-        text: What to predict.
-        tokens: How many of its tokens to read, from the first on.
+        models: Paths of programs, of int4 checkpoints (run eagerly), and of floating-point models
+            (computed layer by layer).
+        text: The text to predict.
+        tokens: How many of its tokens to read, from the beginning.
         device: For programs, as in `load_runner`.
         emulate: For programs, as in `load_runner`.
-        scheme: For checkpoints; None is 8da4w.
-        progress: Called with a model's path, the tokens that are done, and all.
-        as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
-        tokenizer: A tokenizer.json; None is the first model's.
-        stride: Let chunks overlap, each beginning so many tokens after the former, and count what
-            the former did not predict: all but the first have more context. None: no overlap.
-        resume: A folder in which what is done is kept until all is, and from which another attempt
-            goes on. It takes the first model's log-probabilities, 4 bytes a token of the
-            vocabulary and of the text. None: nothing is kept.
+        scheme: For checkpoints; None means 8da4w.
+        progress: Called with a model's path, the number of tokens done, and the number of all
+            tokens.
+        as_on: GPU[@RELEASE] whose 8da4w arithmetic is used; None means a GPU with integer dot
+            products.
+        tokenizer: A tokenizer.json; None means the first model's.
+        stride: Let chunks overlap: each begins this many tokens after the one before, and only
+            tokens that no earlier chunk predicted are counted, so that all but the first chunk have
+            more context. None means no overlap.
+        resume: A folder that keeps progress until all is done, so that another call can continue.
+            It needs 4 bytes for each vocabulary entry and token of the text. None keeps nothing.
 
     Returns:
-        One for each model, in their order.
+        One evaluation for each model, in their order.
 
     Raises:
-        InputError: Where `models` is no list or empty, a model, its tokenizer or the text cannot be
-            used, vocabularies differ, or `resume` holds something else.
+        InputError: `models` is not a list or is empty, a model, its tokenizer or the text cannot be
+            used, vocabularies differ, or `resume` contains something else.
     """
     require_several("models", models)
     if not models:

@@ -1,4 +1,4 @@
-"""How well one model predicted a text, in figures."""
+"""How well a model predicted a text, in figures."""
 
 import math
 from dataclasses import dataclass
@@ -13,24 +13,26 @@ from quatrain.verify.evaluate.evaluated_models import Regime
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well one model predicted a text.
+    """How well a model predicted a text.
 
     Attributes:
         model: The model's path.
-        device: What it ran on, in words for people.
-        predicted: How many tokens it predicted.
-        loss: What each cost it on average, in nats.
+        device: What it ran on, as text for people.
+        predicted: The number of tokens predicted.
+        loss: The mean cross-entropy of a token, in nats.
         loss_error: The standard error of `loss`.
         perplexity: e to the power of `loss`.
-        seconds: How long it took, loading not included.
-        against_first: How far it is from the first model; None for the first itself.
-        bits_per_byte: What a byte of the text costs it, in bits: comparable between vocabularies.
-        perplexity_ratio: Its perplexity over the first model's; None for the first itself.
-        perplexity_ratio_error: The standard error of that, of the differences token by token.
-        regime: Of a model that computes a prompt otherwise than tokens one by one, which of the two
-            this is; None where there is no difference.
-        decode: Beside the figures of such a model's prefill those that users live with: each token
-            predicted as it decodes.
+        seconds: The time without loading.
+        against_first: The divergence from the first model; None for the first itself.
+        bits_per_byte: The cross-entropy of a byte of the text, in bits; comparable between
+            vocabularies.
+        perplexity_ratio: Its perplexity divided by the first model's; None for the first itself.
+        perplexity_ratio_error: The standard error of that ratio, from the differences token by
+            token.
+        regime: For a model that computes prompts differently from single tokens, which of the two
+            this is; None if there is no difference.
+        decode: For such a model, the figures of decode (each token predicted as it decodes), beside
+            those of prefill.
     """
 
     model: Path

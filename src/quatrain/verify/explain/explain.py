@@ -1,4 +1,4 @@
-"""Explains what a phone wrote, by computing all that may have gone wrong with it."""
+"""Explains a phone's output by computing everything that may have gone wrong."""
 
 import math
 from collections.abc import Callable
@@ -54,27 +54,28 @@ def explain_output(
     tokenizer: Path | str | None = None,
     stages: Stages | None = None,
 ) -> Explanation:
-    """What `output`, which a phone wrote with `program`, is: right, or the work of which mistake.
+    """Explain `output`, which a phone wrote with `program`: correct, or caused by which mistake or
+    defect.
 
-    A Vulkan program's prompt and answer are computed on the reference as the phone should have, in
-    each other arithmetic, with each defect that can be emulated, and after each common mistake in
-    the prompt; a CPU program's, on ExecuTorch, after those mistakes alone.
+    For a Vulkan program, prompt and answer are computed on the reference as the phone should have,
+    in each other arithmetic, with each defect that can be emulated, and with each common mistake in
+    the prompt. For a CPU program, they are computed on ExecuTorch with these mistakes only.
 
     Args:
         output: What the phone wrote.
-        program: A .pte file from tokens to logits.
-        prompt: What the phone was asked; None takes the one of `expected` that fits.
-        chat: Whether it was to be put into the model's chat template.
-        chat_options: What that template is given besides.
-        phone: The id of the phone or its GPU; None is any with integer dot products.
-        runtime: The release of ExecuTorch on it, such as "1.3"; None is any.
+        program: A .pte file that maps tokens to logits.
+        prompt: The prompt that the phone got; None takes the one of `expected` that fits.
+        chat: Whether the prompt should have been put into the chat template.
+        chat_options: Other input of that template.
+        phone: The id of the phone or its GPU; None means any with integer dot products.
+        runtime: The ExecuTorch release on it, such as "1.3"; None means any.
         expected: An expected.json of `quatrain release`.
-        tokenizer: A tokenizer.json; None is the one beside the program.
-        stages: Hears of each stage.
+        tokenizer: A tokenizer.json; None means the one beside the program.
+        stages: Receives the progress of each stage.
 
     Raises:
-        InputError: Where a file or an id is wrong, nothing says what was asked, or the prompt
-            leaves no room for an answer in the program's context.
+        InputError: A file or an id is wrong, there is no prompt, or the prompt leaves no space for
+            an answer in the program's context.
     """
     stages, path = stages or Stages(), Path(program)
     gpus = None if phone is None else [find_device(phone)[0]]

@@ -1,4 +1,4 @@
-"""What `explain_output` gives: the cause, the evidence, and all that was computed beside it."""
+"""The result of `explain_output`: the cause, the evidence, and all candidates."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,19 +12,20 @@ Cause = Literal[
 
 @dataclass(frozen=True)
 class Candidate:
-    """One computation, and how well the text fits it.
+    """A computation, and how well it explains the text.
 
     Attributes:
         id: Its name, such as "right" or the id of a defect.
-        cause: What it would be.
+        cause: The cause that it stands for.
         what: What it computes, in words.
-        log_likelihood: Of the text under it, in nats, at the temperature that fits best; less
-            what it is unlikelier by before the text is looked at.
-        tokens: How many tokens were looked at; fewer than there are where it was soon hopeless.
-        agreeing: How many of them are the likeliest ones.
-        temperature: That fits best; None: always the likeliest token, but for rounding.
-        first_difference: The place, from 0, of the first token that is not the likeliest one.
-        changes_nothing: Whether it is a defect that leaves the answer to this prompt as it is.
+        log_likelihood: The log-likelihood of the text, in nats, at the temperature that fits best,
+            minus the candidate's penalty for being unlikely a priori.
+        tokens: How many tokens were compared; fewer than all if it soon fell too far behind.
+        agreeing: How many of them are the most likely ones.
+        temperature: The temperature that fits best; None means always the most likely token, apart
+            from rounding.
+        first_difference: The index, from 0, of the first token that is not the most likely one.
+        changes_nothing: Whether it is a defect that does not change the answer to this prompt.
     """
 
     id: str
@@ -40,18 +41,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a phone's output is.
+    """The explanation of a phone's output.
 
     Attributes:
         program: The program's path.
-        cause: What it comes from.
-        candidate: The `id` of the candidate that it is, None where none fits.
+        cause: The cause of the output.
+        candidate: The `id` of the candidate that fits; None if none does.
         statement: The cause in a sentence.
-        evidence: What speaks for it, a line each.
-        remedy: What to do; None where nothing is to be done.
+        evidence: The evidence for it, one line each.
+        remedy: What to do; None if nothing is to be done.
         tokens: How many tokens were compared.
-        candidates: All that was computed, the likeliest first.
-        notes: What else there is to know.
+        candidates: Everything that was computed, the most likely first.
+        notes: Other information.
     """
 
     program: Path

@@ -1,4 +1,4 @@
-"""What a phone wrote, as people paste it: a text, token ids, or both."""
+"""The output of a phone, as users paste it: a text, token ids, or both."""
 
 import json
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from quatrain.text_files import read_text
 
 @dataclass(frozen=True)
 class PhoneOutput:
-    """What a phone wrote: a text, token ids, or both.
+    """The output of a phone: a text, token ids, or both.
 
     Attributes:
-        text: What it showed; None where that is not known.
-        tokens: The token ids that it chose; None where they are not known.
+        text: The text shown; None if it is not known.
+        tokens: The generated token ids; None if they are not known.
     """
 
     text: str | None = None
@@ -23,16 +23,16 @@ class PhoneOutput:
 
 
 def read_phone_output(path: Path | str) -> PhoneOutput:
-    """What the text file `path` holds.
+    """Read the output of a phone from the text file `path`.
 
-    A JSON list of integers, or two or more integers between white space, are token ids; a JSON
-    object may have "text" and "tokens"; all else is text.
+    A JSON list of integers, or two or more integers separated by white space, are token ids; a JSON
+    object may have "text" and "tokens"; everything else is text.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: Where it cannot be read, is empty, or its JSON object has neither.
+        InputError: The file cannot be read or is empty, or its JSON object has neither key.
     """
     content = read_text(path, may_be_cut=True)  # as at the last token that was asked for
     if content.strip() in ("", "[]"):
