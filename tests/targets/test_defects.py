@@ -21,7 +21,7 @@ from tests.support.size_defects import SIZE_CASES
 from quatrain.program import open_program
 from quatrain.program.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
-from quatrain.targets.triggers.look import TRIGGERS
+from quatrain.targets.triggers.registry import TRIGGERS
 
 CASES = [
     *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *PADDING_CASES,

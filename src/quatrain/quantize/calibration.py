@@ -13,7 +13,7 @@ from quatrain.backbone.pruned_vocabulary import known_rows
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer, require_several
 from quatrain.int4 import Scheme
-from quatrain.quantize.written_text import write_on
+from quatrain.quantize.generated_text import continue_texts
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.text_files import read_text
 from quatrain.tokenizer import Tokenizer
@@ -146,7 +146,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     if begin is not None and begin < config.vocab_size:
         first = torch.full_like(first, begin)
     with stages("write the calibration text") as advance:
-        return write_on(backbone, first, length, generator, advance)
+        return continue_texts(backbone, first, length, generator, advance)
 
 
 def _require_memory_to_write(model: FloatModel, texts: int, length: int) -> None:

@@ -17,8 +17,8 @@ from quatrain.targets.cpu import CpuExamination, examine_for_cpu
 from quatrain.targets.phones import Phone, find_devices
 from quatrain.targets.remedy import OF_EXPORT, OptionName, remedy_text
 from quatrain.targets.runtimes import newest_release, require_release
-from quatrain.targets.triggers.look import cached_trigger
 from quatrain.targets.triggers.occurrence import Occurrence
+from quatrain.targets.triggers.registry import cached_trigger
 
 _ORDER = ("certain", "conditional", "possible")
 FAILURES = ("wrong", "does not load")

@@ -33,11 +33,11 @@ from quatrain.verify.checks.logits_problems import (
     health_problems,
     logits_problems,
 )
+from quatrain.verify.checks.metadata import compare_metadata
 from quatrain.verify.checks.not_compared import not_compared
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.checks.prompts import PROMPTS, encoded_prompts
 from quatrain.verify.checks.same_model import require_same_model
-from quatrain.verify.checks.stated import compare_stated
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
 from quatrain.verify.program_info import ProgramInfo, program_info
@@ -101,7 +101,7 @@ def verify_program(
         packed, unknown = compare_constants(opened.program, graph, source, backbone, advance)
         compared = prompts if tokenizer is None else None
         rewinds, words = backbone.rewinds, opened.tokenizer
-        stated, unread = compare_stated(opened.program, source, rewinds, words, compared)
+        stated, unread = compare_metadata(opened.program, source, rewinds, words, compared)
         fatal = fatal_findings(opened.program)
     eager, floor = _run_eager(backbone, texts, new_tokens, info, stages)
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []

@@ -20,7 +20,7 @@ from quatrain.export.vulkan.operator_modules import to_vulkan_operators
 from quatrain.export.vulkan.packed_layers import pack_layers
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
-from quatrain.program.edit.lean import make_lean
+from quatrain.program.edit.fewer_dispatches import reduce_dispatches
 from quatrain.program.edit.replicated_layers import canonical
 from quatrain.program.inspect.linears import find_linears
 from quatrain.quiet import quiet
@@ -109,7 +109,7 @@ def test_equals_what_executorch_fuses_itself(scheme, tmp_path):
     same_constants(ours, theirs)
     # Theirs chooses parameters once per linear and in decode too, and views some products in the
     # shape that they have already: that made lean, nothing differs.
-    make_lean(theirs.vulkan)
+    reduce_dispatches(theirs.vulkan)
     chains = [[op.name for op in program.vulkan.operators] for program in (ours, theirs)]
     assert chains[0] == chains[1]
     logits = [

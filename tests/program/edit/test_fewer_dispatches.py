@@ -16,13 +16,13 @@ from tests.support.programs import PROMPT, TOKENS, VULKAN, artifact
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.compact import compact
-from quatrain.program.edit.idle_copies import remove_idle_copies
-from quatrain.program.edit.lean import make_lean
-from quatrain.program.edit.qparams_of_prompts import (
+from quatrain.program.edit.fewer_dispatches import reduce_dispatches
+from quatrain.program.edit.prefill_qparams import (
     choose_in_every_call,
-    choose_sparingly,
     qparams_slices,
+    reduce_qparams,
 )
+from quatrain.program.edit.redundant_copies import remove_redundant_copies
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.dispatches import call_cost
 from quatrain.program.memory import memory_conflicts
@@ -34,7 +34,7 @@ CHOOSE = "torchao.choose_qparams_affine"
 
 def edited(name: str) -> Program:
     program = open_program(artifact(name))
-    make_lean(program.vulkan)
+    reduce_dispatches(program.vulkan)
     compact(program.vulkan)
     return program
 
@@ -72,7 +72,7 @@ def test_a_decode_step_chooses_no_parameters_and_a_prompt_chooses_once_an_activa
     assert prompt.operators[CHOOSE].dispatches == activations
     assert CHOOSE not in step.operators
     again = list(after.vulkan.operators)
-    choose_sparingly(after.vulkan)
+    reduce_qparams(after.vulkan)
     compact(after.vulkan)
     assert [op.name for op in after.vulkan.operators] == [op.name for op in again]
 
@@ -93,7 +93,7 @@ def test_a_view_of_two_free_sizes_stays() -> None:
     idle = next(v for v in views if graph.tensor(v.args[0]).shape == graph.tensor(v.out).shape)
     sizes = graph.values[idle.args[1]]
     graph.values[idle.args[1]] = replace(sizes, items=(*sizes.items[:1], sizes.items[1]) * 2)
-    remove_idle_copies(graph)
+    remove_redundant_copies(graph)
     assert idle.out in {operator.out for operator in graph.operators}
 
 
@@ -106,7 +106,7 @@ def test_a_list_names_what_a_removed_view_read() -> None:
     result = replace(graph.tensor(idle.out), mem_obj_id=None)
     graph.values += [ValueList((idle.out, idle.out)), Plain("int", 1), result]
     graph.operators.append(Operator("aten.cat.default", (joined, joined + 1, joined + 2)))
-    remove_idle_copies(graph)
+    remove_redundant_copies(graph)
     assert idle.out not in {operator.out for operator in graph.operators}
     assert graph.values[joined] == ValueList((idle.args[0], idle.args[0]))
 
@@ -131,7 +131,7 @@ def test_the_rows_of_a_table_are_taken_where_they_are_read() -> None:
         clone = replace(rows, name="aten.clone.default", args=(rows.out, rows.args[1], copy))
         graph.operators[place:] = [clone, *readers]
     expected = calls(program, ReferenceRunner)
-    remove_idle_copies(graph)
+    remove_redundant_copies(graph)
     assert "aten.clone" not in kinds(program)
     for rows in slices:
         found = next(op for op in graph.operators if op.args[:2] == rows.args[:2])
@@ -183,6 +183,6 @@ def test_calls_of_one_length_and_runtimes_before_1_3_are_left_alone() -> None:
     older = open_program(artifact("peer-8da4w-fp32")).vulkan
     older.operators = [op for op in older.operators if op.kind != "et_vk.rms_norm"]
     for graph in (static, older):
-        choose_sparingly(graph)
+        reduce_qparams(graph)
         assert qparams_slices(graph) == set()
         assert all(isinstance(graph.values[i], Tensor) for i in graph.inputs)

@@ -29,8 +29,8 @@ from quatrain.quantize.calibration import Calibration, tokens_of_files
 from quatrain.quantize.distill.memory import fitted_to_memory
 from quatrain.quantize.distill.method import working_folder
 from quatrain.quantize.distill.recipe import ON_GPU, ON_PROCESSOR, Recipe, recipe_on
+from quatrain.quantize.distill.teacher_data import _texts_at_once
 from quatrain.quantize.distill.training import Training
-from quatrain.quantize.distill.written import _texts_at_once
 from quatrain.quantize.output.resumable import held_alone
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.stages import Stages
@@ -334,6 +334,8 @@ def test_as_many_texts_are_computed_together_as_memory_holds(memory, at_once, mo
 
 @pytest.mark.parametrize(("memory", "texts"), [(80e9, 339), (8e9, 84), (1e6, 1)])
 def test_as_many_texts_are_written_together_as_memory_holds(memory, texts, monkeypatch) -> None:
-    monkeypatch.setattr("quatrain.quantize.distill.written.memory_of", lambda _: (memory, "GPU"))
+    monkeypatch.setattr(
+        "quatrain.quantize.distill.teacher_data.memory_of", lambda _: (memory, "GPU")
+    )
     config = SimpleNamespace(n_layers=30, n_kv_heads=3, head_dim=64)
     assert _texts_at_once(config, 256, torch.device("cuda")) == texts

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from quatrain.checkpoint.drawing import notes_on_drawing
+from quatrain.checkpoint.sampling_notes import notes_on_sampling
 
 _PREFIX = "general.sampling."
 _OPTIONS = {
@@ -23,4 +23,4 @@ def sampling_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
         if key.startswith(_PREFIX)
     }
     stated = {option: found.pop(key, None) for key, option in _OPTIONS.items()}
-    return notes_on_drawing("The file", stated, (), (f"{_PREFIX}{key}" for key in sorted(found)))
+    return notes_on_sampling("The file", stated, (), (f"{_PREFIX}{key}" for key in sorted(found)))

@@ -15,7 +15,7 @@ from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.generation_settings import GENERATION_CONFIG
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
 from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values
-from quatrain.checkpoint.names_of_others import TRANSFORMERS, require_names_of
+from quatrain.checkpoint.naming_conventions import TRANSFORMERS, require_naming_convention
 from quatrain.errors import InputError
 
 
@@ -40,7 +40,7 @@ class Config:
         it has by itself; what there is to say of the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
         tensors = tensors.renamed({name: self.reading.called(name) for name in tensors})
-        require_names_of(TRANSFORMERS, tensors, Path(self.fields.source).parent)
+        require_naming_convention(TRANSFORMERS, tensors, Path(self.fields.source).parent)
         notes: tuple[str, ...] = ()
         if self.multimodal is not None:
             notes = left_out(self.model_type, self.reading.model_type, others)

@@ -6,8 +6,8 @@ Defaults are those of transformers' `GenerationConfig`.
 from pathlib import Path
 from typing import Any
 
-from quatrain.checkpoint.drawing import notes_on_drawing
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
+from quatrain.checkpoint.sampling_notes import notes_on_sampling
 
 GENERATION_CONFIG = "generation_config.json"
 _OF_DRAWING = {"temperature": 1.0, "top_k": 50, "top_p": None, "min_p": None}
@@ -48,7 +48,7 @@ def generation_notes(folder: Path) -> tuple[str, ...]:
     stops = fields.get("stop_strings")
     unread = [name for name, neutral in _UNREAD.items() if _says(fields, name, neutral)]
     stops = stops if isinstance(stops, list) else [stops]
-    return notes_on_drawing(GENERATION_CONFIG, stated, stops, unread)
+    return notes_on_sampling(GENERATION_CONFIG, stated, stops, unread)
 
 
 def _says(fields: Fields, name: str, neutral: tuple[Any, ...]) -> bool:

@@ -13,7 +13,7 @@ from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta.adaptations import config_params, with_folded_scale
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
 from quatrain.checkpoint.meta.pruned_output import with_own_output
-from quatrain.checkpoint.names_of_others import META, require_names_of
+from quatrain.checkpoint.naming_conventions import META, require_naming_convention
 from quatrain.checkpoint.quantizers import quantizer_by_names
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear, RoundAgain
 from quatrain.checkpoint.quantizers.in_layout import in_layout
@@ -35,7 +35,7 @@ def open_meta_checkpoint(
     if path.is_dir():
         file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
     stored = unwrapped(read_tensors(file), str(file))
-    require_names_of(META, stored, file)
+    require_naming_convention(META, stored, file)
     params_path = Path(params) if params else file.with_name("params.json")
     if not params_path.is_file():
         raise InputError(

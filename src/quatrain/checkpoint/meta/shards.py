@@ -19,7 +19,7 @@ from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.shards import numbered_shards, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.names_of_others import META, require_names_of
+from quatrain.checkpoint.naming_conventions import META, require_naming_convention
 from quatrain.checkpoint.wrapped_names import unwrapped
 from quatrain.errors import InputError
 
@@ -50,7 +50,7 @@ def read_meta_files(
     if len(shards) < 2:
         whole, _ = read_merged(shards or _whole_files(folder))
         stored = unwrapped(whole, str(folder))
-        require_names_of(META, stored, folder)
+        require_naming_convention(META, stored, folder)
         return renamed(stored)
     expected = [f"consolidated.{index:02}.pth" for index in range(len(shards))]
     if [shard.name for shard in shards] != expected:

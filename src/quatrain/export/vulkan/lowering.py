@@ -20,7 +20,7 @@ from quatrain.export.vulkan.call_length import longest_call
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.embedding_layout import repair_program
-from quatrain.program.edit.lean import make_lean
+from quatrain.program.edit.fewer_dispatches import reduce_dispatches
 from quatrain.program.edit.resized_results import make_resized
 from quatrain.quiet import quiet
 from quatrain.stages import Stages
@@ -60,6 +60,6 @@ def write_vulkan_program(
         repair_program(lowered)
         for graph in lowered.graphs:
             make_resized(graph)
-            make_lean(graph)
+            reduce_dispatches(graph)
             compact(graph)
         write_program(lowered, path)

@@ -11,7 +11,7 @@ quantize the inputs, or sum in float16.
 from dataclasses import replace
 
 from quatrain.int4 import Scheme
-from quatrain.program.edit.qparams_of_prompts import qparams_slices
+from quatrain.program.edit.prefill_qparams import qparams_slices
 from quatrain.program.edit.retarget import to_weight_only
 from quatrain.program.graph import Operator, Plain, VulkanGraph
 from quatrain.program.inspect.linears import find_linears

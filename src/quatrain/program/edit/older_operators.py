@@ -14,7 +14,7 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
-from quatrain.program.edit.qparams_of_prompts import choose_in_every_call
+from quatrain.program.edit.prefill_qparams import choose_in_every_call
 from quatrain.program.graph import Operator, Plain, SymInt, ValueList, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.memory import assign_memory

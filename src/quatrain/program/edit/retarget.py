@@ -19,7 +19,7 @@ from quatrain.program.edit.convertible import (
     require_whole_channels,
 )
 from quatrain.program.edit.groups_apart import add_sums
-from quatrain.program.edit.qparams_of_prompts import choose_sparingly, remove_unread_qparams
+from quatrain.program.edit.prefill_qparams import reduce_qparams, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
 from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
@@ -186,7 +186,7 @@ def _choose_qparams_of(
     graph.operators = operators
     remove_unread_qparams(graph)
     assign_memory(graph, chosen)
-    choose_sparingly(graph)
+    reduce_qparams(graph)
 
 
 def _choose_qparams(graph: VulkanGraph, x_id: int, zero_point_dtype: str) -> Operator:

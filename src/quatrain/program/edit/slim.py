@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
-from quatrain.program.edit.lean import make_lean
-from quatrain.program.edit.qparams_of_prompts import qparams_slices
+from quatrain.program.edit.fewer_dispatches import reduce_dispatches
+from quatrain.program.edit.prefill_qparams import qparams_slices
 from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.inspect.sizes import unused_keys
 
@@ -35,7 +35,7 @@ def slim(program: Program) -> Slimmed:
     removed = 0
     for graph in program.require_graphs():
         before = _computing(graph)
-        make_lean(graph)
+        reduce_dispatches(graph)
         saved += _share_constants(program, graph)
         compact(graph)
         removed += before - _computing(graph)

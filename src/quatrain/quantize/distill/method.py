@@ -26,12 +26,12 @@ from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.quantize import calibration
 from quatrain.quantize.distill.arithmetic import arithmetic_of, fast_matmuls
-from quatrain.quantize.distill.kept import is_sealed, load, save, seal
 from quatrain.quantize.distill.recipe import ON_PROCESSOR, Recipe
+from quatrain.quantize.distill.saved_state import is_sealed, load, save, seal
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher, hidden_states
+from quatrain.quantize.distill.teacher_data import Read, teacher_data
 from quatrain.quantize.distill.training import Training
-from quatrain.quantize.distill.written import Read, written_and_read
 from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
 from quatrain.quantize.methods.stored import keep_stored
@@ -189,7 +189,7 @@ class Distill:
         if kept is not None:
             return Read(**kept)
         if self.recipe.written:
-            read = written_and_read(model, self.tokens, self.recipe.written, device, self.stages)
+            read = teacher_data(model, self.tokens, self.recipe.written, device, self.stages)
         else:
             with self.stages("read the text in floating point"):
                 read = Read(self.tokens, hidden_states(model, self.tokens, self.stages.advance))

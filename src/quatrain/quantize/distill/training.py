@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
-from quatrain.quantize.distill.kept import load, save
 from quatrain.quantize.distill.recipe import Recipe
+from quatrain.quantize.distill.saved_state import load, save
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher
 from quatrain.stages import return_freed_memory

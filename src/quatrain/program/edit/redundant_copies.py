@@ -16,7 +16,7 @@ from quatrain.program.memory import memory_conflicts, reuse_memory
 _COPIES = ("aten.view_copy", "aten.clone")
 
 
-def remove_idle_copies(graph: VulkanGraph) -> None:
+def remove_redundant_copies(graph: VulkanGraph) -> None:
     """Remove from `graph` the views and clones whose result equals what they read, in shape, type
     and memory layout."""
     _lay_tables_out_as_read(graph)

@@ -1,4 +1,5 @@
-"""What a floating-point model writes and predicts itself, with the whole of it on a GPU."""
+"""Training data from the floating-point model: texts that it generates, and its hidden states.
+Needs the whole model on a GPU."""
 
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.quantize.distill.memory import memory_of
 from quatrain.quantize.distill.teacher import in_parts
-from quatrain.quantize.written_text import beginnings, write_on
+from quatrain.quantize.generated_text import beginnings, continue_texts
 from quatrain.stages import Stages
 
 _SEED = 0
@@ -20,17 +21,18 @@ _MOST_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Read:
-    """`texts` int64 [texts, T], and the normed hidden states bfloat16 [texts, T, dim] of them."""
+    """`texts` int64 [texts, T], and the model's normed hidden states of them, bfloat16 [texts, T,
+    dim]."""
 
     texts: torch.Tensor
     hidden: torch.Tensor
 
 
-def written_and_read(
+def teacher_data(
     model: FloatModel, texts: torch.Tensor, tokens: int, device: torch.device, stages: Stages
 ) -> Read:
-    """`texts` int64 [texts, T], and `tokens` tokens that the model writes from pieces of them on,
-    with what it makes of all."""
+    """`texts` int64 [texts, T] and `tokens` tokens that the model generates as continuations of
+    pieces of them, with its hidden states of both."""
     length = texts.shape[1]
     backbone = build_backbone(model.config, model.tensors, max_seq_len=length).to(device)
     at_once = _texts_at_once(model.config, length, device)
@@ -39,7 +41,7 @@ def written_and_read(
     with stages("write texts") as advance:
         written = in_parts(
             begin.to(device), at_once, advance,
-            lambda part, hear: write_on(backbone, part, length, generator, hear),
+            lambda part, hear: continue_texts(backbone, part, length, generator, hear),
         )  # fmt: skip
     texts = torch.cat([texts, written])
     with stages("read the texts in floating point") as advance:

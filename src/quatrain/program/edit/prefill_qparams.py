@@ -31,12 +31,12 @@ class _Tokens:
     most: int
 
 
-def choose_sparingly(graph: VulkanGraph) -> None:
-    """Let `graph` choose parameters once for all linears that read an activation, and none in
-    calls of one token.
+def reduce_qparams(graph: VulkanGraph) -> None:
+    """Make `graph` choose quantization parameters once for all linears that read an activation, and
+    not in calls of one token.
 
-    The latter not where the calls of a program all have one length, where parameters are chosen
-    neither for a whole call nor for its last token, or where a runtime before 1.3 may run it.
+    The second is not done if all calls of a program have the same length, if parameters are chosen
+    neither for a whole call nor for its last token, or if a runtime before 1.3 may run it.
     """
     choose_in_every_call(graph)
     share_qparams(graph)
@@ -86,7 +86,7 @@ def qparams_slices(graph: VulkanGraph) -> set[int]:
 
 
 def choose_in_every_call(graph: VulkanGraph) -> None:
-    """Let `graph` choose its parameters in calls of one token too, as `choose_sparingly` found it:
+    """Let `graph` choose its parameters in calls of one token too, as `reduce_qparams` found it:
     without computing with integers, which runtimes before 1.3 do not."""
     slices = [graph.operators[index] for index in qparams_slices(graph)]
     whole = {operator.out: operator.args[0] for operator in slices}

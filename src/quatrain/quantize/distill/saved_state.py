@@ -1,4 +1,4 @@
-"""What is kept of a training that was stopped, on disk; what was damaged there is as if absent."""
+"""The saved state of an interrupted training; a damaged one counts as missing."""
 
 import io
 import json
@@ -16,7 +16,8 @@ _SEAL = "sha256.json"
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write `state`, tensors and numbers, to `path`: whole or not at all, and on the disk."""
+    """Write `state`, tensors and numbers, to `path`: completely or not at all, and flushed to the
+    disk."""
     content = io.BytesIO()  # torch itself says of a full disk that the file is damaged
     torch.save(state, content)
     temporary = path.with_suffix(".tmp")
@@ -29,7 +30,7 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What `save` wrote; None where there is nothing, or something else."""
+    """What `save` wrote; None if the file is missing or damaged."""
     if not path.exists():
         return None
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Tensors under the names of another program than the file of parameters beside them is for."""
+"""Detects tensors that are named by another program's convention than their parameters file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from quatrain.errors import InputError
 
 
 @dataclass(frozen=True)
-class Namer:
-    """Whose names tensors have that `parameters` is for. `own`: what one of them has in it.
-    `others`: what names by other programs have in them, whose those are, and what makes a model
-    that is read."""
+class NamingConvention:
+    """The tensor names of the program `name`, whose parameters are in the file `parameters`. `own`:
+    parts of these names. `others`: a part of another program's names, whose names those are, and
+    what the user should do."""
 
     name: str
     parameters: str
@@ -21,7 +21,7 @@ class Namer:
 
 _GGUF = ("blk.", "llama.cpp's", "give the GGUF file that they are from")
 _ANOTHER = ("transformer.", "another program's", "convert them with the program that wrote them")
-TRANSFORMERS = Namer(
+TRANSFORMERS = NamingConvention(
     "transformers",
     "config.json",
     ("embed_tokens", "self_attn"),
@@ -33,7 +33,7 @@ TRANSFORMERS = Namer(
         _ANOTHER,
     ),
 )
-META = Namer(
+META = NamingConvention(
     "Meta",
     "params.json",
     (".attention.", ".feed_forward."),
@@ -46,15 +46,17 @@ META = Namer(
 )
 
 
-def require_names_of(namer: Namer, stored: Iterable[str], source: Path | str) -> None:
-    """Raise `InputError`, naming `source`, for a model that goes by the names of another."""
+def require_naming_convention(
+    convention: NamingConvention, stored: Iterable[str], source: Path | str
+) -> None:
+    """Raise `InputError`, naming `source`, if the `stored` names follow another convention."""
     names = sorted(stored)
-    if any(mark in name for name in names for mark in namer.own):
+    if any(mark in name for name in names for mark in convention.own):
         return
-    for mark, whose, remedy in namer.others:
+    for mark, whose, remedy in convention.others:
         example = next((name for name in names if mark in name), None)
         if example is not None:
             raise InputError(
-                f"{source}: its tensors have {whose} names ({example}), and {namer.parameters} is "
-                f"for those of {namer.name}; {remedy}"
+                f"{source}: its tensors have {whose} names ({example}), and "
+                f"{convention.parameters} is for those of {convention.name}; {remedy}"
             )

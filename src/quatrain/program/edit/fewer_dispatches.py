@@ -1,28 +1,28 @@
-"""Makes a graph dispatch less on the phone, for the same bits."""
+"""Removes dispatches from a graph without changing a bit of its results."""
 
 from dataclasses import replace
 
 from quatrain.program.def_use import DefUse
-from quatrain.program.edit.idle_copies import remove_idle_copies
-from quatrain.program.edit.qparams_of_prompts import choose_sparingly
+from quatrain.program.edit.prefill_qparams import reduce_qparams
+from quatrain.program.edit.redundant_copies import remove_redundant_copies
 from quatrain.program.edit.shared_masks import share_masks
 from quatrain.program.graph import VulkanGraph
 
 
-def make_lean(graph: VulkanGraph) -> None:
-    """Leave out of `graph`, in place, what gives nothing new: copies of values as they are, the
-    last norm of tokens whose logits nobody asks for, masks computed again, and parameters chosen
-    again or for nobody."""
-    remove_idle_copies(graph)
+def reduce_dispatches(graph: VulkanGraph) -> None:
+    """Remove from `graph`, in place, what computes nothing new: copies of unchanged values, the
+    last norm of tokens whose logits are not read, masks that are computed again, and quantization
+    parameters that are chosen again or not read."""
+    remove_redundant_copies(graph)
     share_masks(graph)
     _select_before_norms(graph)
-    choose_sparingly(graph)
+    reduce_qparams(graph)
 
 
 def _select_before_norms(graph: VulkanGraph) -> None:
-    """Where one token's row of a norm is all that is read, norm that row alone.
+    """If only one token's row of a norm is read, compute the norm of that row only.
 
-    A norm treats each row by itself. Its result's memory serves the selected row.
+    A norm treats each row by itself. The selected row uses the memory of the norm's result.
     """
     def_use = DefUse(graph)
     for place, select in enumerate(graph.operators):

@@ -1,4 +1,5 @@
-"""How answers are drawn, by what a model's files say, as options of verbs: no program holds it."""
+"""Notes on the sampling settings in a model's files, as command-line options: programs do not store
+them."""
 
 import shlex
 from collections.abc import Iterable, Mapping
@@ -14,11 +15,12 @@ _OPTIONS: dict[str, tuple[float, ...]] = {
 }
 
 
-def notes_on_drawing(
+def notes_on_sampling(
     source: str, stated: Mapping[str, Any], stops: Iterable[Any], unread: Iterable[str]
 ) -> tuple[str, ...]:
-    """What there is to say of `source`: what it has `stated` by the names of options, the texts
-    that are its `stops`, and what it has that no verb follows, by its names there."""
+    """Notes on `source`: the sampling settings that it has `stated`, by option name, its `stops`
+    (texts that end an answer), and its settings that no command supports (`unread`), by their names
+    there."""
     options = [
         f"--{name.replace('_', '-')} {stated[name]:g}"
         for name, neutral in _OPTIONS.items()

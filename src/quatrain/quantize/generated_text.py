@@ -1,4 +1,4 @@
-"""Texts that a model itself writes."""
+"""Texts that a model generates."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,18 @@ import torch
 
 from quatrain.backbone.model import Backbone
 
-_BEGINNING = 32  # tokens of another text, from which one goes on
+_BEGINNING = 32  # tokens of another text that a generated text continues
 
 
-def write_on(
+def continue_texts(
     backbone: Backbone,
     begin: torch.Tensor,
     length: int,
     generator: torch.Generator,
     advance: Callable[[float], None],
 ) -> torch.Tensor:
-    """int64 [texts, length]: `begin` int64 [texts, P], and after it what `backbone` predicts,
-    drawn token by token, all texts side by side; on the device that `begin` is on."""
+    """int64 [texts, length]: `begin` int64 [texts, P], continued with tokens sampled from the
+    predictions of `backbone`, all texts in one batch; on the device of `begin`."""
     backbone.make_room(len(begin), length, device=begin.device)
     rows, at = [begin], 0
     with torch.inference_mode(), torch.device(begin.device):
@@ -31,8 +31,8 @@ def write_on(
 
 
 def beginnings(texts: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` pieces of `texts` int64 [B, T], drawn at random: int64 [count, P]. Where all texts
-    begin with the same token, so do these."""
+    """`count` random pieces of `texts` int64 [B, T]: int64 [count, P]. If all texts begin with the
+    same token, so do the pieces."""
     length = min(_BEGINNING, texts.shape[1])
     first = int(bool((texts[:, 0] == texts[0, 0]).all()))
     own = length - first

@@ -2,7 +2,7 @@
 
 import torch
 
-from quatrain.quantize.written_text import beginnings
+from quatrain.quantize.generated_text import beginnings
 
 
 def test_pieces_begin_as_all_texts_do() -> None:

@@ -1,4 +1,4 @@
-"""What a program states of itself, and the tokenizer beside it, against the checkpoint."""
+"""Compares a program's metadata, and the tokenizer beside it, with the checkpoint."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,24 +17,24 @@ from quatrain.verify.program_info import is_ours
 _KEEPS = "quatrain_keeps_last_inputs"
 
 
-def compare_stated(
+def compare_metadata(
     program: Program,
     checkpoint: Checkpoint,
     rewinds: bool,
     tokenizer: Tokenizer,
     texts: Sequence[str] | None,
 ) -> tuple[list[PackedCheck], list[str]]:
-    """Compare what `program`, if it is one of ours, states with `checkpoint`, whose model may go
-    back in its context if it `rewinds`, and the `tokenizer` beside it, unless there are no `texts`
-    for that, with the checkpoint's.
+    """Compare the metadata of `program`, if Quatrain exported it, with `checkpoint`, and the
+    `tokenizer` with the checkpoint's. `rewinds`: whether the model may go back in its context.
+    `texts`: on which tokenizers are compared; None skips that.
 
-    Where the program plans its values' memory is compared with what it does with them.
+    The memory plan of the program's values is compared with how its instructions use them.
 
-    Returns the checks, and phrases of what was not compared: a tokenizer with one that is not read,
-    such as Llama 3's own, to which another form was given.
+    Returns the checks, and phrases about what was not compared: the tokenizer, if the checkpoint's
+    own is of an unsupported kind, such as Llama 3's, and another form was given.
     """
     checks = _stated(program, checkpoint, rewinds, tokenizer) if is_ours(program) else []
-    if not program.graphs:  # of a Vulkan program it is one of the defects
+    if not program.graphs:  # for a Vulkan program this is one of the defects
         checks += [PackedCheck("memory", one) for one in method_memory_problems(program)]
     files = checkpoint.tokenizer_files
     own = tokenizer_in(files[0].parent) if files else None
@@ -52,9 +52,9 @@ def compare_stated(
 def _stated(
     program: Program, checkpoint: Checkpoint, rewinds: bool, tokenizer: Tokenizer
 ) -> list[PackedCheck]:
-    """Which tokens begin and end a text, those of the `tokenizer` and of what was written beside
-    the program among them, what a call keeps of a text, and how long it may be, which the program's
-    inputs say too."""
+    """Compare the tokens that begin and end a text (with those of `tokenizer` and of the files
+    beside the program), what a call keeps of a text, and the longest call, which the program's
+    inputs state too."""
     stated, params = program.stated, checkpoint.params
     ends, meant = token_ids(stated.get("get_eos_ids")), token_ids(params.get("eos_idx"))
     wrong = [i for i in meant if i not in ends]
@@ -67,7 +67,7 @@ def _stated(
     if None not in (begin, at_first):
         different = f"is {begin}, the checkpoint's is {at_first}"
         checks.append(PackedCheck("get_bos_id", None if begin == at_first else different))
-    # Of windows that are kept in rings it is stated too.
+    # A program with windows in ring buffers states it too.
     always = ("use_kv_cache", True), ("enable_dynamic_shape", True)
     for name, is_meant in ((_KEEPS, not rewinds), *always):
         if is_meant:
@@ -83,8 +83,8 @@ def _stated(
 def _tokenizer_problem(
     tokenizer: Tokenizer, checkpoints: Tokenizer, texts: Sequence[str], ids: Iterable[int]
 ) -> str | None:
-    """What the first has otherwise than the `checkpoints`: the tokens of `texts`, and, where it is
-    of the same form and so most are alike, the words at those `ids`."""
+    """How `tokenizer` differs from `checkpoints`, the checkpoint's: in the tokens of `texts`, and,
+    if most words are equal, so that both have the same form, in the words at these `ids`."""
     named = ((i, tokenizer.model.id_to_token(i), checkpoints.model.id_to_token(i)) for i in ids)
     pairs = [pair for pair in named if None not in pair]
     others = [pair for pair in pairs if pair[1] != pair[2]]

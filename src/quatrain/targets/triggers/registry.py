@@ -1,4 +1,4 @@
-"""Looks for a defect's trigger in all of a program's Vulkan delegates."""
+"""Finds the trigger of a defect, and runs it on all Vulkan delegates of a program."""
 
 import importlib
 import inspect
@@ -18,7 +18,8 @@ Trigger = Callable[..., Occurrences]
 
 
 def _defined() -> Iterator[tuple[str, Trigger]]:
-    """The triggers by name: the public functions beside this module that return `Occurrences`."""
+    """The triggers by name: the public functions in the modules of this package that return
+    `Occurrences`."""
     for found in pkgutil.iter_modules(triggers.__path__, f"{triggers.__name__}."):
         for name, value in vars(importlib.import_module(found.name)).items():
             own = inspect.isfunction(value) and value.__module__ == found.name
@@ -30,20 +31,20 @@ def _returns_occurrences(function: Callable[..., Any]) -> bool:
     return inspect.signature(function).return_annotation is Occurrences
 
 
-# By what defects call them. A trigger's parameters are what it looks at: the `program`, the `graph`
-# of a delegate, and the `gpu` and release of the `runtime` asked about, None for any.
+# By their names in defects.toml. A trigger's parameters are what it needs: the `program`, the
+# `graph` of a delegate, the `gpu`, and the release of the `runtime` (None: any).
 TRIGGERS = dict(_defined())
-_LOOKED_AT = {name: inspect.signature(trigger).parameters for name, trigger in TRIGGERS.items()}
+_PARAMETERS = {name: inspect.signature(trigger).parameters for name, trigger in TRIGGERS.items()}
 
 
 def cached_trigger(
     program: Program, defect: Defect, runtime: str | None
 ) -> Callable[[GpuProfile], list[Occurrence]]:
-    """What the trigger finds, looked for once where that does not depend on the GPU."""
+    """What the trigger finds; computed only once if it does not depend on the GPU."""
     found: dict[str, list[Occurrence]] = {}
 
     def occurrences_on(gpu: GpuProfile) -> list[Occurrence]:
-        key = gpu.id if "gpu" in _LOOKED_AT[defect.trigger] else ""
+        key = gpu.id if "gpu" in _PARAMETERS[defect.trigger] else ""
         if key not in found:
             found[key] = _occurrences(program, defect, gpu, runtime)
         return found[key]
@@ -54,9 +55,9 @@ def cached_trigger(
 def _occurrences(
     program: Program, defect: Defect, gpu: GpuProfile, runtime: str | None
 ) -> list[Occurrence]:
-    """Over all of the program's graphs. Raises `InputError` for one whose operators' arguments do
-    not fit them, such as a product of numbers."""
-    trigger, names = TRIGGERS[defect.trigger], _LOOKED_AT[defect.trigger]
+    """The occurrences in all of the program's graphs. Raises `InputError` if an operator's
+    arguments do not fit it, such as a product of numbers."""
+    trigger, names = TRIGGERS[defect.trigger], _PARAMETERS[defect.trigger]
     asked: dict[str, Any] = {"program": program, "gpu": gpu, "runtime": runtime}
     places = delegate_places(program) if "graph" in names else [("", None)]
     try:
