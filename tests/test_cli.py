@@ -556,7 +556,7 @@ def test_a_narrow_terminal_shows_options_whole(columns):
 
 def test_what_verbs_do_is_whole_in_a_narrow_terminal():
     shown = invoked(["--help"], env={"COLUMNS": "40"}).stdout
-    assert "the work of a defect or a mistake, and the fix." in " ".join(shown.split())
+    assert "output (correct, a defect, or a mistake), and the fix." in " ".join(shown.split())
 
 
 def test_an_example_is_broken_between_words_alone():
