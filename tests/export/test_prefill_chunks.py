@@ -15,8 +15,8 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.exporter import backbone_of_operators
 from quatrain.export.metadata import longest_call
-from quatrain.export.plan.hollow import hollow_checkpoint
 from quatrain.export.plan.programs import programs_of
+from quatrain.export.plan.weightless import weightless_checkpoint
 from quatrain.export.xnnpack.ring_cache import RingSdpa
 from quatrain.linear.int4 import compute_as
 from quatrain.program import open_program
@@ -51,18 +51,20 @@ def _tokens(generator):
 
 def test_a_ring_has_room_for_a_window_and_a_call(tmp_path):
     folder = write_checkpoint(tmp_path / "c", n_layers=1, max_seq_len=96, sliding_window=6)
-    hollow = hollow_checkpoint(open_checkpoint(folder))
+    weightless = weightless_checkpoint(open_checkpoint(folder))
     options = ExportOptions(backend="xnnpack", prefill_chunk_size=10)
-    backbone = backbone_of_operators(hollow, options, hollow.table_kinds)
+    backbone = backbone_of_operators(weightless, options, weightless.table_kinds)
     (ring,) = (part for part in backbone.modules() if isinstance(part, RingSdpa))
     assert ring.k_cache.shape[1] == 16 and longest_call(backbone, "xnnpack") == 10
 
 
 def test_less_memory(tmp_path):
     """Of attention on a GPU: two tensors of heads x tokens x context."""
-    hollow = hollow_checkpoint(open_checkpoint(write_checkpoint(tmp_path / "c", max_seq_len=2048)))
+    weightless = weightless_checkpoint(
+        open_checkpoint(write_checkpoint(tmp_path / "c", max_seq_len=2048))
+    )
     options = [ExportOptions(prefill_chunk_size=size) for size in (2048, 512)]
-    whole, parts = (plan.predicted_bytes.memory for plan in programs_of(hollow, options))
+    whole, parts = (plan.predicted_bytes.memory for plan in programs_of(weightless, options))
     assert whole - parts > 2 * PARAMS["n_heads"] * (2048 - 512) * 2048 * 4
 
 

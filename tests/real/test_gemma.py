@@ -19,7 +19,7 @@ from tests.support.tiny_models import renamed
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.quantize.cost import HELD_OUT_TEXT
-from quatrain.quantize.methods.twin_layer import dequantized
+from quatrain.quantize.methods.paired_layer import dequantized
 from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.tokenizer import Tokenizer, find_tokenizer

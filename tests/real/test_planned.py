@@ -4,15 +4,15 @@ import pytest
 from tests.support.real_models import PROGRAMS
 
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.export.plan.hollow import hollow_checkpoint
 from quatrain.export.plan.programs import programs_of
+from quatrain.export.plan.weightless import weightless_checkpoint
 from quatrain.program import Tensor, open_program
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_smollm2_is_as_planned(name, smollm2):
     options, path = PROGRAMS[name], smollm2.program(name)
-    (planned,) = programs_of(hollow_checkpoint(open_checkpoint(smollm2.checkpoint)), [options])
+    (planned,) = programs_of(weightless_checkpoint(open_checkpoint(smollm2.checkpoint)), [options])
     assert planned.predicted_bytes is not None
     assert planned.predicted_bytes.file == pytest.approx(path.stat().st_size, rel=1e-3)
     program = open_program(path)

@@ -119,12 +119,12 @@ def compute_as(module: nn.Module, arithmetic: Arithmetic) -> nn.Module:
 
 def without_activation_rounding(linear: Int4Linear) -> WeightOnlyInt4Linear:
     """The weight-only linear on the buffers of `linear`, which are shared, not copied."""
-    twin = WeightOnlyInt4Linear(
+    weight_only = WeightOnlyInt4Linear(
         linear.in_features, linear.out_features, linear.bias is not None, torch.device("meta"),
         linear.groupsize, linear.precision, linear.scales.dtype,
     )  # fmt: skip
-    twin.load_state_dict(linear.state_dict(), assign=True)
-    return twin
+    weight_only.load_state_dict(linear.state_dict(), assign=True)
+    return weight_only
 
 
 def freeze_weights(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration, tokens_of_files, writes
-from quatrain.quantize.methods.twin_layer import dequantized
+from quatrain.quantize.methods.paired_layer import dequantized
 from quatrain.quantize.opened_source import OpenedSource
 from quatrain.stages import Stages
 

@@ -10,7 +10,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.export.for_target import planned_program
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, hollow_source
+from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, weightless_source
 from quatrain.export.plan.programs import PlannedBytes, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
@@ -147,8 +147,8 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     quantizing = QuantizeRequest(
         spec.group_size, spec.embedding, spec.output_layer, spec.method, None
     )
-    hollow, checkpoint = hollow_source(source, quantizing)
-    planner = _Planner(hollow, name, spec)
+    weightless, checkpoint = weightless_source(source, quantizing)
+    planner = _Planner(weightless, name, spec)
     named = dict.fromkeys(each.lower() for asked in spec.phones for each in by_chip(asked))
     phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
@@ -159,9 +159,9 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
 class _Planner:
     """Gathers the files that phones need; what is alike is one."""
 
-    def __init__(self, hollow: Checkpoint, name: str, spec: ReleaseSpec) -> None:
-        self.hollow, self.name, self.spec = hollow, name, spec
-        planned = planned_program(hollow, spec.max_seq_len, spec.prefill_chunk_size)
+    def __init__(self, weightless: Checkpoint, name: str, spec: ReleaseSpec) -> None:
+        self.weightless, self.name, self.spec = weightless, name, spec
+        planned = planned_program(weightless, spec.max_seq_len, spec.prefill_chunk_size)
         self.planned = replace(planned, scheme=spec.scheme)
         self.files: dict[str, PlannedFile] = {}  # by what is asked of each
 
@@ -181,7 +181,7 @@ class _Planner:
         return planned.file
 
     def _lacking_on_cpu(self) -> str | None:
-        config = self.hollow.config
+        config = self.weightless.config
         lacking = lacking_on_cpu(GATED_DELTA_RULE, self.spec.runtime)
         if lacking and any(config.layer(index).delta for index in range(config.n_layers)):
             return f"{lacking}; name a later --runtime"
@@ -219,7 +219,7 @@ class _Planner:
         """The file for what is needed; or why there can be none."""
         if need in self.files:
             return self.files[need]
-        (program,) = programs_of(self.hollow, [options])
+        (program,) = programs_of(self.weightless, [options])
         if program.predicted_bytes is None:
             return str(program.refused)
         kind = CPU if need == CPU else f"{program.scheme}-{program.activation_dtype}"

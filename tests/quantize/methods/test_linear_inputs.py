@@ -10,9 +10,9 @@ from tests.support.peers import saved
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model
-from quatrain.quantize.methods import twin_layer
+from quatrain.quantize.methods import paired_layer
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
-from quatrain.quantize.methods.twin_layer import TwinLayer
+from quatrain.quantize.methods.paired_layer import PairedLayer
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 32), (2, 32), (5000, 32), (7, 544)])
@@ -77,7 +77,7 @@ def _rounded_w2(layers: LayerByLayer, stream: torch.Tensor, factor: float) -> to
     """The down projection's integers, where each text's first input to it is `factor` as large."""
     block = layers.load(0, 2 * len(stream), stream.shape[1])
     methods = {"feed_forward.w2": "gptq"}
-    layer = TwinLayer(block, methods, 32, torch.zeros(len(stream), dtype=torch.bool))
+    layer = PairedLayer(block, methods, 32, torch.zeros(len(stream), dtype=torch.bool))
 
     def enlarge(module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         first = torch.arange(stream.shape[1])[:, None] == 0
@@ -99,10 +99,10 @@ def test_what_the_stream_lacks_is_made_good(name, tmp_path, monkeypatch):
     found = {}
     for made_good in (True, False):
         if not made_good:
-            monkeypatch.setattr(twin_layer, "_ways_to_stream", lambda block: {})
+            monkeypatch.setattr(paired_layer, "_paths_to_stream", lambda block: {})
         block = layers.load(0, 2 * len(exact), exact.shape[1])
         methods = dict.fromkeys(("attention.wo", "feed_forward.w2"), "gptq")
-        TwinLayer(block, methods, 32, torch.zeros(len(exact), dtype=torch.bool))
+        PairedLayer(block, methods, 32, torch.zeros(len(exact), dtype=torch.bool))
         should_be, is_now = layers.run(block, torch.cat([exact, seen])).chunk(2)
         found[made_good] = float((is_now - should_be).norm() / (seen - exact).norm())
     assert found[True] < 0.95 * found[False], found

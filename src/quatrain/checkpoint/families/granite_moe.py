@@ -1,6 +1,6 @@
 """Granite 3 MoE: a Granite 3 with a mixture of experts in each layer."""
 
-from quatrain.checkpoint.families import granite, weighed_experts
+from quatrain.checkpoint.families import granite, weighted_experts
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -25,7 +25,7 @@ _ON_THE_HUB = {
 
 
 def _params(fields: Fields) -> Params:
-    mixture = weighed_experts.hugging_face_params(fields, normalized=True)
+    mixture = weighted_experts.hugging_face_params(fields, normalized=True)
     return _DENSE.params(fields) | mixture
 
 
@@ -38,7 +38,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    return _dense_gguf_params(metadata) | weighed_experts.gguf_params(metadata, normalized=True)
+    return _dense_gguf_params(metadata) | weighted_experts.gguf_params(metadata, normalized=True)
 
 
 GRANITE_MOE = Family(
@@ -47,13 +47,13 @@ GRANITE_MOE = Family(
         defaults={**granite.MIXTURE_DEFAULTS, "num_local_experts": 8, "num_experts_per_tok": 2},
         sizes=sizes(4096, 11008, 32),
         params=_params,
-        names=weighed_experts.names("block_sparse_moe", router="router"),
+        names=weighted_experts.names("block_sparse_moe", router="router"),
         tensors=_tensors,
     ),
     gguf=GgufReading(
         "granitemoe",
         half_split=False,
         params=_gguf_params,
-        names=weighed_experts.GGUF_NAMES,
+        names=weighted_experts.GGUF_NAMES,
     ),
 )

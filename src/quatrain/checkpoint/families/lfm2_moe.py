@@ -1,7 +1,7 @@
 """LFM2 MoE: an LFM2 with a mixture of experts in all but the first layers, which are picked by
 sigmoids with a bias for each."""
 
-from quatrain.checkpoint.families import lfm2, weighed_experts
+from quatrain.checkpoint.families import lfm2, weighted_experts
 from quatrain.checkpoint.families.family import (
     NO_BIASES,
     Family,
@@ -41,7 +41,7 @@ def _experts(fields: Fields) -> Params:
     if dense >= fields.layer_count():
         return {}
     normalized = fields.flag("norm_topk_prob")
-    return weighed_experts.hugging_face_params(fields, normalized) | {
+    return weighted_experts.hugging_face_params(fields, normalized) | {
         "router_scores": "sigmoid",
         "num_dense_layers": dense,
         "moe_hidden_dim": fields.integer("moe_intermediate_size"),
@@ -58,7 +58,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 def _gguf_params(metadata: GgufMetadata) -> Params:
     if metadata.count("expert_gating_func") != _SIGMOID:
         raise metadata.refuse("expert_gating_func", f"expected {_SIGMOID}, sigmoids")
-    mixture = weighed_experts.gguf_params(metadata, normalized=True)
+    mixture = weighted_experts.gguf_params(metadata, normalized=True)
     return (
         _dense_gguf_params(metadata)
         | mixture
@@ -97,7 +97,7 @@ LFM2_MOE = Family(
         params=_params,
         names={
             **_DENSE.names,
-            **weighed_experts.names("feed_forward"),
+            **weighted_experts.names("feed_forward"),
             **_AS_MLX_HAS_THEM,
             "feed_forward.expert_bias": "feed_forward.expert_bias",
             **{
@@ -115,7 +115,7 @@ LFM2_MOE = Family(
         params=_gguf_params,
         names={
             **_DENSE_GGUF.names,
-            **weighed_experts.GGUF_NAMES,
+            **weighted_experts.GGUF_NAMES,
             "exp_probs_b": "feed_forward.expert_bias",
         },
         fused=_DENSE_GGUF.fused,

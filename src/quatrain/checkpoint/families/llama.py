@@ -1,6 +1,6 @@
 """Llama 2, 3, 3.1, 3.2 and SmolLM2: what all others are told apart from."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -32,7 +32,7 @@ def _params(fields: Fields) -> Params:
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
     mixture = metadata.number("expert_count", 0) > 0
-    experts = weighed_experts.gguf_params(metadata, normalized=True) if mixture else {}
+    experts = weighted_experts.gguf_params(metadata, normalized=True) if mixture else {}
     return metadata.window_of_all() | experts
 
 
@@ -73,7 +73,7 @@ LLAMA = Family(
         "llama",
         half_split=False,
         params=_gguf_params,
-        names=weighed_experts.GGUF_NAMES,
+        names=weighted_experts.GGUF_NAMES,
     ),
     meta=MetaReading(defaults=_meta_defaults, tensors=_queries_keys_and_values),
 )

@@ -1,13 +1,13 @@
 """Mixtral: a Mistral with a mixture of experts in each layer."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
 
 
 def _params(fields: Fields) -> Params:
-    mixture = weighed_experts.hugging_face_params(fields, normalized=True)
+    mixture = weighted_experts.hugging_face_params(fields, normalized=True)
     return window_of_all(fields) | mixture
 
 
@@ -31,12 +31,12 @@ MIXTRAL = Family(
         aliases={"num_experts": "num_local_experts"},
         params=_params,
         # As transformers 5 has them, and as the hub does.
-        names=weighed_experts.names("mlp")
-        | weighed_experts.names("block_sparse_moe")
+        names=weighted_experts.names("mlp")
+        | weighted_experts.names("block_sparse_moe")
         | {
             f"block_sparse_moe.experts.{part}": f"feed_forward.experts.{part}"
             for part in ("w1", "w2", "w3")
         },
-        tensors=weighed_experts.tensors,
+        tensors=weighted_experts.tensors,
     )
 )

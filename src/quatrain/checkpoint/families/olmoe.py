@@ -1,7 +1,7 @@
 """OLMoE: one norm of all query heads together, one of all key heads, and a mixture of experts in
 each layer. Norms are where a Llama has them."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -17,12 +17,12 @@ def _params(fields: Fields) -> Params:
     if fields.get("clip_qkv") is not None:
         raise fields.refusal("clip_qkv", "null: queries are not clipped here")
     normalized = fields.flag("norm_topk_prob")
-    mixture = weighed_experts.hugging_face_params(fields, normalized)
+    mixture = weighted_experts.hugging_face_params(fields, normalized)
     return mixture | {"qk_norm_whole": True}
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    return weighed_experts.gguf_params(metadata, normalized=False) | {"qk_norm_whole": True}
+    return weighted_experts.gguf_params(metadata, normalized=False) | {"qk_norm_whole": True}
 
 
 OLMOE = Family(
@@ -42,13 +42,13 @@ OLMOE = Family(
         sizes=sizes(2048, 2048, 16),
         aliases={"num_local_experts": "num_experts"},
         params=_params,
-        names=weighed_experts.names("mlp"),
-        tensors=weighed_experts.tensors,
+        names=weighted_experts.names("mlp"),
+        tensors=weighted_experts.tensors,
     ),
     gguf=GgufReading(
         "olmoe",
         half_split=True,
         params=_gguf_params,
-        names=weighed_experts.GGUF_NAMES,
+        names=weighted_experts.GGUF_NAMES,
     ),
 )

@@ -1,7 +1,7 @@
 """Qwen 1.5 and 2 MoE: a Qwen 2 with a mixture of experts in each layer, or in every n-th, and an
 expert for every token behind a gate of its own."""
 
-from quatrain.checkpoint.families import qwen3_moe, weighed_experts
+from quatrain.checkpoint.families import qwen3_moe, weighted_experts
 from quatrain.checkpoint.families.family import (
     Biases,
     Family,
@@ -18,7 +18,7 @@ from quatrain.checkpoint.hugging_face.layer_types import window_of_some
 
 def _params(fields: Fields) -> Params:
     experts = qwen3_moe.experts(fields)
-    shared = weighed_experts.shared_params(fields) if experts else {}
+    shared = weighted_experts.shared_params(fields) if experts else {}
     return _windows(fields) | experts | shared
 
 
@@ -32,7 +32,7 @@ def _windows(fields: Fields) -> Params:
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    return weighed_experts.with_shared_gates(experts_apart(stored, fields.source))
+    return weighted_experts.with_shared_gates(experts_apart(stored, fields.source))
 
 
 QWEN2_MOE = Family(
@@ -59,17 +59,17 @@ QWEN2_MOE = Family(
         },
         sizes=sizes(2048, 5632, 24),
         params=_params,
-        names={**weighed_experts.names("mlp"), **weighed_experts.SHARED_NAMES},
+        names={**weighted_experts.names("mlp"), **weighted_experts.SHARED_NAMES},
         tensors=_tensors,
     ),
     gguf=GgufReading(
         "qwen2moe",
         half_split=True,
         biased=True,
-        params=lambda metadata: weighed_experts.gguf_params(
+        params=lambda metadata: weighted_experts.gguf_params(
             metadata, normalized=False, shared=True
         ),
-        names={**weighed_experts.GGUF_NAMES, **weighed_experts.GGUF_SHARED_NAMES},
-        tensors=lambda tensors, metadata: weighed_experts.gguf_with_shared_gates(tensors),
+        names={**weighted_experts.GGUF_NAMES, **weighted_experts.GGUF_SHARED_NAMES},
+        tensors=lambda tensors, metadata: weighted_experts.gguf_with_shared_gates(tensors),
     ),
 )

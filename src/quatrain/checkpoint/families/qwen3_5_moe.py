@@ -1,7 +1,7 @@
 """Qwen 3.5 MoE, the text model of what also sees included: a Qwen 3.5 with a mixture of experts in
 each layer, and an expert for every token behind a gate of its own."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.families.qwen3_5 import gguf as dense_gguf
 from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
@@ -16,8 +16,8 @@ def _params(fields: Fields) -> Params:
     width = fields.integer("moe_intermediate_size")
     return (
         dense.params(fields)
-        | weighed_experts.hugging_face_params(fields, normalized=True)
-        | weighed_experts.shared_params(fields)
+        | weighted_experts.hugging_face_params(fields, normalized=True)
+        | weighted_experts.shared_params(fields)
         | {"hidden_dim": width, "moe_hidden_dim": width}
     )
 
@@ -25,12 +25,12 @@ def _params(fields: Fields) -> Params:
 def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """As a dense model's, each expert's matrices apart."""
     apart = experts_apart(dense.tensors(stored, fields), fields.source)
-    return weighed_experts.with_shared_gates(apart)
+    return weighted_experts.with_shared_gates(apart)
 
 
 def gguf_params(metadata: GgufMetadata) -> Params:
     """The fields of params.json of a GGUF file's mixtures and delta rules."""
-    mixture = weighed_experts.gguf_params(metadata, normalized=True, shared=True)
+    mixture = weighted_experts.gguf_params(metadata, normalized=True, shared=True)
     return dense_gguf.params(metadata) | mixture
 
 
@@ -40,15 +40,15 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 
 
 def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
-    return weighed_experts.gguf_with_shared_gates(dense_gguf.tensors(tensors, metadata))
+    return weighted_experts.gguf_with_shared_gates(dense_gguf.tensors(tensors, metadata))
 
 
 GGUF_NAMES = {
     **dense_gguf.NAMES,
-    **weighed_experts.GGUF_NAMES,
-    **weighed_experts.GGUF_SHARED_NAMES,
+    **weighted_experts.GGUF_NAMES,
+    **weighted_experts.GGUF_SHARED_NAMES,
 }
-NAMES = {**dense.NAMES, **weighed_experts.names("mlp"), **weighed_experts.SHARED_NAMES}
+NAMES = {**dense.NAMES, **weighted_experts.names("mlp"), **weighted_experts.SHARED_NAMES}
 
 QWEN3_5_MOE = Family(
     hugging_face=HuggingFaceReading(

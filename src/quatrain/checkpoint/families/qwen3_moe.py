@@ -1,6 +1,6 @@
 """Qwen 3 MoE: a Qwen 3 with a mixture of experts in each layer, or in every n-th."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -29,7 +29,7 @@ def experts(fields: Fields) -> Params:
     if interval is None:
         return {}
     normalized = fields.flag("norm_topk_prob")
-    return weighed_experts.hugging_face_params(fields, normalized) | {
+    return weighted_experts.hugging_face_params(fields, normalized) | {
         "interleave_moe_layer_step": interval,
         "moe_hidden_dim": fields.integer("moe_intermediate_size"),
     }
@@ -55,13 +55,13 @@ QWEN3_MOE = Family(
         },
         sizes=sizes(2048, 6144, 24),
         params=_params,
-        names=weighed_experts.names("mlp"),
-        tensors=weighed_experts.tensors,
+        names=weighted_experts.names("mlp"),
+        tensors=weighted_experts.tensors,
     ),
     gguf=GgufReading(
         "qwen3moe",
         half_split=True,
-        params=lambda metadata: weighed_experts.gguf_params(metadata, normalized=True),
-        names=weighed_experts.GGUF_NAMES,
+        params=lambda metadata: weighted_experts.gguf_params(metadata, normalized=True),
+        names=weighted_experts.GGUF_NAMES,
     ),
 )

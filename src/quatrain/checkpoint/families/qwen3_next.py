@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from quatrain.checkpoint.families import qwen3_5_moe, qwen3_moe, weighed_experts
+from quatrain.checkpoint.families import qwen3_5_moe, qwen3_moe, weighted_experts
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.families.qwen3_5 import gguf as dense_gguf
 from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
@@ -18,7 +18,7 @@ from quatrain.errors import InputError
 
 def _params(fields: Fields) -> Params:
     experts = qwen3_moe.experts(fields)
-    shared = weighed_experts.shared_params(fields) if experts else {}
+    shared = weighted_experts.shared_params(fields) if experts else {}
     return dense.params(fields) | experts | shared
 
 
@@ -88,7 +88,7 @@ def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dic
         else:
             decays = f"ssm_{kind}" == dense_gguf.DECAY
             found[name] = dense_gguf.logarithm(tensor, metadata) if decays else tensor
-    return weighed_experts.gguf_with_shared_gates(found)
+    return weighted_experts.gguf_with_shared_gates(found)
 
 
 def _gguf_parts(

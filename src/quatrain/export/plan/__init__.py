@@ -1,5 +1,6 @@
 """What `quantize` and `export` would write, and refuse, from headers and parameters alone.
 
-`plan` asks, `programs` forecasts each program, `sizes`, `around_*` and `memory` count its bytes,
-on the tensors without weights of `hollow`. `quantize.plan.growth` counts those of the checkpoint.
+`plan` is the entry point, `programs` predicts each program, and `sizes`, `*_overhead` and `memory`
+count its bytes, on the tensors without data of `weightless`. `quantize.plan.growth` counts those of
+the checkpoint.
 """

@@ -13,8 +13,8 @@ from quatrain.checkpoint.source_files import source_files
 from quatrain.errors import InputError, require_several
 from quatrain.export.for_target import choose_for
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.hollow import hollow_checkpoint, planned_checkpoint
 from quatrain.export.plan.programs import ProgramPlan, programs_of
+from quatrain.export.plan.weightless import planned_checkpoint, weightless_checkpoint
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
 from quatrain.quantize.arguments import refuse_params
@@ -113,13 +113,13 @@ def plan_programs(
     if backends is not None:
         require_several("backends", backends)
     path, request = local_path(source), request or ExportRequest()
-    hollow, planned = hollow_source(path, quantizing or QuantizeRequest(), params)
-    choice = choose_for(hollow, request)
-    programs = programs_of(hollow, _options(request, choice, backends))
+    weightless, planned = weightless_source(path, quantizing or QuantizeRequest(), params)
+    choice = choose_for(weightless, request)
+    programs = programs_of(weightless, _options(request, choice, backends))
     return ProgramsPlan(str(path), planned, programs, choice.reasons if choice else [])
 
 
-def hollow_source(
+def weightless_source(
     path: Path, quantizing: QuantizeRequest, params: Path | str | None = None
 ) -> tuple[Checkpoint, CheckpointPlan | None]:
     """(the checkpoint at `path`, or what `quantize` makes of the model there, without weights; how
@@ -127,7 +127,7 @@ def hollow_source(
     `params` or `quantizing` say something of the other kind of source."""
     if quantizing.base is None and is_quantized(path):
         _refuse_quantizing(path, quantizing)
-        return hollow_checkpoint(open_checkpoint(path, params)), None
+        return weightless_checkpoint(open_checkpoint(path, params)), None
     refuse_params(path, params)
     return _quantized(path, quantizing)
 

@@ -10,11 +10,11 @@ from quatrain.export.exporter import backbone_of_operators, context_length
 from quatrain.export.kernels.assignment import assign_kernels, dequantize_fallbacks
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.around_older import around_older, older_constants
-from quatrain.export.plan.around_vulkan import vulkan_bytes
-from quatrain.export.plan.around_xnnpack import xnnpack_bytes
 from quatrain.export.plan.memory import memory_of
+from quatrain.export.plan.older_overhead import older_constants, older_overhead
 from quatrain.export.plan.sizes import constants_of
+from quatrain.export.plan.vulkan_overhead import vulkan_bytes
+from quatrain.export.plan.xnnpack_overhead import xnnpack_bytes
 from quatrain.export.vulkan.limits import check_8da4w, check_limits
 from quatrain.export.vulkan.mixed_schemes import planned_rows
 from quatrain.linear.int4 import Int4Linear, without_activation_rounding
@@ -62,40 +62,40 @@ class ProgramPlan:
         return asdict(self)
 
 
-def programs_of(hollow: Checkpoint, options: list[ExportOptions]) -> list[ProgramPlan]:
-    """What an export of `hollow`, a checkpoint without weights, would do with each of `options`.
+def programs_of(weightless: Checkpoint, options: list[ExportOptions]) -> list[ProgramPlan]:
+    """What an export of the checkpoint `weightless` would do with each of `options`.
 
     Raises `InputError` where the context that is asked for is longer than the model's.
     """
-    return [_program(hollow, each) for each in options]
+    return [_program(weightless, each) for each in options]
 
 
-def _program(hollow: Checkpoint, options: ExportOptions) -> ProgramPlan:
-    context = context_length(hollow, options.max_seq_len)
+def _program(weightless: Checkpoint, options: ExportOptions) -> ProgramPlan:
+    context = context_length(weightless, options.max_seq_len)
     mixed = options.scheme_plan is not None and options.scheme_plan.only_scheme is None
     scheme = "mixed" if mixed else str(options.scheme)
     kind = options.backend, scheme, options.activation_dtype, context
     try:
         if options.backend == "vulkan":
-            check_limits(hollow, options, context)
-        backbone = _backbone(hollow, options)
+            check_limits(weightless, options, context)
+        backbone = _backbone(weightless, options)
     except InputError as error:
         return ProgramPlan(*kind, refused=str(error))
     constants = constants_of(backbone, options)
-    metadata = metadata_methods(backbone, hollow.params, options.backend)
+    metadata = metadata_methods(backbone, weightless.params, options.backend)
     around = vulkan_bytes if options.backend == "vulkan" else xnnpack_bytes
     file, stored = around(backbone, constants, metadata), sum(constants.values())
     if options.older_forms:
         tables = older_constants(backbone, options.itemsize)
-        file, stored = file + tables + around_older(backbone), stored + tables
+        file, stored = file + tables + older_overhead(backbone), stored + tables
     memory, caches = memory_of(backbone, options, stored)
     return ProgramPlan(*kind, PlannedBytes(file, stored, memory, caches))
 
 
-def _backbone(hollow: Checkpoint, options: ExportOptions) -> Backbone:
+def _backbone(weightless: Checkpoint, options: ExportOptions) -> Backbone:
     """As the exporter writes it. Raises `InputError` where a linear has no kernel or would fail on
     the target, or the scheme plan does not fit."""
-    backbone = backbone_of_operators(hollow, options, hollow.table_kinds)
+    backbone = backbone_of_operators(weightless, options, weightless.table_kinds)
     rows = assign_kernels(backbone, options)
     every = planned_rows(rows, options)
     check_8da4w(every, backbone.config, options)

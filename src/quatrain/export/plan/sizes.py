@@ -1,7 +1,7 @@
 """How many bytes a program takes, from the shapes of a backbone's tensors.
 
 Constants are counted as `constants` lays them out, each once; what lies around them, the graph in
-FlatBuffers, by `around_vulkan` and `around_xnnpack`.
+FlatBuffers, by `vulkan_overhead` and `xnnpack_overhead`.
 """
 
 from collections.abc import Iterator

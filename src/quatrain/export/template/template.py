@@ -1,8 +1,8 @@
 """A program of three layers whose constants are names, made once per architecture.
 
-ExecuTorch lowers a twin of the backbone: its first three layers, on tensors that say which they
-are and nothing else. So weights never pass through the compiler, and the twin's program serves
-every checkpoint of the architecture.
+ExecuTorch lowers a placeholder backbone: the first three layers, with tensors that hold only their
+identity. So weights never pass through the compiler, and the program serves every checkpoint of the
+architecture.
 """
 
 import copy
@@ -35,9 +35,10 @@ def cached_template(
 ) -> Path:
     """The template program for `backbone`, whose parts are operators already.
 
-    Taken from the cache, or made by `make` of the twin, with its int4 linears in `scheme`, and put
-    there. `settings` is what it depends on besides (see `template_key`). Raises `IrregularGraph`
-    where layers are few or of several kinds: the three that are lowered would not stand for all.
+    It is taken from the cache, or made by `make` from the placeholder backbone, with its int4
+    linears in `scheme`, and then cached. `settings` is what else it depends on (see
+    `template_key`). Raises `IrregularGraph` if there are too few layers or several kinds of them,
+    so that the three lowered layers would not represent all.
     """
     config = backbone.config
     if config.n_layers < LAYERS:
@@ -49,7 +50,7 @@ def cached_template(
     if not path.is_file():
         _make_folder(path.parent)
         with whole_file(path, instead=_ANOTHER_CACHE) as temporary:
-            make(_hollow_twin(backbone), temporary)
+            make(_placeholder_backbone(backbone), temporary)
     return path
 
 
@@ -72,20 +73,20 @@ def replace_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
 
 
 def untouched_zeros(like: torch.Tensor) -> torch.Tensor:
-    """Zeros of the shape and dtype of `like`, which take no memory until they are written to."""
+    """Zeros of the shape and dtype of `like`; they take no memory until they are written to."""
     bytes_ = np.zeros(like.numel() * like.element_size(), dtype=np.uint8)
     return torch.from_numpy(bytes_).view(like.dtype).view(like.shape)
 
 
-def _hollow_twin(backbone: Backbone) -> Backbone:
-    """The first layers of `backbone`, every tensor replaced by one that takes no memory."""
-    memo: dict[int, Any] = {id(t): hollow(t) for t in tensors_of(backbone).values()}
+def _placeholder_backbone(backbone: Backbone) -> Backbone:
+    """The first layers of `backbone`, with placeholders for all tensors."""
+    memo: dict[int, Any] = {id(t): placeholder(t) for t in tensors_of(backbone).values()}
     first = nn.ModuleList(list(backbone.layers)[:LAYERS])
     memo[id(backbone.layers)] = copy.deepcopy(first, memo)
     return copy.deepcopy(backbone, memo)
 
 
-def hollow(tensor: torch.Tensor) -> torch.Tensor:
-    """Zeros like `tensor` that take no memory, a parameter where it is one."""
+def placeholder(tensor: torch.Tensor) -> torch.Tensor:
+    """Zeros like `tensor` that take no memory; a parameter if `tensor` is one."""
     zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
     return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros

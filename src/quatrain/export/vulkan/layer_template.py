@@ -1,8 +1,8 @@
-"""The Vulkan program of three layers, each constant known by the tensor it came from.
+"""The Vulkan program of three layers, each constant identified by the tensor it came from.
 
-Each tensor of the twin holds nothing but a number, which says in the lowered graph which tensor
-a constant was. One template serves both schemes: 8da4w is lowered, and weight-only is the same
-graph without the activations' quantization (`program.edit.retarget`).
+Each placeholder tensor holds only a number, which says in the lowered graph which tensor a constant
+was. One template serves both schemes: 8da4w is lowered, and weight-only is the same graph without
+the activations' quantization (`program.edit.retarget`).
 """
 
 from pathlib import Path
@@ -34,13 +34,13 @@ def vulkan_template(
     layers do not allow for one.
     """
 
-    def make(twin: Backbone, path: Path) -> None:
+    def make(placeholder: Backbone, path: Path) -> None:
         with stages("import the compiler"), quiet():
             from quatrain.export.vulkan.lowering import write_vulkan_program
             from quatrain.export.vulkan.packed_layers import pack_layers
-        pack_layers(twin, compile_options, dynamic=True)
-        sources = _number_tensors(twin)
-        write_vulkan_program(twin, compile_options, metadata, path, stages)
+        pack_layers(placeholder, compile_options, dynamic=True)
+        sources = _number_tensors(placeholder)
+        write_vulkan_program(placeholder, compile_options, metadata, path, stages)
         with stages("name its constants"):
             program = open_program(path)
             _name_constants(program, sources)
@@ -53,17 +53,17 @@ def vulkan_template(
     return template
 
 
-def _number_tensors(twin: Backbone) -> list[ConstantSource]:
-    """Number the tensors of `twin` from 1; what each is made of, in the order of the numbers."""
-    # The smallest first: they have room for small numbers only.
-    tensors = sorted(tensors_of(twin).items(), key=lambda item: item[1].numel())
+def _number_tensors(placeholder: Backbone) -> list[ConstantSource]:
+    """Number the tensors of `placeholder` from 1, and return the source of each in this order."""
+    # The smallest first: they can only hold small numbers.
+    tensors = sorted(tensors_of(placeholder).items(), key=lambda item: item[1].numel())
     sources = []
     for name, tensor in tensors:
-        sources.append(source_of(twin, name))
+        sources.append(source_of(placeholder, name))
         replacement = numbered(tensor, len(sources))
         if replacement is None:
             raise IrregularGraph(f"{name} has too few elements for the number {len(sources)}")
-        replace_tensor(twin, name, replacement)
+        replace_tensor(placeholder, name, replacement)
     return sources
 
 

@@ -19,7 +19,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.lowering.executorch_internals import LoweredBackendModule
 from quatrain.export.template.constants import tensors_of
 from quatrain.export.template.key import module_descriptions
-from quatrain.export.template.template import hollow
+from quatrain.export.template.template import placeholder
 from quatrain.export.xnnpack.delegated_linears import (
     Linear,
     constants_of,
@@ -166,12 +166,12 @@ def _delegated(part: nn.Module, examples: Examples, path: str | None) -> Delegat
 
 def _lowered(part: nn.Module, examples: Examples) -> _LoweredPart:
     """Lower a part like `part`, of random constants, which no two linears have in common."""
-    twin = copy.deepcopy(part, {id(t): hollow(t) for t in tensors_of(part).values()})
+    copied = copy.deepcopy(part, {id(t): placeholder(t) for t in tensors_of(part).values()})
     for seed, (name, linear) in enumerate(_linears_of(part).items()):
-        twin.set_submodule(name, random_linear(shape_of(linear, None), seed))
-    constants = [each for one in _linears_of(twin).values() for each in constants_of(one)]
+        copied.set_submodule(name, random_linear(shape_of(linear, None), seed))
+    constants = [each for one in _linears_of(copied).values() for each in constants_of(one)]
     template, program = lowered_template(
-        twin, examples, XnnpackPartitioner(), constants, type(part).__name__
+        copied, examples, XnnpackPartitioner(), constants, type(part).__name__
     )
     graph, signature = program.graph, program.graph_signature
     call: Any = next(node for node in graph.nodes if node.op == "call_function")

@@ -21,10 +21,10 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
     if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
         raise IrregularGraph("experts are branches, which go to instructions by number")
 
-    def make(twin: Backbone, path: Path) -> None:
+    def make(placeholder: Backbone, path: Path) -> None:
         with stages("import the compiler"), quiet():
             from quatrain.export.xnnpack.lowering import write_named_program
-        write_named_program(twin, metadata, path, stages)
+        write_named_program(placeholder, metadata, path, stages)
 
     settings = {"backend": "xnnpack", "metadata": metadata}
     return open_program(cached_template(backbone, Scheme.DYNAMIC_INT8, settings, make))

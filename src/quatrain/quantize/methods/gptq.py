@@ -1,10 +1,10 @@
-"""Second-order rounding, layer by layer, toward what the floating-point model computes.
+"""Rounds a weight by what it computes (GPTQ, Frantar et al., 2022), layer by layer.
 
-Of the columns of a weight each is rounded for the least error of the outputs, the errors of the
-former made good by the latter (`second_order`), on the inputs that the layers before it give once
-they are rounded themselves; and before that the weight is moved toward the outputs that the
-floating-point model would have given (`twin_layer`). An embedding that is also the output layer is
-rounded first, for the last hidden states of the floating-point model, and serves as both.
+Each linear is rounded column by column, and the error of each column is compensated in the
+following ones (`second_order`), on the inputs that the already rounded layers before it give.
+Before that, the weight is moved toward the outputs of the floating-point model (`paired_layer`). An
+embedding that is also the output layer is rounded first, for the last hidden states of the
+floating-point model, and serves as both.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from quatrain.checkpoint.files.lazy_tensors import RowsOf
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.methods.linear_inputs import LinearInputs
+from quatrain.quantize.methods.paired_layer import LEAST_TOKENS, PairedLayer, Rounded, dequantized
 from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_error
 from quatrain.quantize.methods.second_order import PASSES
-from quatrain.quantize.methods.twin_layer import LEAST_TOKENS, Rounded, TwinLayer, dequantized
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
 from quatrain.stages import Stages, return_freed_memory
@@ -141,7 +141,7 @@ class Gptq:
             for target, tensor in self._planned.items()
             if target.startswith(f"layers.{self._next}.") and len(tensor.shape) > 1
         }
-        layer = TwinLayer(
+        layer = PairedLayer(
             block, methods, self.plan.group_size, self._int8_texts(), self.plan.signed_scales,
             self._show,
         )  # fmt: skip

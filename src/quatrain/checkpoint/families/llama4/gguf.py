@@ -1,11 +1,11 @@
 """Llama 4 in GGUF files."""
 
-from quatrain.checkpoint.families import weighed_experts
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import GgufReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 
 _CHUNK = 8192  # whatever a file says, unless it is 0
-_NAMES = weighed_experts.GGUF_NAMES | weighed_experts.GGUF_SHARED_NAMES
+_NAMES = weighted_experts.GGUF_NAMES | weighted_experts.GGUF_SHARED_NAMES
 
 
 def _params(metadata: GgufMetadata) -> Params:

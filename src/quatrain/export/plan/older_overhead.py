@@ -1,11 +1,12 @@
-"""What a Vulkan program takes more where it is written in ExecuTorch 1.2's operators.
+"""The additional size of a Vulkan program that is written in ExecuTorch 1.2's operators.
 
-Each figure is what one more of a kind adds, in bytes, as in `around_vulkan`: the operators that
-`program.edit.older_operators` writes for one, with their results. A test holds them to exports.
+Each figure is the number of bytes that one more item adds, as in `vulkan_overhead`: the operators
+that `program.edit.older_operators` writes for it, with their results. A test compares them with
+exports.
 """
 
 from quatrain.backbone.model import Backbone
-from quatrain.export.plan.around_vulkan import quantized_inputs
+from quatrain.export.plan.vulkan_overhead import quantized_inputs
 from quatrain.export.vulkan.operator_modules import VulkanHalfSplitRotary, VulkanRMSNorm
 from quatrain.linear import Int4Linear, QuantizedGroupEmbedding
 
@@ -15,7 +16,8 @@ _QPARAMS, _GRAPH_OF_PROMPTS = -54, -386  # chosen in every call
 
 
 def older_constants(backbone: Backbone, itemsize: int) -> int:
-    """The bytes of an int4 embedding's table in floating point, beside which the other stays."""
+    """The bytes of an int4 embedding's table in floating point, which is stored in addition to the
+    int4 table."""
     tables = (
         part
         for part in backbone.modules()
@@ -24,8 +26,8 @@ def older_constants(backbone: Backbone, itemsize: int) -> int:
     return sum(part.vocab_size * part.embedding_dim * itemsize for part in tables)
 
 
-def around_older(backbone: Backbone) -> int:
-    """The bytes of operators and values."""
+def older_overhead(backbone: Backbone) -> int:
+    """The bytes of additional operators and values."""
     parts = list(backbone.modules())
     biased = [part for part in parts if isinstance(part, Int4Linear) and part.bias is not None]
     quantized = quantized_inputs(backbone)

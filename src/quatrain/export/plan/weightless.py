@@ -1,4 +1,4 @@
-"""Checkpoints without weights: every tensor has its shape and dtype, and nothing in it."""
+"""Checkpoints without weights: every tensor has its shape and dtype, but no data."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,29 +16,30 @@ from quatrain.quantize.plan.plan import Plan
 _Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
 
-def hollow_checkpoint(opened: Checkpoint) -> Checkpoint:
+def weightless_checkpoint(opened: Checkpoint) -> Checkpoint:
     """`opened` with tensors on torch's meta device, floating-point ones in float32.
 
-    How its tables are stored is said in its parameters, since nothing can be told from values. Zero
-    points are left out. An output layer whose first and last rows are the embedding's, as
-    `quantize` stores a tied one, is the same tensor, as its bytes are in a program.
+    Its parameters state how its tables are stored, because there are no values to tell it from.
+    Zero points are left out. If the first and last rows of the output layer equal the embedding's,
+    as `quantize` stores a tied one, both are the same tensor, because a program stores these bytes
+    once.
     """
     shapes = {name: (t.shape, t.dtype) for name, t in opened.tensors.stored.items()}
     kinds = {"embedding": opened.embedding_kind, "output": opened.output_kind}
     arguments = {**opened.params["quantization_args"], **kinds}
     params = {**opened.params, "quantization_args": arguments}
-    return replace(opened, tensors=_hollow(shapes, _same_tables(opened)), params=params)
+    return replace(opened, tensors=_weightless(shapes, _same_tables(opened)), params=params)
 
 
 def planned_checkpoint(model: FloatModel, plan: Plan, source: Path) -> Checkpoint:
-    """The checkpoint that `plan` makes of `model`, likewise."""
+    """The checkpoint that `plan` would make of `model`, without weights."""
     params: dict[str, Any] = {**model.params, "quantization_args": plan.quantization_args}
     shapes = {spec.name: (spec.shape, spec.dtype) for spec in plan.specs}
     made_of = {tensor.target: tensor.source for tensor in plan.tensors}
     arguments, output = plan.quantization_args, made_of.get(f"{OUTPUT}.weight")
     same = output == made_of.get(f"{EMBEDDING}.weight")
     same = same and arguments["embedding"] == arguments["output"]
-    return checked_checkpoint(_hollow(shapes, same), params, model.config, source, source)
+    return checked_checkpoint(_weightless(shapes, same), params, model.config, source, source)
 
 
 def _same_tables(opened: Checkpoint) -> bool:
@@ -52,7 +53,7 @@ def _same_tables(opened: Checkpoint) -> bool:
     return all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
-def _hollow(shapes: _Shapes, same_tables: bool) -> LazyTensors:
+def _weightless(shapes: _Shapes, same_tables: bool) -> LazyTensors:
     stored: dict[str, StoredTensor] = {}
     for name, (shape, dtype) in shapes.items():
         if name.endswith(".zeros"):

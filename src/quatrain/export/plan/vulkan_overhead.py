@@ -1,7 +1,8 @@
-"""What lies around the constants of a Vulkan program: its graph, and the tables of the file.
+"""The size of a Vulkan program without its constants: its graph, and the tables of the file.
 
-Each figure is what one more of a kind adds to programs that Quatrain wrote, in bytes: an operator
-with its result and what it alone reads, a named constant, a method. A test holds them to exports.
+Each figure is the number of bytes that one more item adds to programs that Quatrain wrote: an
+operator with its result and the values that only it reads, a named constant, a method. A test
+compares them with exports.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""One layer as the floating-point model and the quantized one compute it, side by side.
+"""One layer, computed as in the floating-point model and as in the quantized model, in one batch.
 
-A batch of 2B texts goes through the layer: its first half as the one, its second half as the other.
-Each linear is rounded when its turn comes, when the inputs are there that it will have in the
-quantized model and those that it should have had.
+A batch of 2B texts goes through the layer: the first half as in the floating-point model, the
+second half as in the quantized one. Each linear is rounded when it is reached, because then both
+its inputs in the quantized model and its correct inputs are known.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,20 +20,20 @@ from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
-_RIDGE_OF_GAINS = 0.1  # of the mean square of a norm's weights
-LEAST_TOKENS = 64  # that a linear must see to be rounded by second moments; an expert may not
+_RIDGE_OF_GAINS = 0.1  # relative to the mean square of a norm's weights
+LEAST_TOKENS = 64  # a linear (an expert) that saw fewer is rounded to nearest
 
 Rounded = tuple[torch.Tensor, torch.Tensor]  # int8 [N, K] in [-8, 7], float32 scales [N, K / group]
 
 
-class TwinLayer:
+class PairedLayer:
     """`block`, whose linears round themselves when it is run on 2B texts.
 
-    `methods`: that of each linear in the plan, by its name there; those of another method than
-    gptq stay as they are. `int8_texts` bool [B]: those whose activations are rounded as 8da4w
-    does. `signed_scales`: whether scales may be negative. `advance` hears what part of the layer is
-    rounded. `few`: the linears that saw too few tokens, rounded to nearest. `current`: the one that
-    is rounded, or was last.
+    `methods`: the method of each linear, by its name in the plan; linears of other methods than
+    gptq are not rounded. `int8_texts` bool [B]: the texts whose activations are rounded as in
+    8da4w. `signed_scales`: whether scales may be negative. `advance` is called with the fraction of
+    the layer that is rounded. `few`: the linears that saw too few tokens and were rounded to
+    nearest. `current`: the linear that is being rounded, or was last.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class TwinLayer:
         signed_scales: bool = False,
         advance: Callable[[float], None] = lambda part: None,
     ) -> None:
-        # Not the block itself, whose linears hold this: a circle would keep its memory.
+        # Not the block itself: its linears refer to this object, and the reference cycle would keep
+        # its memory.
         self.methods, self.group_size, self.int8_texts = methods, group_size, int8_texts
         self.signed_scales = signed_scales
-        self._ways = _ways_to_stream(block)
+        self._paths = _paths_to_stream(block)
         self.advance = advance
         self.few: list[str] = []
         self.current = ""
@@ -56,19 +57,20 @@ class TwinLayer:
         self._rounded: dict[str, list[Rounded]] = {}
         self._inputs: tuple[torch.Tensor, LinearInputs] | None = None
         self._stream: torch.Tensor | None = None
-        self._sizes = torch.ones(1)  # [B, T, 1] of what the linear at hand gives the stream
+        self._sizes = torch.ones(1)  # [B, T, 1]: rms of what the current linear adds to the stream
         show_picked_tokens(block)
         for module, linear in list(block.named_modules()):
             name = stored_name(module)
             if isinstance(linear, nn.Linear) and name in methods:
-                block.set_submodule(module, _TwinLinear(name, linear, self))
+                block.set_submodule(module, _PairedLinear(name, linear, self))
                 self._work += _work(linear.weight)
         for norm in (block.attention_norm, block.ffn_norm):
             if norm is not None:
                 norm.register_forward_pre_hook(self._see_stream)
 
     def taken(self) -> dict[str, Rounded]:
-        """What was rounded, by the names of the plan; of experts [E, N, K] and [E, N, groups]."""
+        """The rounded linears by their names in the plan; experts as [E, N, K] and [E, N,
+        groups]."""
         return {
             name: parts[0]
             if ".experts." not in name
@@ -80,9 +82,9 @@ class TwinLayer:
         }
 
     def inputs(self, x: torch.Tensor) -> LinearInputs:
-        """What is known of the input x [2B, T, K], which linears that share it have one of."""
+        """The statistics of the input x [2B, T, K], shared by all linears that read it."""
         if self._inputs is None or self._inputs[0] is not x:
-            self._inputs = None  # lets go of the former
+            self._inputs = None  # release the previous ones first
             exact, seen = x.chunk(2)
             if self.int8_texts.any():
                 seen = seen.clone()
@@ -92,7 +94,7 @@ class TwinLayer:
         return self._inputs[1]
 
     def round(self, name: str, weight: torch.Tensor, inputs: LinearInputs) -> torch.Tensor:
-        """The weight [N, K] that the linear has in the quantized model."""
+        """The weight [N, K] of the linear in the quantized model."""
         self.current = name
         if self.methods[name] != "gptq":
             return weight
@@ -100,7 +102,7 @@ class TwinLayer:
             self.few.append(name)
             rounded = quantize_groups(weight, self.group_size, self.signed_scales)
         else:
-            # What a router sends to an expert differs between the two models.
+            # The router may send other tokens to an expert in the quantized model.
             toward = weight if ".experts." in name else self._toward_float(name, weight, inputs)
             rounded = inputs.second_order.round(toward, self.signed_scales)
         self._rounded.setdefault(name, []).append(rounded)
@@ -109,24 +111,25 @@ class TwinLayer:
         return dequantized(*rounded)
 
     def weigh(self, name: str, exact: torch.Tensor, inputs: LinearInputs) -> None:
-        """Weigh each token's error by what a norm then divides it by, where `exact` [B, T, N] are
-        the floating-point model's results and go to the residual stream: some tokens' states are a
-        hundred times larger than the others', and would be all that is seen."""
+        """Divide the weight of each token's error by the mean square that the following norm
+        divides by, if `exact` [B, T, N], the floating-point model's results, go to the residual
+        stream: the states of some tokens are a hundred times larger than the others' and would
+        dominate."""
         if name not in ("attention.wo", "attention.out_proj", "conv.out_proj", "feed_forward.w2"):
             return
-        normed, way = exact, self._ways.get(name)
-        if way is not None and way.gain is None and self._stream is not None:
-            normed = self._stream.chunk(2)[0] + way.factor * exact
+        normed, path = exact, self._paths.get(name)
+        if path is not None and path.gain is None and self._stream is not None:
+            normed = self._stream.chunk(2)[0] + path.factor * exact
         mean_square = normed.square().mean(-1, keepdim=True)
         mean_square.clamp_(min=torch.finfo(torch.float32).tiny)
         inputs.weights /= mean_square.flatten(0, -2)
         self._sizes = mean_square.sqrt()
 
     def _toward_float(self, name: str, weight: torch.Tensor, inputs: LinearInputs) -> torch.Tensor:
-        way, missing = self._ways.get(name), None
-        if way is not None and self._stream is not None:
+        path, missing = self._paths.get(name), None
+        if path is not None and self._stream is not None:
             exact, seen = self._stream.chunk(2)
-            taken = way.per_result(self._sizes)
+            taken = path.per_result(self._sizes)
             missing = exact * taken, seen * taken
         return inputs.toward_float(weight, missing)
 
@@ -135,9 +138,10 @@ class TwinLayer:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """How what a linear gives, y [..., N], joins the residual stream: times `factor`, or, where a
-    norm follows the linear, times `factor * gain / rms(y)`, `gain` [N] that norm's weight."""
+class _StreamPath:
+    """How the result y [..., N] of a linear is added to the residual stream: multiplied by
+    `factor`, or, if a norm with weight `gain` [N] follows the linear, by `factor * gain /
+    rms(y)`."""
 
     factor: float
     gain: torch.Tensor | None = None
@@ -151,9 +155,9 @@ class _Way:
         return sizes * self.gain / (square + _RIDGE_OF_GAINS * square.mean()) / self.factor
 
 
-def _ways_to_stream(block: Block) -> dict[str, _Way]:
-    """Of the linears whose results are added to the residual stream; without those that a gate
-    follows."""
+def _paths_to_stream(block: Block) -> dict[str, _StreamPath]:
+    """The paths of linears whose results are added to the residual stream, except those followed by
+    a gate."""
     factor = 1.0 if block.scale_branch is None else float(block.scale_branch.factor)
     attention = (block.post_attention_norm, block.add_attn)
     feed_forward = (block.post_ffn_norm, block.add_ffn)
@@ -161,26 +165,26 @@ def _ways_to_stream(block: Block) -> dict[str, _Way]:
         "attention.wo": attention,
         "attention.out_proj": attention,
         "conv.out_proj": attention,
-        # In parallel what wo gives has made up already for what the stream lacks.
+        # In a parallel block, wo has corrected the stream's error already.
         **({} if block.parallel else {"feed_forward.w2": feed_forward}),
     }
-    ways = {}
+    paths = {}
     for name, (norm, gate) in joining.items():
         if gate is None and norm is None:
-            ways[name] = _Way(factor)
-        # Of several streams that are mixed (AltUp) a layer sees one.
+            paths[name] = _StreamPath(factor)
+        # With AltUp, a layer sees only one of several streams.
         elif gate is None and isinstance(norm, RMSNorm) and block.alt_up is None:
-            ways[name] = _Way(factor, norm.weight)
-    return ways
+            paths[name] = _StreamPath(factor, norm.weight)
+    return paths
 
 
-class _TwinLinear(nn.Module):
-    """`linear` on the first half of a batch, and rounded on the second."""
+class _PairedLinear(nn.Module):
+    """`linear` on the first half of a batch, and its rounded weight on the second."""
 
-    def __init__(self, name: str, linear: nn.Linear, layer: TwinLayer) -> None:
+    def __init__(self, name: str, linear: nn.Linear, layer: PairedLayer) -> None:
         super().__init__()
         self.name, self.linear = name, linear
-        self.layer = (layer,)  # not one of the module's children
+        self.layer = (layer,)  # a tuple, so that it is not a submodule
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         layer, linear = self.layer[0], self.linear
@@ -195,7 +199,7 @@ class _TwinLinear(nn.Module):
 
 
 def _work(weight: torch.Tensor) -> int:
-    """What it takes to round a weight [N, K], beside others."""
+    """The relative cost of rounding a weight [N, K]."""
     rows, columns = weight.shape
     return rows * columns**2
 

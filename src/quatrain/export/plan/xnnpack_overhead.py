@@ -1,8 +1,8 @@
-"""What lies around the constants of an XNNPACK program: delegates, one for a linear and those that
-layers share, the instructions between them, and the tables of the file.
+"""The size of an XNNPACK program without its constants: delegates of linears and those that layers
+share, the instructions between them, and the tables of the file.
 
-Each figure is what one more of a kind adds to programs that Quatrain wrote, in bytes or, of
-`_INSTRUCTIONS`, in instructions. A test holds them to exports.
+Each figure is what one more item adds to programs that Quatrain wrote, in bytes, or in instructions
+for `_INSTRUCTIONS`. A test compares them with exports.
 """
 
 from collections.abc import Mapping
