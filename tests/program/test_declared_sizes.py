@@ -1,5 +1,6 @@
 """The sizes that a graph says of its results, beside those that its operators give."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,26 @@ def test_sizes_are_those_of_torchs_operator(name: str, tmp_path: Path) -> None:
     for wrong in ((*first[:-1], first[-1] + 1), (first[0] + 1, *first[1:]), (1, *first)):
         with pytest.raises(InputError, match=r"damaged: operator 0, aten\..* said to be"):
             open_program(program(wrong, *given[1:]))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "why"),
+    [
+        ("aten.select_copy.int", (X, number(1), number(3)), "place 3 of 3"),
+        ("aten.select_copy.int", (X, number(3), number(0)), "dimension 3 of 3"),
+        ("aten.permute_copy.default", (X, ints(0, 0, 1)), "order [0, 0, 1]"),
+        ("aten.slice_copy.Tensor", (X, number(1), NULL, NULL, number(0)), "steps of 0"),
+        ("aten.gather.default", (X, number(0), T((2, 3), "int32"), FALSE), "places [2, 3]"),
+        ("aten.sum.dim_IntList", (X, ints(-4), FALSE, NULL), "dimension -4 of 3"),
+    ],
+)
+def test_what_torch_does_not_take_is_refused(
+    name: str, arguments: tuple[Argument, ...], why: str, tmp_path: Path
+) -> None:
+    with pytest.raises((RuntimeError, IndexError)):
+        torchs(name, arguments)
+    with pytest.raises(InputError, match=rf"damaged: operator 0, {name}, takes .*{re.escape(why)}"):
+        open_program(call(name, *arguments, X)(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["llama_w", "granite_d"])

@@ -14,6 +14,7 @@ from tests.support.programs import GraphMaker
 from quatrain.program import open_program, write_program
 
 _ATTENTION = "sdpa_with_kv_cache"
+_QUERY, _KEYS = T((1, 2, 5, 16)), T((1, 2, 8, 16))
 
 
 def fused_attention(
@@ -25,6 +26,10 @@ def fused_attention(
     )
     out = T((1, 2, 5, of_values), dtype, storage)
     return call("et_vk.sdpa.default", q, k, v, NULL, NULL, out)
+
+
+def fused(query: T = _QUERY, keys: T = _KEYS, values: T = _KEYS) -> Make:
+    return call("et_vk.sdpa.default", query, keys, values, NULL, NULL, query)
 
 
 def shared_caches(folder: Path) -> Path:
@@ -87,5 +92,8 @@ ATTENTION_FORMS: list[tuple[str, Make, Make]] = [
     ("rotary-hf-tables", rotated(keys=T((1, 4, 2, 16))), rotated()),
     ("rotary-hf-tables", rotated(cos=T((5, 8), layout="height_packed")), rotated()),
     ("sdpa-shapes", attention(cache=T((1, 32, 4, 8))), attention()),
+    ("sdpa-shapes", fused(values=T((1, 2, 12, 16))), fused()),
+    ("sdpa-shapes", fused(keys=T((1, 2, 8, 16), layout="height_packed")), fused()),
+    ("sdpa-shapes", fused(T((2, 5, 16)), T((2, 8, 16)), T((2, 8, 16))), fused()),
     ("storage-mixed", attention(cache=T((1, 32, 2, 8), storage="buffer")), interleaved("buffer")),
 ]  # fmt: skip

@@ -139,7 +139,13 @@ def softmax(x: T) -> Make:
     return call("aten._softmax.default", x, number(-1), FALSE, x)
 
 
+def of_one(name: str, *shape: int, storage: str = "texture3d") -> Make:
+    x = T(shape, storage=storage)
+    return call(name, x, *((NULL,) if name == "aten.clone.default" else ()), x)
+
+
 NUMBER, ONE = T(()), T((1,))
+CLONE, SINE = "aten.clone.default", "aten.sin.default"
 TURNED = in_place("aten.permute_copy.default", ints(0, 2, 1))
 SOFTMAX = in_place("aten._softmax.default", number(-1), FALSE)
 CONVERTED = in_place("aten._to_copy.default", *[NULL] * 6, dtype="float16")
@@ -178,5 +184,19 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
         "1.5",
         summed(T((4, 8)), T((8,)), T((5, 8))),
         summed(T((4, 1)), T((8,)), T((4, 8))),
+    ),
+    (
+        "more-than-four-dims",
+        "desktop",
+        "1.5",
+        of_one(CLONE, 1, 1, 2, 3, 4),
+        of_one(CLONE, 1, 1, 2, 3, 4, storage="buffer"),
+    ),
+    (
+        "more-than-four-dims",
+        "desktop",
+        "1.5",
+        of_one(SINE, 1, 1, 2, 3, 4, storage="buffer"),
+        of_one(SINE, 1, 2, 3, 4),
     ),
 ]

@@ -1,4 +1,4 @@
-"""Whether a graph says the sizes of its results that their operators give.
+"""Whether a graph says the sizes of its results that their operators give, if they give any.
 
 A runtime allocates and computes as many numbers as are said, until a call of another length makes
 it ask the operators: numbers beyond what one gives are anything.
@@ -8,13 +8,17 @@ from collections.abc import Iterator
 
 from quatrain.program.graph import Tensor, VulkanGraph
 from quatrain.program.result_sizes import result_sizes
-from quatrain.program.sized_arguments import Sizes
+from quatrain.program.sized_arguments import Sizes, Unfit
 
 
 def misdeclared_sizes(graph: VulkanGraph) -> Iterator[str]:
-    """Of each result whose sizes are others than its operator gives, where and what, in words."""
+    """Of each result whose sizes are others than its operator gives, where and what, in words; and
+    of each operator that gives none, as of a dimension that is not there."""
     for index, given in result_sizes(graph):
         operator = graph.operators[index]
+        if isinstance(given, Unfit):
+            yield f"operator {index}, {operator.name}, {given}"
+            continue
         results = [graph.values[value_id] for value_id in graph.outputs_of(operator)]
         for made, sizes in zip(results, given, strict=False):
             if isinstance(made, Tensor) and not _fits(made.shape, sizes):

@@ -5,7 +5,7 @@ Sources: as in `result_sizes`.
 
 import math
 
-from quatrain.program.sized_arguments import SizedArguments, Sizes
+from quatrain.program.sized_arguments import SizedArguments, Sizes, Unfit
 
 
 def joined(args: SizedArguments) -> list[Sizes]:
@@ -35,6 +35,8 @@ def sliced(args: SizedArguments) -> list[Sizes]:
     dim = args.dim(len(made))
     whole, step = args.sizes()[dim], args.number("step", 1)
     start, end = args.number("start", 0), args.number("end", whole)
+    if step.known is not None and step.known < 1:
+        raise Unfit(f"takes steps of {step.known}")
     if None not in (start.known, end.known, step.known):
         made[dim] = len(range(whole)[start.known : end.known : step.known])
     elif start.beyond == end.beyond and step.known:
@@ -47,7 +49,11 @@ def sliced(args: SizedArguments) -> list[Sizes]:
 def selected(args: SizedArguments) -> list[Sizes]:
     """Of one place of a dimension."""
     made: Sizes = list(args.sizes())
-    del made[args.dim(len(made))]
+    dim = args.dim(len(made))
+    whole, place = args.sizes()[dim], args.number("index", 0).known
+    if place is not None and not -whole <= place < whole:
+        raise Unfit(f"takes place {place} of {whole}")
+    del made[dim]
     return [made]
 
 
@@ -60,8 +66,10 @@ def chosen(args: SizedArguments) -> list[Sizes]:
 
 def permuted(args: SizedArguments) -> list[Sizes]:
     """Of dimensions in another order."""
-    x = args.sizes()
-    return [[x[dim] for dim in args.fixed("dims")]]
+    x, order = args.sizes(), args.fixed("dims")
+    if len(order) != len(x) or len(args.dims(len(x))) != len(x):
+        raise Unfit(f"takes {len(x)} dimensions in the order {list(order)}")
+    return [[x[dim] for dim in order]]
 
 
 def transposed(args: SizedArguments) -> list[Sizes]:

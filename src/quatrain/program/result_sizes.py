@@ -5,7 +5,6 @@ Sources: the operators' schemas, and what ExecuTorch's Vulkan runtime resizes th
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import zip_longest
 
 from quatrain.errors import UNFIT, InputError
@@ -14,17 +13,21 @@ from quatrain.program.call_numbers import call_numbers
 from quatrain.program.elementwise import ELEMENTWISE
 from quatrain.program.graph import VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.sized_arguments import SizedArguments, Sizes
+from quatrain.program.sized_arguments import SizedArguments, Sizes, Unfit
 
 
-def result_sizes(graph: VulkanGraph) -> Iterator[tuple[int, list[Sizes]]]:
-    """The place of each operator and the sizes of its results in the longest call, where they are
-    known: not of one whose arguments do not fit it."""
+def result_sizes(graph: VulkanGraph) -> Iterator[tuple[int, list[Sizes] | Unfit]]:
+    """The place of each operator and the sizes of its results in the longest call, or why it has
+    none, where that is known: not of one whose arguments are of other kinds than its own."""
     numbers = call_numbers(graph)
     for index, operator in enumerate(graph.operators):
         if rule := _RULES.get(operator.kind):
-            with suppress(InputError, *UNFIT):
+            try:
                 yield index, rule(SizedArguments(graph, operator, numbers))
+            except Unfit as why:
+                yield index, why
+            except (InputError, *UNFIT):
+                continue
 
 
 _Rule = Callable[[SizedArguments], list[Sizes]]
@@ -70,6 +73,20 @@ def _row_scales(args: SizedArguments) -> list[Sizes]:
     return [rows, rows]
 
 
+def _softmax(args: SizedArguments) -> list[Sizes]:
+    x = args.sizes()
+    args.dim(len(x))
+    return [list(x)]
+
+
+def _gathered(args: SizedArguments) -> list[Sizes]:
+    x, index = args.sizes(), args.sizes("index")
+    args.dim(len(x))
+    if len(x) != len(index):
+        raise Unfit(f"takes places {index} of {x}")
+    return [list(index)]
+
+
 def _reduced(args: SizedArguments) -> list[Sizes]:
     x = args.sizes()
     dims, kept = args.dims(len(x)), args.fixed("keepdim")
@@ -106,8 +123,8 @@ _RULES: dict[str, _Rule] = {
             _like("x"),
             (
                 *ELEMENTWISE, "et_vk.rms_norm", "et_vk.apply_rotary_emb_interleaved",
-                "aten._softmax", "aten._log_softmax", "aten.flip", "aten.full_like",
-                "aten.ones_like", "aten.zeros_like", "torchao.quantize_affine",
+                "aten.flip", "aten.full_like", "aten.ones_like", "aten.zeros_like",
+                "torchao.quantize_affine",
                 "torchao.dequantize_affine", "quantized_decomposed.quantize_per_tensor",
                 "quantized_decomposed.dequantize_per_tensor", "et_vk.q8ta_relu",
                 "dim_order_ops._to_dim_order_copy", "dim_order_ops._clone_dim_order",
@@ -137,7 +154,8 @@ _RULES: dict[str, _Rule] = {
         (_convolved, ("aten.convolution", "et_vk.conv_with_clamp")),
         (lambda args: [args.integers("size")], ("aten.full", "aten.ones", "aten.zeros")),
         (lambda args: [[]], ("aten.scalar_tensor",)),
-        (_like("index"), ("aten.gather",)),
+        (_softmax, ("aten._softmax", "aten._log_softmax")),
+        (_gathered, ("aten.gather",)),
         (moved.joined, ("aten.cat",)),
         (moved.split, ("aten.split_with_sizes_copy", "aten.split_copy")),
         (moved.sliced, ("aten.slice_copy",)),

@@ -11,6 +11,10 @@ from quatrain.program.graph import Operator, ValueList, VulkanGraph
 Sizes = list[int | None]
 
 
+class Unfit(Exception):
+    """The operator cannot be computed of what it takes: the message says why, after its name."""
+
+
 @dataclass(frozen=True)
 class SizedArguments:
     """The arguments of `operator` by name; `numbers` are the integers of the graph. Raises
@@ -36,17 +40,15 @@ class SizedArguments:
         return self.graph.plain(self.operator.named_args[name])
 
     def dim(self, rank: int, name: str = "dim") -> int:
-        """A dimension of `rank`, counted from the first."""
-        number = self.fixed(name) or 0
-        if not -rank <= number < rank:
-            raise ValueError(f"dimension {number} of {rank}")
-        return number % rank
+        """A dimension of `rank`, counted from the first. Raises `Unfit` for one that is not
+        there."""
+        return _counted(self.fixed(name) or 0, rank)
 
     def dims(self, rank: int, name: str = "dims") -> set[int]:
         """The same of several, or of all where none are named."""
         named = self.fixed(name)
         listed = [named] if isinstance(named, int) else named or range(rank)
-        return {dim % rank for dim in listed}
+        return {_counted(dim, rank) for dim in listed}
 
     def number(self, name: str, default: int) -> CallNumber:
         """An integer; `default` where none is stated."""
@@ -62,3 +64,10 @@ class SizedArguments:
         if isinstance(value, ValueList):
             return [self.numbers[item].known for item in value.items]
         return list(self.fixed(name) or ())
+
+
+def _counted(dim: int, rank: int) -> int:
+    rank = max(rank, 1)  # a number has one to count from
+    if not -rank <= dim < rank:
+        raise Unfit(f"takes dimension {dim} of {rank}")
+    return dim % rank

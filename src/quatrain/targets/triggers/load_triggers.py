@@ -7,26 +7,21 @@ Sources: the checks (VK_CHECK_COND, VK_THROW) of ExecuTorch 1.0 to 1.5, by file 
 from collections.abc import Iterator
 
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
-from quatrain.program import Operator, Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program import Plain, Tensor, VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
 from quatrain.targets.triggers.occurrence import (
-    CACHED_ATTENTION,
     Occurrence,
     Occurrences,
     is_constant,
+    is_width_packed,
+    layout_text,
+    named_tensor,
     operators,
     tensors_of,
 )
 
-# How many channels of a head each column of a rotary embedding's tables turns.
-_ROTARY = {"et_vk.apply_rotary_emb_hf": 1, "et_vk.apply_rotary_emb": 2}
-# What is put into which cache.
-_PUT_INTO = {
-    "sdpa_with_kv_cache": (("k", "k_cache"), ("v", "v_cache")),
-    "update_cache": (("value", "cache"),),
-}
 # A tensor's type and that of what it is moved from or to, which may be others than each other.
 _CONVERTED = {("float16", "float32"), ("bool", "uint8"), ("uint8", "bool")}
 # What is moved at all, in textures and buffers; float64 by no phone.
@@ -45,7 +40,7 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
         built = shaders_of(operator.kind, runtime or newest_release())
         if not built:
             continue
-        tensor = _tensor(graph, operator, built[0].of)
+        tensor = named_tensor(graph, operator, built[0].of)
         if tensor is None or tensor.storage == "default":
             continue
         dtype = "uint8" if tensor.dtype == "bool" else tensor.dtype
@@ -92,8 +87,8 @@ def scales_of_no_row(graph: VulkanGraph) -> Occurrences:
                 yield Occurrence(f"{place}: blocks of {list(block.value)}")
         if any(size > 1 for size in x.shape[:-2]):
             yield Occurrence(f"{place}: of {list(x.shape)}")
-        elif not _width_packed(x) or (x.storage == "buffer" and x.shape[-1] % 4):
-            yield Occurrence(f"{place}: {x.shape[-1]} wide, {_layout(x)}")
+        elif not is_width_packed(x) or (x.storage == "buffer" and x.shape[-1] % 4):
+            yield Occurrence(f"{place}: {x.shape[-1]} wide, {layout_text(x)}")
 
 
 def scales_not_in_a_texture(graph: VulkanGraph) -> Occurrences:
@@ -102,7 +97,7 @@ def scales_not_in_a_texture(graph: VulkanGraph) -> Occurrences:
         for value_id in graph.outputs_of(operator):
             tensor = graph.tensor(value_id)
             if tensor.storage == "buffer":
-                yield Occurrence(f"{place}: {_layout(tensor)}")
+                yield Occurrence(f"{place}: {layout_text(tensor)}")
 
 
 def int4_embedding_layout(graph: VulkanGraph) -> Occurrences:
@@ -120,79 +115,10 @@ def embedding_not_channels_packed(graph: VulkanGraph, runtime: str | None) -> Oc
 def rms_norm_layout(graph: VulkanGraph) -> Occurrences:
     """`rms_norm` in textures that are not width-packed."""
     for place, operator in operators(graph, "et_vk.rms_norm"):
-        tensors = [_tensor(graph, operator, name) for name in ("x", "out")]
-        odd = [t for t in tensors if t and t.storage != "buffer" and not _width_packed(t)]
+        tensors = [named_tensor(graph, operator, name) for name in ("x", "out")]
+        odd = [t for t in tensors if t and t.storage != "buffer" and not is_width_packed(t)]
         if odd:
-            yield Occurrence(f"{place}: {_layout(odd[0])}")
-
-
-def rotary_tables(graph: VulkanGraph) -> Occurrences:
-    """Rotary embeddings with tables of other widths than the heads (`_hf`: wider ones), shorter
-    than the longest call, or unlike each other; of queries and keys unlike each other, or none of
-    these width-packed."""
-    for place, operator in operators(graph, *_ROTARY):
-        names = ("xq", "xk", "freqs_cos", "freqs_sin")
-        query, key, cos, sin = (_tensor(graph, operator, name) for name in names)
-        if query is None or key is None or cos is None or sin is None or len(query.shape) < 3:
-            continue
-        heads, turned = query.shape[-1], cos.shape[-1] * _ROTARY[operator.kind]
-        partly = operator.kind == "et_vk.apply_rotary_emb_hf"
-        if turned > heads or (turned < heads and not partly):
-            yield Occurrence(f"{place}: tables {cos.shape[-1]}, heads {heads}")
-        if partly and cos.shape[-2] < query.shape[-3]:
-            rows, tokens = cos.shape[-2], query.shape[-3]
-            yield Occurrence(f"{place}: tables of {rows} rows, calls of {tokens} tokens")
-        if cos.shape != sin.shape:
-            yield Occurrence(f"{place}: tables of {list(cos.shape)} and {list(sin.shape)}")
-        if key.shape[-3::2] != query.shape[-3::2]:
-            yield Occurrence(f"{place}: {list(query.shape)} and {list(key.shape)}")
-        for tensor in (query, key, cos, sin):
-            if not _width_packed(tensor):
-                yield Occurrence(f"{place}: {_layout(tensor)}")
-    for place, _, table in tensors_of(graph, ("et_vk.apply_rotary_emb_interleaved",), at=1):
-        if table.storage == "texture3d":
-            yield Occurrence(f"{place}: tables in a texture")
-
-
-def attention_shapes(graph: VulkanGraph) -> Occurrences:
-    """Attention of several batches, caches of different shapes or of others than what is put into
-    them, or not width-packed."""
-    for place, operator in operators(graph, *CACHED_ATTENTION):
-        has_caches = operator.kind == "sdpa_with_kv_cache"
-        names = ("q", "k_cache", "v_cache") if has_caches else ("q", "k", "v")
-        query, key, value = (_tensor(graph, operator, name) for name in names)
-        if query is None or key is None or value is None:
-            continue
-        if any(len(t.shape) > 3 and t.shape[-4] != 1 for t in (query, key, value)):
-            yield Occurrence(f"{place}: batches of {query.shape[-4]}")
-        if key.shape != value.shape or query.shape[-1] != key.shape[-1]:
-            shapes = ", ".join(str(list(t.shape)) for t in (query, key, value))
-            yield Occurrence(f"{place}: query, keys and values of {shapes}")
-        if not all(_width_packed(t) for t in (query, key, value)):
-            yield Occurrence(f"{place}: {_layout(query)}, caches {_layout(key)}")
-    for kind, pairs in _PUT_INTO.items():
-        for place, operator in operators(graph, kind):
-            for names in pairs:
-                new, cache = (_tensor(graph, operator, name) for name in names)
-                if new and cache and new.shape[-2:] != cache.shape[-2:]:
-                    put = f"{list(new.shape)} into a cache of {list(cache.shape)}"
-                    yield Occurrence(f"{place}: {put}")
-
-
-def attention_options(graph: VulkanGraph) -> Occurrences:
-    """Attention with a mask, a scale of its own, dropout, or that is not causal."""
-    for place, operator in operators(graph, *CACHED_ATTENTION):
-        for name, taken in (
-            ("attn_mask", (None,)),
-            ("scale", (None,)),
-            ("dropout_p", (None, 0)),
-            ("is_causal", (None, True)),
-        ):
-            value = graph.values[operator.named_args[name]]
-            if not isinstance(value, Plain):
-                yield Occurrence(f"{place}: {name} is a tensor")
-            elif value.value not in taken:
-                yield Occurrence(f"{place}: {name} is {value.value}")
+            yield Occurrence(f"{place}: {layout_text(odd[0])}")
 
 
 def position_of_odd_type(graph: VulkanGraph) -> Occurrences:
@@ -220,24 +146,9 @@ def _packed_otherwise(
 ) -> Occurrences:
     """The operators of this kind of which one of `arguments` is in another layout."""
     return [
-        Occurrence(f"{place}: {name} {_layout(tensor)}")
+        Occurrence(f"{place}: {name} {layout_text(tensor)}")
         for place, operator in operators(graph, kind)
         for name in arguments
-        if (tensor := _tensor(graph, operator, name)) and tensor.layout not in (layout, "default")
+        if (tensor := named_tensor(graph, operator, name))
+        and tensor.layout not in (layout, "default")
     ]
-
-
-def _tensor(graph: VulkanGraph, operator: Operator, name: str) -> Tensor | None:
-    """An operator's argument that is a tensor; of several results the first."""
-    value = graph.values[operator.named_args.get(name, operator.out)]
-    if isinstance(value, ValueList) and value.items:
-        value = graph.values[value.items[0]]
-    return value if isinstance(value, Tensor) else None
-
-
-def _width_packed(tensor: Tensor) -> bool:
-    return tensor.layout in ("width_packed", "default")
-
-
-def _layout(tensor: Tensor) -> str:
-    return f"{tensor.layout} in a {tensor.storage}"

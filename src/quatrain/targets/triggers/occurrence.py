@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from quatrain.program import Operator, Plain, Program, Tensor, Value, VulkanGraph
+from quatrain.program import Operator, Plain, Program, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.delegate_call import takes_varying_sizes
 
 CACHED_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
@@ -88,3 +88,21 @@ def longest_call(program: Program, graph: VulkanGraph) -> int:
     inputs = [graph.values[i] for i in graph.inputs]
     shapes = [one.shape for one in inputs if isinstance(one, Tensor) and len(one.shape) > 1]
     return shapes[0][1] if shapes else 0
+
+
+def named_tensor(graph: VulkanGraph, operator: Operator, name: str) -> Tensor | None:
+    """An operator's argument that is a tensor; of several results the first."""
+    value = graph.values[operator.named_args.get(name, operator.out)]
+    if isinstance(value, ValueList) and value.items:
+        value = graph.values[value.items[0]]
+    return value if isinstance(value, Tensor) else None
+
+
+def is_width_packed(tensor: Tensor) -> bool:
+    """Whether it is packed along its last dimension, as what says nothing is."""
+    return tensor.layout in ("width_packed", "default")
+
+
+def layout_text(tensor: Tensor) -> str:
+    """How a tensor lies, for people."""
+    return f"{tensor.layout} in a {tensor.storage}"

@@ -19,8 +19,15 @@ _OF_TWO = (
     "aten.lt", "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.logical_or",
     "aten.bitwise_and", "aten.bitwise_or",
 )  # fmt: skip
+# Of the shaders that take sizes as four numbers, in buffers too.
+_NAMES = (
+    "abs clamp cos exp gelu hardtanh neg relu relu6 sigmoid sin sqrt rsqrt tanh tan hardshrink "
+    "hardswish hardsigmoid leaky_relu log10 round bitwise_not mm bmm"
+)
+_OF_FOUR_SIZES = {f"aten.{name}" for name in _NAMES.split()}
 _SOFTMAX = ("aten._softmax", "aten._log_softmax")
 _TEXEL = 4
+_MOST_DIMENSIONS = 4  # of a texture
 
 
 def numbers_computed(graph: VulkanGraph) -> Occurrences:
@@ -35,6 +42,21 @@ def numbers_computed(graph: VulkanGraph) -> Occurrences:
         for place, _, x in tensors_of(graph, _SOFTMAX)
         if not x.shape
     ]
+
+
+def more_than_four_dimensions(graph: VulkanGraph) -> Occurrences:
+    """Tensors of more than four dimensions in textures, and in buffers of arithmetic on one tensor
+    and of products."""
+    for index, operator in enumerate(graph.operators):
+        used = [graph.values[i] for i in (*graph.inputs_of(operator), *graph.outputs_of(operator))]
+        wide = [
+            one for one in used if isinstance(one, Tensor) and len(one.shape) > _MOST_DIMENSIONS
+        ]
+        if operator.kind not in _OF_FOUR_SIZES:
+            wide = [one for one in wide if one.constant is None and one.storage != "buffer"]
+        if wide:
+            where = f"operator {index}, {operator.kind}: {list(wide[0].shape)}"
+            yield Occurrence(f"{where} in a {wide[0].storage}")
 
 
 def results_of_other_sizes(graph: VulkanGraph) -> Occurrences:
