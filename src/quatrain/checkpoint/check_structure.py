@@ -1,4 +1,4 @@
-"""Checks a checkpoint's names, shapes and dtypes against its parameters, from headers alone."""
+"""Checks the names, shapes and dtypes of a checkpoint against its parameters, from headers only."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Checks the values of a checkpoint's tensors: what their names promise."""
+"""Checks that the values of a checkpoint's tensors are valid for their names."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors held against what its parameters ask for.
+"""The tensors that a checkpoint's parameters require, and checks against them.
 
 The names and shapes are those of `quatrain.backbone.tensor_shapes` and `vector_shapes`.
 """

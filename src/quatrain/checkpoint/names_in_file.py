@@ -1,4 +1,4 @@
-"""What a model's own file calls a tensor, for errors: the user looks for it there."""
+"""The names of tensors in a model's own file, for error messages."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Layers of which every n-th is unlike the others, as formats count them."""
+"""Models in which every n-th layer differs from the others, as formats count them."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 

@@ -1,4 +1,4 @@
-"""What a model or checkpoint on disk consists of."""
+"""The files of a model or checkpoint on disk."""
 
 from pathlib import Path
 

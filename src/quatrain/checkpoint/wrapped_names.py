@@ -1,4 +1,4 @@
-"""Tensor names that a wrapper around the model has changed: what the model itself calls them."""
+"""Restores tensor names that a wrapper around the model has changed."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""From an int4 checkpoint to an ExecuTorch program.
+"""Exports an int4 checkpoint as an ExecuTorch program.
 
 What is asked for is checked without torch, which is imported once a program is to be made.
 """

@@ -1,4 +1,4 @@
-"""Attention sinks: the first tokens and a window of the last, in place of the whole context.
+"""Attention sinks: attention only to the first tokens and a window of the last.
 
 Xiao et al. (2023), "Efficient Streaming Language Models with Attention Sinks". Tokens keep their
 own positions, so that what is cached stays as it is; a text ends where the context does.

@@ -1,4 +1,5 @@
-"""`--linear-scheme auto`: 8da4w where it costs little and meets no defect, weight-only elsewhere.
+"""`--linear-scheme auto`: 8da4w where it costs little quality and meets no defect, otherwise
+weight-only.
 
 A linear is weight-only where a defect of the target's 8da4w kernel strikes it. Of the others those
 that int8 activations cost most are made weight-only, until the rest costs no more than is allowed;

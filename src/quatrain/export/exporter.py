@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a program on disk."""
+"""Exports a checkpoint on disk to a program on disk."""
 
 from collections.abc import Mapping
 from dataclasses import replace

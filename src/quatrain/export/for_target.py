@@ -1,4 +1,4 @@
-"""Exports as a phone's GPU and its runtime want it."""
+"""Exports a program for a phone's GPU and runtime."""
 
 from collections.abc import Callable
 from dataclasses import replace

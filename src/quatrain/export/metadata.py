@@ -1,4 +1,4 @@
-"""What a program says about itself."""
+"""The metadata of a program: its constant methods."""
 
 from typing import Any
 

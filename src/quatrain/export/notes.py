@@ -1,4 +1,4 @@
-"""What there is to say of a program that stores something otherwise than its checkpoint."""
+"""Notes on a program that stores something differently from its checkpoint."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which linear of a program has which activation scheme: a plan that people read and edit.
+"""A plan of the activation scheme of each linear, which users can read and edit.
 
 A TOML file of one line a linear, or a pattern of them:
 

@@ -1,4 +1,4 @@
-"""What reading activations in int8 costs, linear by linear: as a phone reads a prompt."""
+"""Measures how much int8 activations cost in a prompt, linear by linear."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""GPU profiles and known defects of the Vulkan runtime, and what they mean for a program.
+"""GPU profiles, known defects of the Vulkan runtime, and checks of programs against them.
 
 The figures and the defects are data (`gpus.toml`, `defects.toml`), each with its source.
 """

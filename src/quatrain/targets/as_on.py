@@ -1,4 +1,4 @@
-"""The arithmetic of the phone that a runtime here is to compute as."""
+"""The arithmetic of the phone that a runtime of this machine should use."""
 
 from dataclasses import replace
 

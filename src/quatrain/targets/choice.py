@@ -1,4 +1,4 @@
-"""What to export for a GPU and a runtime, from the same data that the doctor uses."""
+"""Chooses how to export for a GPU and a runtime, from the same data as the doctor."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is known of a program for the CPU, whose delegates are XNNPACK's."""
+"""What the doctor says about a CPU program, whose delegates are XNNPACK's."""
 
 from collections import Counter
 from dataclasses import dataclass, field

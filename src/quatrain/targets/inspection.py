@@ -1,4 +1,4 @@
-"""What a program is made of, and what makes it fail on every phone."""
+"""The contents of a program, with the defects by which it fails on every phone."""
 
 from dataclasses import dataclass
 from pathlib import Path

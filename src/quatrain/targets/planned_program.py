@@ -1,4 +1,4 @@
-"""A program that is not made yet, and the known defects that it would meet in 8da4w."""
+"""A planned program, and the known defects that it would meet in 8da4w."""
 
 from dataclasses import dataclass
 

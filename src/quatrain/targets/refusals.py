@@ -1,4 +1,4 @@
-"""What would fail on a target is refused: planned, or as it was made."""
+"""Refuses a planned or finished program that would fail on a target."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What to do about a defect, in the words of who reads it: a program's path, an option's name."""
+"""The remedy of a defect, with the program's path and the option's name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

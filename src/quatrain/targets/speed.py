@@ -1,4 +1,4 @@
-"""What is known of the speed of either activation scheme on a GPU, from `defects.toml`."""
+"""Known facts about the speed of both activation schemes on a GPU, from `defects.toml`."""
 
 from dataclasses import dataclass
 

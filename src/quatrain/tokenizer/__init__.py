@@ -1,4 +1,4 @@
-"""Text to tokens and back: load a tokenizer, find and copy its files, know what ends a text.
+"""Tokenizers: loading them, finding and copying their files, and the tokens that end a text.
 
 Imports nothing of `checkpoint`, which writes the files that these read.
 """

@@ -1,4 +1,4 @@
-"""Tokenizers whose file states tokens as bytes, the best first: two that make a third are merged.
+"""Tokenizers whose files list tokens as bytes, in the order in which pairs are merged.
 
 | file | |
 |---|---|

@@ -1,4 +1,4 @@
-"""Chat templates: the Jinja that turns messages into a model's prompt, as transformers renders it.
+"""Renders chat templates (Jinja) as transformers does.
 
 A model has one, or several by name, of which `default` is taken, or `tool_use` where there are
 tools.

@@ -1,4 +1,5 @@
-"""One user's text as a model's chat prompt, with what is said beside it; none of it is ignored."""
+"""Formats a user's text as a chat prompt, with system message, tools and variables; none of them is
+ignored."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

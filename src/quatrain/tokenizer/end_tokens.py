@@ -1,4 +1,4 @@
-"""Which tokens end a text, a turn or a message, and so end what a model writes.
+"""The tokens that end a text, a turn or a message.
 
 All that a model's files state count. They are put together where its tokenizer is read or written
 (`Tokenizer.eos_ids`), go from there into params.json and into the program, and what the program

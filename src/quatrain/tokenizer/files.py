@@ -1,4 +1,4 @@
-"""A tokenizer's files: what they are called, where they lie, how they are copied.
+"""A tokenizer's files: their names, where to find them, how to copy them.
 
 A model's folder may hold another form of tokenizer instead (`quatrain.tokenizer.vocabulary_files`).
 

@@ -1,4 +1,4 @@
-"""What Meta's own folders of Llama 3 leave unsaid of their tokenizer: special tokens and chat.
+"""The special tokens and the chat format of Llama 3, which Meta's own folders do not contain.
 
 Source: the tokenizer and `ChatFormat` of Meta's llama3 and llama-models repositories, and the names
 that the tokenizer.json of the same models on Hugging Face has.

@@ -1,5 +1,4 @@
-"""The tokens that a tokenizer.json may lack and the files beside it name, put in as transformers
-does.
+"""Adds tokens that the files beside a tokenizer.json name, as transformers does.
 
 | file | names |
 |---|---|

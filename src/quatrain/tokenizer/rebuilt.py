@@ -1,4 +1,4 @@
-"""What transformers makes of a tokenizer.json whose class builds its tokenizer anew.
+"""Rebuilds a tokenizer as transformers does for classes that ignore parts of tokenizer.json.
 
 Some classes take out of the file the vocabulary, the merges and what is put around a text alone.
 They prepare and cut a text as they always do, whatever the file says. Source: `TokenizersBackend`'s

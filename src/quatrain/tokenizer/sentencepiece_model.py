@@ -1,4 +1,4 @@
-"""Reads SentencePiece's own model file, `tokenizer.model`: pieces, scores, how text is prepared.
+"""Reads SentencePiece's own model file, `tokenizer.model`: pieces, scores, normalization.
 
 The file is a protocol buffer, whose schema is SentencePiece's `sentencepiece_model.proto`. Only
 what makes up a BPE tokenizer is read, with the few fields' numbers below.

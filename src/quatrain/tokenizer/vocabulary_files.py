@@ -1,4 +1,4 @@
-"""Tokenizers in other files than tokenizer.json, built as transformers' AutoTokenizer builds them.
+"""Tokenizers in other files than tokenizer.json, built as by transformers' AutoTokenizer.
 
 | file | it is |
 |---|---|

@@ -1,4 +1,4 @@
-"""A folder that holds an adapter (PEFT's) and not the model that it is for. Imports no torch."""
+"""Detects a folder that holds an adapter (of PEFT) without its model. Does not import torch."""
 
 import re
 from pathlib import Path

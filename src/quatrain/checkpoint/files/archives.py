@@ -1,4 +1,4 @@
-"""Archives, told by their content: what is in them is the model."""
+"""Detects archives by their content; the model is inside them."""
 
 import zipfile
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Which format a file is in, told from its content: names lie."""
+"""Detects the format of a file by its content, because names can be wrong."""
 
 import re
 from enum import StrEnum

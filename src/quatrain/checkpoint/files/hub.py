@@ -1,4 +1,4 @@
-"""`hf://owner/name`: a model on the Hugging Face hub, as a folder on this machine."""
+"""`hf://owner/name`: a model of the Hugging Face hub, as a folder on this machine."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Named tensors that stay in their file until they are asked for."""
+"""Named tensors that are read from their file when they are used."""
 
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass

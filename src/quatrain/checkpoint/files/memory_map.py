@@ -1,4 +1,4 @@
-"""Memory-mapped files whose pages do not pile up.
+"""Memory-mapped files that release their pages.
 
 Every page of a mapping that was read counts as memory of the process until it is let go of,
 though the system could take it back: over a checkpoint's weights that adds up to all of them.

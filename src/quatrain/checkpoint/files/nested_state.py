@@ -1,4 +1,4 @@
-"""The state dict in what a training script saved."""
+"""Finds the state dict inside the object that a training script saved."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""A large file that was cut in pieces, NAME.gguf.part1of2 or NAME.gguf-split-a and on, to be joined
-byte by byte: none of them is a model."""
+"""Detects pieces of a large file (NAME.gguf.part1of2, NAME.gguf-split-a and so on), which must be
+concatenated first."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""A model in several files, NAME-00001-of-0000N and on, each tensor whole in one of them."""
+"""A model in several files, NAME-00001-of-0000N and so on, with each tensor in one of them."""
 
 import re
 from collections.abc import Iterable

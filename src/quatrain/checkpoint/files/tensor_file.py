@@ -1,4 +1,4 @@
-"""A file of tensors, whichever of the two formats it is in."""
+"""A file of tensors in either of the two formats."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""torchao's int4 tensor as it is stored: three plain tensors, under names of their own.
+"""torchao's int4 tensor as it is stored: three plain tensors with their own names.
 
 A safetensors file has them apart (`torchao.prototype.safetensors`); a pickle has one object of the
 class, which is taken apart here in the same names. `quatrain.checkpoint.quantizers.torchao` says

@@ -1,5 +1,5 @@
-"""A GGUF tensor, and what its blocks hold: of each type what the gguf package says, of Q1_0 what it
-does not say yet, and of symmetric int4 the integers."""
+"""A GGUF tensor and its blocks: dequantized by the gguf package (Q1_0 here), and the integers of
+symmetric int4."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is in the format of a GGUF model and is not one, or more than one."""
+"""Detects GGUF files that hold no model, or more than one."""
 
 from quatrain.checkpoint.gguf.file import GgufFile
 from quatrain.errors import InputError

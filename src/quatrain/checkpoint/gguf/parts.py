@@ -1,4 +1,4 @@
-"""The files of a GGUF model that `llama-gguf-split` cut into parts, which their names tell."""
+"""The files of a GGUF model that `llama-gguf-split` has split, found by their names."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scalings of the rotary embedding, as a GGUF file holds them: as divisors of frequencies."""
+"""Scaling of the rotary embedding as GGUF files store it: divisors of frequencies."""
 
 from collections.abc import Collection
 from typing import Any

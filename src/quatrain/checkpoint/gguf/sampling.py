@@ -1,4 +1,4 @@
-"""What a GGUF file's `general.sampling.*` says of how answers are drawn."""
+"""Notes on a GGUF file's sampling settings, `general.sampling.*`."""
 
 from collections.abc import Mapping
 from typing import Any

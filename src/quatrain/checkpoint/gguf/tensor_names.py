@@ -1,4 +1,4 @@
-"""GGUF's tensor names, as llama.cpp has them, in Meta's."""
+"""Converts llama.cpp's tensor names in GGUF files to Meta's."""
 
 import re
 from collections.abc import Mapping

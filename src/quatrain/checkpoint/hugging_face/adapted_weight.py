@@ -1,4 +1,4 @@
-"""What an adapter makes of a weight: W + s B A, the rows of tokens in their place.
+"""Merges an adapter into a weight: W + s B A, and replaced rows of tokens.
 
 s is lora_alpha / r, or lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski,
 2023). With `use_dora` each row of that, of an embedding each column, becomes as long as the

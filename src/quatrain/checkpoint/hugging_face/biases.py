@@ -1,4 +1,4 @@
-"""Biases that are stored held against config.json, which says whether the model has them."""
+"""Checks stored biases against config.json, which says whether the model has them."""
 
 import re
 from collections.abc import Mapping

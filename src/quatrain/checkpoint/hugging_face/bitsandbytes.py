@@ -1,4 +1,4 @@
-"""Matrices that bitsandbytes rounded (Dettmers et al., 2022 and 2023), as floating point.
+"""Dequantizes matrices of bitsandbytes (Dettmers et al., 2022 and 2023).
 
 | F [N, K] | |
 |---|---|

@@ -1,4 +1,4 @@
-"""What a Hugging Face config.json says about a model, in the fields of a params.json."""
+"""Converts a Hugging Face config.json to the fields of a params.json."""
 
 import re
 from dataclasses import dataclass, replace

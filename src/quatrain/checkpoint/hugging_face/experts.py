@@ -1,5 +1,5 @@
-"""A mixture's experts as Hugging Face folders have them: one by one, as quantizers and hubs leave
-them, or all in one tensor, as transformers 5 computes."""
+"""The experts of a mixture in Hugging Face folders: one by one, as quantizers and older models
+store them, or all in one tensor, as transformers 5 computes them."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""config.json's fields, each of the type and in the range that it must have."""
+"""The fields of a config.json, checked for type and range."""
 
 import reprlib
 from collections.abc import Iterator, Mapping

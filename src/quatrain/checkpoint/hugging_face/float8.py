@@ -1,4 +1,4 @@
-"""Matrices in FP8, FP4 or bitsandbytes' formats, as floating point: each number times its scale.
+"""Dequantizes matrices in FP8, FP4 and bitsandbytes' formats: each number times its scale.
 
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|

@@ -1,4 +1,4 @@
-"""Opens a Hugging Face folder (config.json, *.safetensors or *.bin) in floating point."""
+"""Opens a floating-point Hugging Face folder (config.json, *.safetensors or *.bin)."""
 
 from pathlib import Path
 

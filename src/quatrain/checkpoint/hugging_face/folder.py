@@ -1,4 +1,4 @@
-"""The tensors of a Hugging Face folder, in one file or in shards, safetensors or pickled."""
+"""The tensors of a Hugging Face folder: one file or shards, safetensors or pickled."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What generation_config.json says of answers besides the tokens that begin and end a text.
+"""Notes on the settings in generation_config.json, except the tokens that begin and end a text.
 
 Defaults are those of transformers' `GenerationConfig`.
 """

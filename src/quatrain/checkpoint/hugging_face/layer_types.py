@@ -1,4 +1,4 @@
-"""Which layers of a model have a sliding window, or no rotary embedding."""
+"""Which layers of a model have a sliding window or no rotary embedding."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What mlx-lm lays out otherwise than transformers, quantized or not, as transformers has it.
+"""Converts tensors that mlx-lm lays out differently to transformers' layout, quantized or not.
 
 | of | transformers | mlx-lm (`sanitize` of its models) |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""The text model inside a model that also sees or hears."""
+"""Finds the text model inside a multimodal model."""
 
 import math
 import re

@@ -1,5 +1,5 @@
-"""Fields of the rotary embedding that transformers 4 and 5 read otherwise: they are refused where
-config.json does not say which of the two the model was trained with."""
+"""Refuses fields of the rotary embedding that transformers 4 and 5 read differently, unless
+config.json says which version the model was trained with."""
 
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope_parameters import rope_type

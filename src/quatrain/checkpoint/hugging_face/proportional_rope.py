@@ -1,4 +1,5 @@
-"""The rotary embedding of families in which it differs by layer: a part of the planes, or all."""
+"""Rotary embeddings of families in which layers differ: only part of the planes is rotated, or
+all."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Opens a quantized Hugging Face folder, whichever of `quantizers` made it."""
+"""Opens a quantized Hugging Face folder of any format in `quantizers`."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a folder says of the quantizer that made it, held against the tensors that it has."""
+"""Checks a folder's quantizer settings against its tensors."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The rotary embedding's figures, as config.json's `rope_parameters` gives them."""
+"""The rotary embedding's parameters, from config.json's `rope_parameters`."""
 
 import math
 from collections.abc import Mapping

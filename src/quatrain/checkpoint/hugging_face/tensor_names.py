@@ -1,4 +1,4 @@
-"""Hugging Face's tensor names in Meta's."""
+"""Converts Hugging Face's tensor names to Meta's."""
 
 import re
 from collections.abc import Mapping

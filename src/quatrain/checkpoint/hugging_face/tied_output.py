@@ -1,4 +1,4 @@
-"""An output layer that is stored although config.json says that it is the embedding."""
+"""Handles an output layer that is stored although config.json says that it is tied."""
 
 import torch
 

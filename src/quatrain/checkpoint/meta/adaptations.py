@@ -1,4 +1,4 @@
-"""What Meta's quantized Llama 3.2 releases have beside int4 linears.
+"""Tensors of Meta's quantized Llama 3.2 releases in addition to int4 linears.
 
 QLoRA: beside a linear F, `F.adaptor.A.weight` [rank, K] and `F.adaptor.B.weight` [N, rank], and
 `lora_args` with rank and scale in params.json: `y = F(x) + scale * B(A(x))`. SpinQuant:

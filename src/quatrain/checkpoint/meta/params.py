@@ -1,4 +1,4 @@
-"""Meta's params.json, with what it means where it leaves a field out.
+"""Meta's params.json, with the defaults of missing fields.
 
 `quatrain.backbone.config` reads the fields that are there; what Meta's `llama_models` and
 ExecuTorch's `examples/models/llama` take for one that is not is stated here, so that a checkpoint

@@ -1,4 +1,4 @@
-"""An output layer of some of a vocabulary's tokens, or tied to an embedding of some."""
+"""An output layer for some tokens of the vocabulary, or tied to an embedding of some."""
 
 import torch
 

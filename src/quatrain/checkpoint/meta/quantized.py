@@ -1,5 +1,5 @@
-"""Opens a checkpoint in Meta's names: the pre-quantized layout, Meta's own releases in it, or
-torchao's tensors."""
+"""Opens a checkpoint with Meta's names: the pre-quantized layout, Meta's own releases, or torchao's
+tensors."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Meta's model-parallel shards, consolidated.00.pth and on, as whole tensors.
+"""Joins Meta's model-parallel shards, consolidated.00.pth and so on, to whole tensors.
 
 Each shard holds a slice of every matrix: of its rows where the layer splits its output (wq, wk,
 wv, w1, w3, output), of its columns where it splits its input (wo, w2); of the experts of Llama 4,

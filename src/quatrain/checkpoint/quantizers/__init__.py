@@ -1,4 +1,4 @@
-"""The programs whose int4 linears are read: one file each, listed here."""
+"""The supported formats of quantized linears, one file each, listed here."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""What the integers of a quantized matrix stand for."""
+"""Dequantizes a quantized matrix."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Reads what Google trained Gemma 4 to for phones: 2, 4 and 8 bits with one scale a row.
+"""Reads Google's Gemma 4 for phones (QAT): 2, 4 and 8 bits with one scale per row.
 
 For a linear F [N, K]:
 F.weight        uint8 [N, K * b / 8]   2 or 4 bits, the first in the low ones; int8 [N, K] for 8

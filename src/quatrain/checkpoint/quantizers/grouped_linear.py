@@ -1,4 +1,4 @@
-"""A quantized linear as some other format holds it, and who rounds what the layout cannot hold.
+"""A quantized linear of another format, and the requantization of what the layout cannot hold.
 
 GPTQ, AWQ, compressed-tensors, MLX and torchao all store `(value - zero) * scale` per group of input
 features; each reader says where those are, and `in_layout` what may become of them.

@@ -1,4 +1,4 @@
-"""The groups of a stored linear: how many there are, and which one each input feature is in."""
+"""The groups of a stored linear: how many there are, and the group of each input feature."""
 
 from collections.abc import Callable
 

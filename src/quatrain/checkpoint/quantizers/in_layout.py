@@ -1,4 +1,4 @@
-"""Quantized linears of other programs as the pre-quantized layout has them."""
+"""Converts quantized linears of other formats to the pre-quantized layout."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,5 @@
-"""Numbers of a few bits in words of 32: how GPTQ, AWQ, compressed-tensors and MLX pack theirs."""
+"""Packs and unpacks low-bit numbers in 32-bit words, as GPTQ, AWQ, compressed-tensors and MLX
+do."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Linears that a quantizer left in floating point, in a checkpoint whose others are int4.
+"""Linears that a quantizer left in floating point in an int4 checkpoint.
 
 GPTQ's `dynamic`, AWQ's `modules_to_not_convert`, the `ignore` of compressed-tensors and a filter of
 torchao's `quantize_` all do. The layout has no such linear, so it is rounded as the others' groups

@@ -1,4 +1,4 @@
-"""The tensors that a quantizer stores for a matrix, held against what they must be."""
+"""The stored tensors of a quantized matrix, with checks."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What a quantizer is to us: the tensors that it stores for a linear, and how they are read."""
+"""The description of a format of quantized linears: its tensors, and how to read them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The tensors of a quantized model, its linears read by the quantizer that made them."""
+"""Reads the tensors of a quantized model, its linears by the quantizer that wrote them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType

@@ -1,5 +1,5 @@
-"""Weights that were rotated before they were quantized (QuaRot, SpinQuant), transformed or made
-sparse, as settings say so."""
+"""Detects weights that were rotated before quantization (QuaRot, SpinQuant), transformed or made
+sparse, from their settings."""
 
 from quatrain.checkpoint.quantizers.quantizer import Settings
 from quatrain.errors import InputError

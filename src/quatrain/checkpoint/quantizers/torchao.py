@@ -1,4 +1,4 @@
-"""Reads torchao's `IntxUnpackedToInt8Tensor`, what its int4 configs and its QAT convert make.
+"""Reads torchao's `IntxUnpackedToInt8Tensor`, which its int4 configs and its QAT conversion write.
 
 `Int8DynamicActivationIntxWeightConfig` and `IntxWeightOnlyConfig` (torchao 0.12 and later) hold a
 weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. They are stored as

@@ -1,1 +1,1 @@
-"""Which kernel each linear becomes, and that the program has it."""
+"""Assigns a kernel to each linear, and checks that the program has it."""

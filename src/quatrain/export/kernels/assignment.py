@@ -1,4 +1,4 @@
-"""Which kernel each linear of a backbone becomes, decided before anything is lowered."""
+"""Decides, before lowering, which kernel each linear of a backbone becomes."""
 
 from dataclasses import dataclass
 

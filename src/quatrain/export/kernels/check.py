@@ -1,4 +1,4 @@
-"""No silent fallback: what the finished program holds, held against what was planned."""
+"""Checks that the finished program has the planned kernels, so that no fallback is silent."""
 
 import hashlib
 from collections import Counter

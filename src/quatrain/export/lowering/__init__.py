@@ -1,1 +1,1 @@
-"""What both backends lower with, and what they take from others' private code."""
+"""Lowering code of both backends, and the private APIs that they use."""

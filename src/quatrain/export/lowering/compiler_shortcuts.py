@@ -1,4 +1,4 @@
-"""What torch's compiler does in every lowering and nobody needs, left out.
+"""Skips work of torch's compiler that no lowering needs.
 
 The program is the same, and sooner there. Private to torch, as
 `quatrain.export.lowering.executorch_internals` has it: what is found changed is refused with a

@@ -1,4 +1,4 @@
-"""Every private API of ExecuTorch, torch and torchao that exporting leans on, and nowhere else.
+"""All private APIs of ExecuTorch, torch and torchao that exporting uses.
 
 Each part below says what it is for and what breaks without it. What it finds changed it refuses
 with a `QuatrainError` that names the version found and the one expected; what it changes in

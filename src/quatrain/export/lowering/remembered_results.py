@@ -1,4 +1,4 @@
-"""What an operator gives, remembered between passes of ExecuTorch.
+"""Caches the results of operators between passes of ExecuTorch.
 
 Every pass runs each operator of a graph on tensors without values, to know the shapes that it
 gives, and hardly any pass changes any. Private to ExecuTorch, as

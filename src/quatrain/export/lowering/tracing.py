@@ -1,4 +1,4 @@
-"""The graph of a backbone, as both backends lower it."""
+"""Traces the graph of a backbone for both backends."""
 
 import torch
 from executorch.exir import ExecutorchBackendConfig

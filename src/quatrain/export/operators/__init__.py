@@ -1,1 +1,1 @@
-"""Parts of a backbone as operators that both backends have."""
+"""Parts of a backbone as operators of both backends."""

@@ -1,4 +1,4 @@
-"""Attention over a KV cache as the operators that both backends have for it.
+"""Attention over a KV cache as operators of both backends.
 
 ExecuTorch fuses its own traced patterns into these; calling them directly gives the same graph and
 leaves nothing to a pattern that might not match. The operators are registered by

@@ -1,4 +1,4 @@
-"""A short convolution as operators that both backends have.
+"""A short convolution as operators of both backends.
 
 A filter is a sum of products, each with the inputs shifted by a token: Vulkan's 1-D convolution
 wants channels before tokens, which would be two transpositions more, and XNNPACK's runs elsewhere.

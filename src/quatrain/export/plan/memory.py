@@ -1,4 +1,4 @@
-"""What running a program holds in memory."""
+"""Predicts the memory that a running program needs."""
 
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.model import Backbone

@@ -1,4 +1,4 @@
-"""What `export` would write of a checkpoint: bytes, memory, and what it would refuse."""
+"""Predicts the programs that `export` would write: bytes, memory, and refusals."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""How many bytes a program takes, from the shapes of a backbone's tensors.
+"""Predicts the size of a program from the shapes of a backbone's tensors.
 
 Constants are counted as `constants` lays them out, each once; what lies around them, the graph in
 FlatBuffers, by `vulkan_overhead` and `xnnpack_overhead`.

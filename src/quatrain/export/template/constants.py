@@ -1,4 +1,4 @@
-"""The constants of a program as its kernels read them, from a backbone's tensors.
+"""The constants of a program in the form that its kernels read, from a backbone's tensors.
 
 What a constant stands for is a `ConstantSource`: a tensor of the backbone and the form it takes.
 """

@@ -1,4 +1,4 @@
-"""What a layer template depends on, as the key under which it is kept."""
+"""The cache key of a layer template: everything that it depends on."""
 
 import hashlib
 import json

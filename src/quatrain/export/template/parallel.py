@@ -1,4 +1,4 @@
-"""Work on all cores whose results are wanted in order, a few at a time."""
+"""Computes results on all cores and yields them in order, a few at a time."""
 
 import os
 from collections import deque

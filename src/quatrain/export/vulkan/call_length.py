@@ -1,4 +1,4 @@
-"""How many tokens one call of a Vulkan program takes at most."""
+"""The most tokens that one call of a Vulkan program can take."""
 
 from torch import nn
 

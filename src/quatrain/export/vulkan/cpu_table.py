@@ -1,4 +1,4 @@
-"""A table whose rows are read on the CPU, ahead of the Vulkan delegate, which is given them.
+"""A table whose rows are read on the CPU and passed to the Vulkan delegate.
 
 That of the per-layer embeddings of a Gemma is as large as all else together, and a call reads a row
 of it for each token. In a delegate all constants go into GPU memory; outside of it the file stays

@@ -1,5 +1,5 @@
-"""What ExecuTorch's Vulkan delegate does not take, and what its runtime computes wrongly or does
-not load, refused before the work."""
+"""Refuses, before any work, what ExecuTorch's Vulkan delegate does not support, computes wrongly or
+does not load."""
 
 from dataclasses import replace
 

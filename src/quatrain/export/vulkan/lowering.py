@@ -1,4 +1,4 @@
-"""A backbone as one Vulkan delegate."""
+"""Lowers a backbone as one Vulkan delegate."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Attention that a window, a chunk or a soft cap shapes, as Vulkan operators.
+"""Attention with a window, a chunk or a soft cap, as Vulkan operators.
 
 ExecuTorch's Vulkan operators that read a KV cache are causal over all of it, and take no mask
 (`sdpa_impl` of SDPA.cpp). `et_vk::sdpa` takes one, but reads a mask in a buffer by rows of whole

@@ -1,4 +1,4 @@
-"""A program whose int4 linears are of both schemes: written in 8da4w, some made weight-only."""
+"""Writes a program with linears of both schemes: first in 8da4w, then some are made weight-only."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Numbers in tensors, by which a lowered program's constants are told apart.
+"""Tensors that hold a number, by which the constants of a lowered program are identified.
 
 A number is written in digits 1 to 127, each an element of its own, from the last digit on: they
 are exact in every dtype, int8 and half precision too. No digit is 0, so that a tensor whose

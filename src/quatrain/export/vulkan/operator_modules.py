@@ -1,4 +1,4 @@
-"""Backbone parts that trace to one Vulkan operator each, as `export.operators.attention`' do."""
+"""Modules that replace parts of the backbone and trace to one Vulkan operator each."""
 
 import torch
 from torch import nn

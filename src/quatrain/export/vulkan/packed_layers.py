@@ -1,4 +1,4 @@
-"""Quantized layers as the Vulkan operators that they become, on constants as those are stored.
+"""Quantized layers as the Vulkan operators that they become, with constants as stored.
 
 Traced like this a linear is one operator on packed weights, in place of a dequantization and a
 matrix product for ExecuTorch to find and fuse; lowering takes a quarter of the time. That the

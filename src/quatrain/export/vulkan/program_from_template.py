@@ -1,4 +1,4 @@
-"""Writes a Vulkan program from its layer template, the weights going straight into the file."""
+"""Writes a Vulkan program from its layer template; weights go directly into the file."""
 
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,2 @@
-"""Where in a program each known defect is triggered, and what a GPU or a runtime does not take."""
+"""The triggers of known defects: where a program meets them, and what a GPU or a runtime does not
+support."""

@@ -1,4 +1,4 @@
-"""What is larger than a GPU can bind: buffers and images."""
+"""Triggers of tensors and images that are larger than a GPU can bind."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Triggers of defects that no one kind of operator has alone."""
+"""Triggers of defects that do not belong to one kind of operator."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The tokens of a GGUF file's tokenizer, of whatever kind, and what is said of them, checked."""
+"""The checked vocabulary of a GGUF file's tokenizer, of any kind."""
 
 from pathlib import Path
 from typing import Any
