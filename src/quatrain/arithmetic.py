@@ -1,4 +1,4 @@
-"""What a program computes in: its activations' type, and the arithmetic of its 8da4w linears.
+"""The arithmetic of a program: its activations' type, and how its 8da4w linears compute.
 
 ExecuTorch's Vulkan delegate quantizes activations only in calls of two rows or more: a linear
 with one row takes a kernel that multiplies the floating-point activation with dequantized

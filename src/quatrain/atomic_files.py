@@ -1,4 +1,4 @@
-"""Outputs that are whole or absent, and the folder for what is kept between runs."""
+"""Outputs that are written completely or not at all, and the cache folder."""
 
 import errno
 import glob

@@ -1,4 +1,4 @@
-"""`make demo`: the whole way on a real model, and a table of what came of it."""
+"""`make demo`: all steps with a real model, and a table of the results."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What we take from the installed wheels besides their Python APIs, without importing them.
+"""Files and versions of the installed wheels, read without importing them.
 
 The schemas of the `.pte` container and of a Vulkan delegate are files inside the executorch wheel;
 a release that moves or changes them changes the format that `quatrain.program` reads and writes.

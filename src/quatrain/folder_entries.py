@@ -1,4 +1,4 @@
-"""What a folder holds, and what of it is no file of the model's."""
+"""The entries of a folder, without those that do not belong to the model."""
 
 from pathlib import Path
 

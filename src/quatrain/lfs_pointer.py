@@ -1,4 +1,4 @@
-"""Git LFS pointers: three lines of text that stand in a clone where a large file should be."""
+"""Git LFS pointers: three lines of text in place of a large file."""
 
 from pathlib import Path
 

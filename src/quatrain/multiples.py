@@ -1,4 +1,4 @@
-"""Numbers filled up to a multiple."""
+"""Rounding up to a multiple."""
 
 
 def up_to(count: int, multiple: int) -> int:

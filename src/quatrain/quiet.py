@@ -1,4 +1,4 @@
-"""Keeps other packages' notes off the user's terminal."""
+"""Silences other packages on the user's terminal."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""The model that the demo and the tests run: SmolLM2-135M-Instruct, Apache-2.0.
+"""The model of the demo and the tests: SmolLM2-135M-Instruct, Apache-2.0.
 
 It travels inside a PyPI package, from which it is taken once and kept in the user's cache.
 """

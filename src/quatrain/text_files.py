@@ -1,4 +1,4 @@
-"""Texts that a user gives in files: to calibrate on, to measure with, or that a phone wrote."""
+"""Text files of the user: for calibration, for measurements, or written by a phone."""
 
 import codecs
 from pathlib import Path

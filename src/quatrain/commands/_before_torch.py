@@ -1,5 +1,4 @@
-"""What verbs do before they import torch: refuse what they could not read or write, and say how
-many threads compute, and that it is imported."""
+"""Checks that commands make before they import torch: what they could not read or write."""
 
 import os
 import sys

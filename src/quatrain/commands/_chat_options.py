@@ -1,4 +1,4 @@
-"""The options of verbs that put what is said into a model's chat template."""
+"""Options of commands that format a message with a model's chat template."""
 
 import json
 from pathlib import Path

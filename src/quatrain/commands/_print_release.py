@@ -1,4 +1,4 @@
-"""What `quatrain release` says of plans and releases."""
+"""Prints plans and releases of `quatrain release`."""
 
 import sys
 from pathlib import Path

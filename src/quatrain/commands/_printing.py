@@ -1,4 +1,4 @@
-"""How verbs print what they found, for people and for machines."""
+"""Printing of results, for people and for machines."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""How `quatrain inspect` prints a program, and what differs between two."""
+"""Prints a program, and the differences of two, for `quatrain inspect`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How stages show themselves on standard error."""
+"""Shows stages on standard error."""
 
 import shutil
 import sys

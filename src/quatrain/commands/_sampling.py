@@ -1,4 +1,4 @@
-"""The options of verbs that generate text: how tokens are chosen, and what ends it."""
+"""Options of commands that generate text: sampling and stop strings."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The turns of a chat on the terminal: what is said is answered, or a command."""
+"""The turns of a chat: messages to answer, and commands such as /reset."""
 
 import json as json_module
 import re

@@ -1,4 +1,4 @@
-"""`quatrain chat`: several turns with a program, on the terminal or from a file."""
+"""`quatrain chat`: a conversation with a program, in the terminal or from a file."""
 
 import io
 import signal

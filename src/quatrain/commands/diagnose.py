@@ -1,4 +1,4 @@
-"""`quatrain diagnose`: which layers a defect of the 8da4w kernel would hit."""
+"""`quatrain diagnose`: statistics of int8 activations, linear by linear."""
 
 from dataclasses import asdict
 from pathlib import Path

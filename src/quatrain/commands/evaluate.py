@@ -1,4 +1,4 @@
-"""`quatrain evaluate`: how well models predict a text, and how far apart they are."""
+"""`quatrain evaluate`: how well models predict a text, and how much they differ."""
 
 from contextlib import ExitStack
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""`quatrain explain`: what a text is that a phone wrote."""
+"""`quatrain explain`: the cause of a phone's output."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

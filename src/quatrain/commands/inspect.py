@@ -1,4 +1,4 @@
-"""`quatrain inspect`: what a program is made of, or what differs between two."""
+"""`quatrain inspect`: the contents of a program, or the differences of two."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`quatrain logits`: the numbers behind the text, for comparison."""
+"""`quatrain logits`: writes logits as a .npy file."""
 
 from pathlib import Path
 from typing import Annotated

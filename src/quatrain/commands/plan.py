@@ -1,4 +1,4 @@
-"""`quatrain plan`: what quantize and export would write, before they do."""
+"""`quatrain plan`: predicts what quantize and export would write."""
 
 from typing import TYPE_CHECKING, Annotated, get_args
 

@@ -1,4 +1,4 @@
-"""`quatrain release`: from a model to the files that ship."""
+"""`quatrain release`: makes the files to ship from a model."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`quatrain verify`: prove that a program computes what its checkpoint means."""
+"""`quatrain verify`: checks that a program computes what its checkpoint defines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""Linears with something beside or before them: LoRA adaptors, and SpinQuant's rotation."""
+"""Linears with LoRA adaptors, or with SpinQuant's rotation before them."""
 
 from collections.abc import Mapping
 from typing import Any

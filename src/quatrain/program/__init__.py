@@ -1,4 +1,4 @@
-"""Reads and writes finished programs (`.pte`), ours or ExecuTorch's own, without torch."""
+"""Reads and writes programs (`.pte`) of Quatrain and ExecuTorch, without torch."""
 
 from quatrain.program.container import Program, open_program
 from quatrain.program.delegate import Delegate

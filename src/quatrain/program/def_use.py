@@ -1,4 +1,4 @@
-"""Which operator makes a value and which use it: the edges of a graph."""
+"""Which operator produces a value and which ones read it: the edges of a graph."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable

@@ -1,4 +1,4 @@
-"""Operators that read each element where they write it, and nowhere else."""
+"""Operators that read each element only where they write it."""
 
 from dataclasses import replace
 

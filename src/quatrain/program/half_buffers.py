@@ -1,4 +1,5 @@
-"""Which operators a phone computes in float16 throughout: those whose result is a buffer of it.
+"""Finds operators that a phone computes entirely in float16: those whose result is a float16
+buffer.
 
 In textures of float16 it computes in float32 and rounds what it stores. Source:
 `buffer_scalar_type` and `texel_load_type` of ExecuTorch's shader generator, `gen_vulkan_spv.py`.

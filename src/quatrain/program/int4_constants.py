@@ -1,4 +1,4 @@
-"""Constants of int4 linears against what the kernels read, whatever they are stored as.
+"""Checks how constants of int4 linears are stored against what the kernels read.
 
 Scales and sums of groups are read one group after the other, `stepped_over` the output channels,
 scales and biases in the type of the result. Sources: `linear_fp_weight_scales_load.glslh`,

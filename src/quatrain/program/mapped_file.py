@@ -1,4 +1,4 @@
-"""A program's file as memory, or why it is none."""
+"""A program's file as memory, or the reason why it is not a program."""
 
 import mmap
 from pathlib import Path

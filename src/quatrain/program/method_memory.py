@@ -1,4 +1,4 @@
-"""Whether what a method plans into one place of its memory is needed there at the same time.
+"""Checks that values which a method plans into the same memory are not needed at the same time.
 
 Outside of delegates a runtime keeps each tensor in the bytes that the program plans for it: what is
 written there while another is still to be read is that one's loss, on a phone as here, and may show

@@ -1,4 +1,4 @@
-"""The methods of a program: what each takes, does and returns, and what it says about itself."""
+"""The methods of a program: inputs, instructions, outputs, and metadata."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The packed int4 weights of a program, as numpy sees them.
+"""The packed int4 weights of a program as numpy arrays.
 
 Layout: `executorch/backends/vulkan/patterns/weight_packing_utils.py` and `quantized_linear.py`.
 """

@@ -1,4 +1,4 @@
-"""Rows of a table that a program reads on the CPU and gives to its Vulkan delegate.
+"""Table rows that a program reads on the CPU and passes to its Vulkan delegate.
 
 So it is with a table too large for GPU memory: an embedding for each layer (Gemma 3n and 4), and in
 the programs of ExecuTorch's exporter a table of more than 128 MiB in floating point, or in int8.

@@ -1,4 +1,4 @@
-"""What a `.pte` is written from: its root record and its segments, laid out one after another."""
+"""Builds a `.pte` file from its root record and its segments."""
 
 import os
 import struct

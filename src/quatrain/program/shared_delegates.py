@@ -1,4 +1,4 @@
-"""Delegates that are equal become one, which all of their calls are of.
+"""Merges equal delegates into one.
 
 A runtime keeps a state for each delegate of a program. That of one which every layer calls stays in
 the processor's caches from call to call; that of a layer's own comes from memory, in each step.

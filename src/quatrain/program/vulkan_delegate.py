@@ -1,4 +1,4 @@
-"""The bytes of a Vulkan delegate, read into a `VulkanGraph` and written from one.
+"""Reads the bytes of a Vulkan delegate as a `VulkanGraph`, and writes them.
 
 They are a 30-byte `VH00` header, a `VK00` FlatBuffer, and raw bytes that older exporters put
 constants into (newer ones keep them in the program's named data).

@@ -1,1 +1,1 @@
-"""From a model to the files that ship: made, proved, measured, and reported."""
+"""Makes the files to ship from a model: writes, verifies, measures and reports them."""

@@ -1,4 +1,4 @@
-"""A release as an Android module's assets, laid out as docs/android.md says.
+"""Adds a release to an Android module's assets, as described in docs/android.md.
 
     MODULE/src/main/assets/quatrain/
       NAME-....pte            the programs

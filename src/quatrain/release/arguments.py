@@ -1,4 +1,4 @@
-"""What can be refused before anything is fetched or opened, and without importing torch."""
+"""Checks arguments before anything is downloaded or opened, without importing torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What has to hold of a release: always, and where a gate asks for it."""
+"""The conditions of a release: those that always apply, and the requested gates."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

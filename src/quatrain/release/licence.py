@@ -1,4 +1,4 @@
-"""What a model's files say of its licence, as found; nothing is concluded from it."""
+"""What a model's files say about its licence; nothing is concluded from it."""
 
 import re
 from pathlib import Path

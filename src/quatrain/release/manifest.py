@@ -1,4 +1,4 @@
-"""manifest.json: what a release consists of, and all that it takes to make the same bytes again."""
+"""manifest.json: the files of a release, and everything needed to make the same bytes again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

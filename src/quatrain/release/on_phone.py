@@ -1,4 +1,4 @@
-"""A release run on the phone that adb sees, and held against expected.json."""
+"""Runs a release on the phone that adb sees, and compares the answers with expected.json."""
 
 import json
 import re

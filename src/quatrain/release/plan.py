@@ -1,4 +1,4 @@
-"""Which file goes to which phone, and why: decided from headers, before any work."""
+"""Decides which file goes to which phone, and why, from headers and before any work."""
 
 import json
 from collections.abc import Mapping, Sequence

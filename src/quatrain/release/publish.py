@@ -1,4 +1,4 @@
-"""The files of a release put into its folder, each whole; the manifest last."""
+"""Puts the finished files of a release into its folder, the manifest last."""
 
 import filecmp
 import os

@@ -1,4 +1,4 @@
-"""Which runtime `--device auto` takes for a Vulkan program: a rule, and no measurement.
+"""The rule by which `--device auto` chooses a runtime for a Vulkan program.
 
 A real GPU where there is one; without one the reference where its weights fit in memory, else the
 software GPU. Every verb thus chooses alike, whatever else the machine does meanwhile.

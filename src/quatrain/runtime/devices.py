@@ -1,4 +1,4 @@
-"""What users call the runtimes that a program can run on here; torch-free, for `--help`."""
+"""The names of runtimes in options; does not import torch, for `--help`."""
 
 from quatrain.errors import InputError
 

@@ -1,4 +1,4 @@
-"""Which of the defects that can be emulated change what a program computes."""
+"""Finds the emulatable defects that change what a program computes."""
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.int4 import Scheme

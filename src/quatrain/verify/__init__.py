@@ -1,1 +1,1 @@
-"""Proves programs: against their checkpoint, against known defects, and by what they write."""
+"""Checks programs: against their checkpoint, for known defects, and by the text that they write."""

@@ -1,4 +1,4 @@
-"""The devices that a program is verified on."""
+"""The devices on which a program is verified."""
 
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError

@@ -1,4 +1,4 @@
-"""The eager backbone of a checkpoint on disk: what programs are held against."""
+"""The eager backbone of a checkpoint, with which programs are compared."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a right phone answers: `expected.json`, greedy tokens and the logits that chose them.
+"""The answers of a correct phone: `expected.json`, greedy tokens and the logits that chose them.
 
     {"format": "quatrain-expected-1",
      "programs": {FILE: {"sha256": HEX, "prompts": [

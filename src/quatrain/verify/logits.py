@@ -1,4 +1,4 @@
-"""The logits of a program or a checkpoint after each of some tokens."""
+"""Computes the logits of a program or a checkpoint after each of some tokens."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

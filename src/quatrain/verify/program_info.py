@@ -1,4 +1,4 @@
-"""What `verify` must know of a program before it builds the eager backbone beside it."""
+"""The properties of a program that `verify` needs before it builds the eager backbone."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Lets a Vulkan program give the logits of every position, where it gives the last one's alone.
+"""Makes a Vulkan program return the logits of every position instead of only the last.
 
 A program for a phone takes the last token of a prompt before its output linear, since generation
 needs no other. Measuring a text needs all of them; without this it would take a step a token.

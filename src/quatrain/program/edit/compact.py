@@ -1,4 +1,4 @@
-"""Drops what a graph no longer uses and numbers the rest anew."""
+"""Removes unused values of a graph and numbers the others again."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Which linears cannot turn from one activation scheme into the other."""
+"""Finds linears that cannot be converted from one activation scheme to the other."""
 
 from collections.abc import Iterable
 

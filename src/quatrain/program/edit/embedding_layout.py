@@ -1,4 +1,4 @@
-"""Lets embeddings write the layout that their shader reads and writes.
+"""Gives embeddings the layout that their shader reads and writes.
 
 ExecuTorch's exporter may lay the indices and the result of `aten.embedding` out height-packed
 (it does for tables of 16,385 rows or more that are kept in textures). The runtime's shader takes

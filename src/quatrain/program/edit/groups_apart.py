@@ -1,5 +1,5 @@
-"""Scales and sums of groups that are stored for more output channels, or fewer, than the kernels of
-int4 linears step over."""
+"""Repairs scales and group sums that are stored with another row length than the kernels of int4
+linears read."""
 
 from dataclasses import replace
 

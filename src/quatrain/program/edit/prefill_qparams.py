@@ -1,4 +1,4 @@
-"""Lets a program choose quantization parameters once per activation, and not in decode.
+"""Makes a program choose quantization parameters once per activation, and not in decode.
 
 A linear of one row reads no parameters (`quatrain.arithmetic`), yet ExecuTorch's runtime chooses
 them in every decode step, for nobody. It does leave out an operator on a tensor of no rows. So

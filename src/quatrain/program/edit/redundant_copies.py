@@ -1,4 +1,4 @@
-"""Removes copies that give what they read: each is a dispatch of the phone's.
+"""Removes copies that do not change their input; each costs a dispatch on the phone.
 
 ExecuTorch's exporter leaves views in the shape that the value has already (one a layer before the
 feed-forward's last linear), and copies the rows of a rotary table from a texture into a buffer,

@@ -1,4 +1,4 @@
-"""From the instructions of a CPU program of three layers to those of one of any depth.
+"""Extends the instructions of a CPU program of three layers to any number of layers.
 
 The counterpart of `replicated_layers` for ExecuTorch's own list of instructions. The second layer's
 are repeated for every layer between the first and the last, on the same values: a layer's are

@@ -1,4 +1,4 @@
-"""From the Vulkan graph of a backbone of three layers to that of one of any depth.
+"""Extends the Vulkan graph of a backbone of three layers to any number of layers.
 
 All layers of a backbone compute the same with other constants. ExecuTorch lowers three of
 them: the first, which may also compute what all share, the last, after which memory is free

@@ -1,4 +1,4 @@
-"""Writes what the runtime leaves in the sizes of the longest call in operators that it resizes.
+"""Replaces operators whose results the runtime does not resize for shorter calls.
 
 It has no resize function for `aten.split_with_sizes_copy`, nor for `aten.squeeze_copy` of the first
 dimension in a texture, which it computes as a copy of the same rank: every shorter call, a decode

@@ -1,4 +1,4 @@
-"""Turns the int4 linears of a program from one activation scheme into the other.
+"""Converts the int4 linears of a program from one activation scheme to the other.
 
 Both kernels read the same packed weights and scales. Weight-only needs nothing else; 8da4w
 also needs each row's scale and zero point, which `choose_qparams_affine` computes as the

@@ -1,4 +1,4 @@
-"""`retarget` and what goes with it, from one `.pte` file to another."""
+"""`retarget`, repairs and slimming, from one `.pte` file to another."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which linears of a program an edit is to change."""
+"""Selects the linears of a program to edit."""
 
 from collections import Counter
 from dataclasses import dataclass

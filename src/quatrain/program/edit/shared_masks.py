@@ -1,4 +1,4 @@
-"""Computes the mask of attention once for all layers that have the same.
+"""Computes equal attention masks once for all layers.
 
 Each layer asks for its own: of one window all are the same function of the position.
 """

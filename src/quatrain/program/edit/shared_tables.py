@@ -1,4 +1,4 @@
-"""Data that lies in a program twice, as a constant of its own and as a delegate's, stored once.
+"""Stores a table once that a program has both as a constant of its own and of a delegate.
 
 So it is where the compiler writes an embedding that is the output layer too.
 """

@@ -1,4 +1,4 @@
-"""Where a graph attends, and to what: an operator of its own, or products around a softmax."""
+"""Finds attention in a graph: an operator of its own, or products around a softmax."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The sizes that a graph's values have in a call of so many tokens; a graph states bounds alone."""
+"""The sizes of a graph's values in a call of a given length; a graph states only the largest."""
 
 import math
 from contextlib import suppress

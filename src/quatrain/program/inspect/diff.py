@@ -1,4 +1,4 @@
-"""What differs between two programs: what they are, their operators, linears and constants."""
+"""Compares two programs: properties, operators, linears and constants."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""What one call of a Vulkan program costs the phone: compute dispatches, and the bytes they touch.
+"""Counts what one call of a Vulkan program costs the phone: dispatches, and the bytes they access.
 
 Counted as ExecuTorch's runtime encodes a call, from the graph alone. Source: the operators in
 `backends/vulkan/runtime/graph/ops/impl` of ExecuTorch 1.5, each of whose `DynamicDispatchNode`s

@@ -1,4 +1,4 @@
-"""What differs between two graphs, operator by operator: fixed arguments, types and constants.
+"""Compares two graphs, operator by operator: fixed arguments, types and constants.
 
 Each graph is cut into sections that end with a linear. Sections that lead to the same linear are
 laid side by side, and in them the operators of the same kind, in order.

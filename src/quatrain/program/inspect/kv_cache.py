@@ -1,4 +1,4 @@
-"""What a program keeps from call to call: its keys and values, and in what type."""
+"""The keys and values that a program keeps between calls, and their type."""
 
 from dataclasses import dataclass
 from math import prod

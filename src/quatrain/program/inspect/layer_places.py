@@ -1,4 +1,4 @@
-"""Where each layer of a graph mixes tokens: by attention, a short convolution or a delta rule."""
+"""Finds where each layer of a graph mixes tokens: attention, short convolution or delta rule."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

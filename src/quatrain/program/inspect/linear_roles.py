@@ -1,4 +1,4 @@
-"""Which linear of the model each one of a graph is, from the computation around it."""
+"""Finds the role of each linear of a graph from the computation around it."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""What a program is made of: its linears, its bytes by kind, and what it wastes."""
+"""Reports the contents of a program: its linears, its bytes by kind, and waste."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

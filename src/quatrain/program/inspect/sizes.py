@@ -1,4 +1,4 @@
-"""Where a program's bytes go, and which of them it could do without."""
+"""Counts a program's bytes by kind, and those that are not needed."""
 
 import hashlib
 from collections import defaultdict

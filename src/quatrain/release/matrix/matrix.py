@@ -1,4 +1,4 @@
-"""Several releases at once: models x methods x schemes, each cell a release in a folder of its own.
+"""Makes several releases, models x methods x schemes, each in its own folder.
 
 DIR/CELL/        a release, as `make_release` writes it; CELL such as smollm2-gptq-8da4w
 DIR/report.*     which cell's file goes to which phone, for each model

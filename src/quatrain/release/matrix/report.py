@@ -1,4 +1,4 @@
-"""Which cell's file goes to which phone, for each model: what several releases come to."""
+"""Which release's file goes to which phone, for each model."""
 
 import math
 from collections.abc import Mapping, Sequence

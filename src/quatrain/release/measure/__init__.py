@@ -1,1 +1,1 @@
-"""The figures of a release: how good its programs are, its layers, how fast it is."""
+"""The measurements of a release: quality, layers, speed."""

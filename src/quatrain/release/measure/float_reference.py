@@ -1,4 +1,4 @@
-"""What a model in floating point says to the texts that a program is measured on."""
+"""The floating-point model's predictions of the texts on which programs are measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

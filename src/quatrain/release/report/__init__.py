@@ -1,1 +1,1 @@
-"""What there is to say of a release: as data, as HTML and as Markdown."""
+"""The report of a release: as data, as HTML and as Markdown."""

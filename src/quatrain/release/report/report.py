@@ -1,4 +1,4 @@
-"""What there is to say of a release, as plain data: report.json, which the pages show."""
+"""The report of a release as plain data: report.json."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

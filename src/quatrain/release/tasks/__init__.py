@@ -1,1 +1,1 @@
-"""What a release is made of: tasks that are made once, here or elsewhere, and kept."""
+"""The tasks of a release; their results are cached."""

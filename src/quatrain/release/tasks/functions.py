@@ -1,4 +1,4 @@
-"""What a release is made of, each task a function of a folder to write to and plain arguments.
+"""The tasks of a release: functions of a folder to write to and plain arguments.
 
 A function's name is the kind of its `store.Task`; what it gives is plain data, for JSON, in which
 nothing but speed depends on where or when.

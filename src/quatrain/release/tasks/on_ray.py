@@ -1,4 +1,4 @@
-"""Tasks of a release made on the machines of a Ray cluster, which share its folder."""
+"""Runs tasks of a release on the machines of a Ray cluster, which share its folder."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Tasks of a release that are kept by what they follow from, and made once.
+"""Caches the tasks of a release under a key of what they depend on.
 
     .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the task says}
     .work/KIND-KEY/NAME          the files that it is made of

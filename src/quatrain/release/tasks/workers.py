@@ -1,4 +1,4 @@
-"""The tasks that are missing, made: in this process, in several, or on a Ray cluster."""
+"""Runs missing tasks: in this process, in several, or on a Ray cluster."""
 
 import ctypes
 import os

@@ -1,1 +1,1 @@
-"""What one call of a program may be given: tokens, and the positions they begin at."""
+"""The inputs of a call of a program: tokens and positions."""

@@ -1,4 +1,4 @@
-"""Tokens and a position as the method of a program takes them, whichever tool exported it."""
+"""Converts tokens and a position to the inputs of a program's method, for every exporter."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which positions a call may begin at, and reach."""
+"""Which positions a call may begin at and reach."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A runner that computes of each text only what is new."""
+"""A runner that computes only the new part of each text."""
 
 from itertools import takewhile
 

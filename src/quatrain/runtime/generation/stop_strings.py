@@ -1,4 +1,4 @@
-"""Text up to what ends it, as it comes."""
+"""Ends a text at a stop string while it is generated."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The next token, chosen from logits as `Sampling` says."""
+"""Chooses the next token from logits, as `Sampling` says."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""What both runtimes of Vulkan programs hold operators to."""
+"""Rules for operators in both runtimes of Vulkan programs."""

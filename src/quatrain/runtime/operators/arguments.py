@@ -1,4 +1,4 @@
-"""Which arguments of an operator a kernel takes: its parameters, by name.
+"""Which arguments of an operator a kernel uses: its parameters, by name.
 
 What a kernel does not take has to be at the default of the operator's schema: it would be ignored
 in silence otherwise.

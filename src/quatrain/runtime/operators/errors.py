@@ -1,4 +1,4 @@
-"""Names the operator that cannot be computed, such as one of a damaged program."""
+"""Errors that name the operator that cannot be computed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The ATen operators that have no kernel of their own here: torch's, called by their schema.
+"""Runs ATen operators without a kernel here as torch's own, by their schema.
 
 A Vulkan graph stores a value for each argument of the schema, in its order (ExecuTorch's
 `backends/vulkan/serialization/vulkan_graph_builder.py`): None for every dtype, layout and device.

@@ -1,4 +1,4 @@
-"""Which kernel computes an operator here: ours, or torch's own."""
+"""Finds the kernel of an operator: ours, or torch's own."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each ordinary operator computes.
+"""The kernels of ordinary operators.
 
 A kernel's parameters are the arguments that it takes, by their names in
 `program.operator_schemas.ARGUMENTS`; any other has to be at its default. It takes tensors, and

@@ -1,4 +1,4 @@
-"""Turns a Vulkan graph into a list of steps, and runs them for each call of `forward`."""
+"""Converts a Vulkan graph to a list of steps, and runs them for each call of `forward`."""
 
 import warnings
 from collections.abc import Callable, Collection

@@ -1,1 +1,1 @@
-"""OpenAI's API: what a request may hold, what each address answers, and in which shape."""
+"""OpenAI's API: requests, endpoints and responses."""

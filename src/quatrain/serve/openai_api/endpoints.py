@@ -1,4 +1,4 @@
-"""What each address answers."""
+"""The endpoints of the API."""
 
 import asyncio
 import secrets

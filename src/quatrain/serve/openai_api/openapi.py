@@ -1,4 +1,4 @@
-"""The server's description of itself, made from what its requests are checked by.
+"""The OpenAPI description of the server, made from the classes that check requests.
 
 Source: https://spec.openapis.org/oas/v3.1.0
 """

@@ -1,4 +1,4 @@
-"""What a request may hold: the fields of OpenAI's API that are used, and those that change nothing.
+"""The fields of requests in OpenAI's API: those that are used, and those without effect.
 
 Any other field is refused by name, and so is a value that would change what is written and is not
 computed here. Source: https://platform.openai.com/docs/api-reference

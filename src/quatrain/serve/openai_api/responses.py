@@ -1,4 +1,4 @@
-"""Answers in the two shapes of OpenAI's API, whole and as the chunks of a stream.
+"""Responses in OpenAI's API, complete or as chunks of a stream.
 
 Source: https://platform.openai.com/docs/api-reference
 """

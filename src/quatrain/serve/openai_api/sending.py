@@ -1,4 +1,4 @@
-"""Sends an answer, whole or as a stream of events, and cancels it when its client leaves."""
+"""Sends an answer, complete or as a stream of events, and cancels it if its client disconnects."""
 
 import asyncio
 import json

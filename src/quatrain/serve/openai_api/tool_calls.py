@@ -1,4 +1,4 @@
-"""Reads calls of tools out of what a model writes, in the one form that is known here.
+"""Finds tool calls in generated text, in the only supported format.
 
     <tool_call>
     {"name": NAME, "arguments": {...}}

@@ -1,4 +1,4 @@
-"""All of a program's constants against its checkpoint's."""
+"""Compares all of a program's constants with its checkpoint's."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,5 @@
-"""A program's embedding tables against the checkpoint's, row by row: prompts read few of them."""
+"""Compares a program's embedding tables with the checkpoint's, row by row, because prompts read
+only few rows."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is wrong with a program's logits beside its eager backbone's, as whole sentences."""
+"""Describes, in complete sentences, how a program's logits differ from its eager backbone's."""
 
 import torch
 

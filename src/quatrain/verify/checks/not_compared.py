@@ -1,4 +1,4 @@
-"""What `verify` did not hold against the checkpoint, for people."""
+"""Lists, for people, what `verify` did not compare with the checkpoint."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,5 @@
-"""A program's int4 constants against the checkpoint's integers and scales, linear by linear."""
+"""Compares a program's int4 constants with the checkpoint's integers and scales, linear by
+linear."""
 
 import re
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Logits of a program against those of its eager backbone, over prefill and decode."""
+"""Compares a program's logits with its eager backbone's, in prefill and decode."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Which experts of a backbone's mixtures texts are routed to."""
+"""Finds the experts of a backbone's mixtures to which texts are routed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

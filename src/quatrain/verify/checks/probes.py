@@ -1,4 +1,4 @@
-"""Where a program and its eager backbone can be compared: the same value on both sides."""
+"""The values at which a program and its eager backbone can be compared."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether a program reads constants in the order in which the model computes with them.
+"""Checks that a program reads constants in the order in which the model uses them.
 
 Of two of a shape that are exchanged both are stored, and the logits may tell of neither: no text is
 routed to some experts, and what two norms are off by may be within rounding.

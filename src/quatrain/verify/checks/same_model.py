@@ -1,4 +1,4 @@
-"""Whether a program can have been made from a checkpoint at all: before anything is computed."""
+"""Checks, before anything is computed, that a program can have been made from a checkpoint."""
 
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT

@@ -1,4 +1,4 @@
-"""An XNNPACK program's quantized linears against the checkpoint's.
+"""Compares an XNNPACK program's quantized linears with the checkpoint's.
 
 Its delegates are not read. Here it is whether the bytes of each linear are among what the program
 stores, alone or with the rows of those that `quatrain.export.xnnpack.joined_linears` lowers it

@@ -1,4 +1,4 @@
-"""The constants of a program by their bytes, wherever it stores them, and whose each one is."""
+"""Finds the constants of a program by their bytes, and whose each one is."""
 
 import hashlib
 from collections import defaultdict

@@ -1,1 +1,1 @@
-"""The activations that the int4 linears meet, in figures and as a picture."""
+"""Statistics of the activations of int4 linears, as figures and as a picture."""

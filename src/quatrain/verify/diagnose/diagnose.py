@@ -1,4 +1,4 @@
-"""What the activations of each int4 linear look like to an 8da4w kernel, on given text.
+"""Measures the int8 activations of each int4 linear on a text.
 
 It shows an engineer which layers a defect of the kernel would hit (negative zero points are
 what `dq8ca-zp-binding-float` turns into garbage) and where outliers cost int8 its resolution.

@@ -1,4 +1,4 @@
-"""Draws the statistics of activations as a picture, layers by linear."""
+"""Draws the statistics of activations as a heat map, layers by linear."""
 
 from importlib.util import find_spec
 from pathlib import Path

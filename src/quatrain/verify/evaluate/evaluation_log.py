@@ -1,4 +1,4 @@
-"""What an evaluation has done so far, for another attempt to go on with."""
+"""The saved progress of an evaluation, from which another attempt continues."""
 
 import errno
 import json

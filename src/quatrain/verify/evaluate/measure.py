@@ -1,4 +1,4 @@
-"""One model reads the text, chunk by chunk: what each token cost it."""
+"""Measures one model's loss on each token of a text, chunk by chunk."""
 
 import time
 from collections.abc import Callable, Iterator

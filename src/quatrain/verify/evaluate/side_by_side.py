@@ -1,4 +1,4 @@
-"""The logits of texts that are known beforehand, many of which are computed at once."""
+"""Computes the logits of several known texts in one batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""The logits after every token of a text, window by window, as fast as a model gives them."""
+"""Computes the logits after every token of a text, window by window."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,1 +1,1 @@
-"""What a text is that a phone wrote: `explain.explain_output` names the cause."""
+"""Explains a phone's output: `explain.explain_output` names the cause."""

@@ -1,4 +1,4 @@
-"""A program computed as a hypothesis says: a prompt in few calls, then an answer's tokens.
+"""Computes a program as a hypothesis says: a prompt in few calls, then an answer's tokens.
 
 What follows a prompt is known here, so it is computed many rows at a time, in the arithmetic of
 single rows, as which a phone computes it (`quatrain.arithmetic`). Defects strike prompts alone:

@@ -1,4 +1,4 @@
-"""Whether a text is what its tokens say: mistakes of what turns ids into text on a phone."""
+"""Checks whether a text matches its tokens: mistakes in decoding ids to text on a phone."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""What speaks for a cause, in lines for people."""
+"""The evidence for a cause, as lines for people."""
 
 import math
 

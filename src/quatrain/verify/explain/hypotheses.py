@@ -1,4 +1,4 @@
-"""What may have happened on the phone: the right computation first, then each that is not.
+"""The hypotheses about what happened on the phone, the correct computation first.
 
 `penalty`, in nats, is how much unlikelier one is before the text is looked at. A text that the
 right computation wrote makes another one likelier than that by chance once in e^penalty times, so

@@ -1,4 +1,4 @@
-"""What all explanations of answers to one question share."""
+"""The state that all explanations of answers to one question share."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How likely a computation makes the tokens of an answer, at each of some temperatures.
+"""The likelihood of an answer's tokens under a computation, at several temperatures.
 
 A phone that always takes the likeliest token takes, of two whose logits rounding can swap, either
 one: as if it sampled at a low temperature. So one number says how an answer was chosen, the

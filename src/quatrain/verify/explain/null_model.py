@@ -1,5 +1,5 @@
-"""The null model: how likely a text is where nothing computed here wrote it, which each computation
-must beat."""
+"""The null model: the likelihood of a text that no computation here wrote, which each computation
+must exceed."""
 
 import math
 from collections.abc import Sequence

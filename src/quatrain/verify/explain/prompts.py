@@ -1,4 +1,4 @@
-"""The prompts that an app may have made of what it was asked: the right one, and common mistakes.
+"""The prompts that an app may have made of the question: the right one, and common mistakes.
 
 Each mistake is one that the app's template code or its tokenizer makes; the tokens are what the
 model would have read then.

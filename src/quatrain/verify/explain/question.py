@@ -1,4 +1,4 @@
-"""What the phone was asked: a prompt given by hand, or one of expected.json."""
+"""The question to the phone: a prompt from the user, or one of expected.json."""
 
 import hashlib
 from dataclasses import dataclass

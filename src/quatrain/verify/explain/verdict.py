@@ -1,4 +1,4 @@
-"""Which of all that was computed a phone's output is."""
+"""Chooses the computation that explains a phone's output."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a phone wrote as tokens: known ones, or a text that a model's own tokens are found in.
+"""A phone's output as tokens: given ones, or the model's own tokens of a text.
 
 A text has many tokenizations, and a model writes others than its tokenizer does, garbled texts
 above all. So wherever the likeliest token fits the text, it is taken.
