@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says of the tests: what several rooms share stands in `tests/support`."""
+"""The rules for tests: they import only each other's shared code, in `tests/support`."""
 
 import ast
 
