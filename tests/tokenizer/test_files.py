@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from quatrain.errors import InputError
-from quatrain.tokenizer import find_tokenizer
+from quatrain.tokenizer import Tokenizer, find_tokenizer
+from quatrain.tokenizer.files import require_tokenizer
 
 
 def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
@@ -20,3 +21,10 @@ def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
         assert find_tokenizer(program, folder) == file
     (tmp_path / "m.tokenizer.json").touch()
     assert find_tokenizer(program, folder).name == "m.tokenizer.json"
+
+
+def test_what_cannot_be_read_is_not_called_another_kind_of_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").mkdir()
+    for read in (require_tokenizer, Tokenizer.load):
+        with pytest.raises(InputError, match="json: cannot be read: Is a directory"):
+            read(tmp_path / "tokenizer.json")

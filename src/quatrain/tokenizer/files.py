@@ -78,7 +78,9 @@ def require_tokenizer(path: Path | str) -> None:
         Path(path).open("rb").close()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the model's tokenizer.json") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # its name has a null character
         raise InputError(f"{path}: is not a tokenizer.json: {error}") from error
 
 

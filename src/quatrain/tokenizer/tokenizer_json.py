@@ -19,6 +19,8 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     try:
         text = path.read_text(encoding="utf-8")
         model = tokenizers.Tokenizer.from_str(text.removeprefix(_BYTE_ORDER_MARK))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except BaseException as error:
         if not is_of_tokenizers(error):
             raise
