@@ -216,18 +216,18 @@ MISTAKES = {
     ),
     "logits, in place of its checkpoint": (
         ["logits", "{checkpoint}", "--tokens", "1", "-o", "{checkpoint}/model.safetensors"],
-        "would take the place of what is read",
+        "model.safetensors: would overwrite the input",
     ),
     "inspect, in place of what lies beside": (
         ["inspect", "{checkpoint}/model.safetensors", "--html", "{checkpoint}/params.json"],
-        "params.json: would take the place of what is read from",
+        "params.json: would overwrite the input",
     ),
     "inspect, in place of its program": (
         ["inspect", "{checkpoint}/params.json", "--html", "{checkpoint}/params.json"],
-        "params.json: would take the place",
+        "params.json: would overwrite the input",
     ),
     "export, in place of its tokenizer": (
-        ["export", "nowhere", "--tokenizer", __file__, "-o", __file__], "would take the place",
+        ["export", "nowhere", "--tokenizer", __file__, "-o", __file__], "would overwrite the input",
     ),
     "inspect, the standard output": (["inspect", "nowhere.pte", "--html", "-"], "--html -: no"),
     "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: no output goes to the"),
@@ -239,7 +239,7 @@ MISTAKES = {
         ["explain", "-", "--program", "nowhere.pte", "--prompt", "x"], "input is /dev/stdin",
     ),
     "export, an option before the verb": (
-        ["-o", "a.pte", "export", "nowhere"], "-o stands before export, whose option it may be",
+        ["-o", "a.pte", "export", "nowhere"], "-o is before the verb export; give options after",
     ),
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
@@ -273,9 +273,9 @@ MISTAKES = {
         "--template-var thinking: expected NAME=VALUE",
     ),
     "run, a seed of what is not drawn": (
-        ["run", "nowhere.pte", "--prompt", "x", "--seed", "0"], "--seed 0 is for tokens that are",
+        ["run", "nowhere.pte", "--prompt", "x", "--seed", "0"], "--seed 0 has no effect with",
     ),
-    "chat, a seed of what is not drawn": (["chat", "nowhere.pte", "--seed", "7"], "--seed 7 is"),
+    "chat, a seed of what is not drawn": (["chat", "nowhere.pte", "--seed", "7"], "--seed 7 has"),
     "plan, a phone's GPU and a cache of the CPU's": (
         ["plan", "nowhere", "--target", "mali-g715", "--kv-cache", "int8"],
         "--kv-cache int8 is for --backend xnnpack",

@@ -107,7 +107,7 @@ def test_a_tensor_that_is_there_twice(tmp_path):
         with_more(folders.write_quantized(tmp_path / "a", "gptq"), **{whole: torch.ones(64, 64)}),
         with_more(tiny.write_hugging_face(tmp_path / "b"), **{f"language_model.{whole}": EXTRA}),
     ):
-        with pytest.raises(InputError, match=r"q_proj\.weight is there twice"):
+        with pytest.raises(InputError, match=r"the tensor \S+q_proj\.weight twice"):
             opened(source)
 
 

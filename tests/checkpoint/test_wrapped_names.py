@@ -142,7 +142,7 @@ def test_a_prefix_of_some_of_metas_names_alone(tmp_path):
     content = {"state_dict": tensors | {"criterion.weight": torch.ones(3)}}
     torch.save(content, tmp_path / "ckpt.pt")
     (tmp_path / "params.json").write_text(json.dumps(tiny.PARAMS))
-    with pytest.raises(InputError, match=r"but model\.layers\.0\..*save that part alone"):
+    with pytest.raises(InputError, match=r"but model\.layers\.0\..*save only that part"):
         open_float_model(tmp_path)
 
 

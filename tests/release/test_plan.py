@@ -29,7 +29,7 @@ def test_without_phones_there_is_the_cpus(checkpoint: Path) -> None:
 
 def test_where_there_can_be_none_for_the_cpu_it_says_who_needs_one(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "short", max_seq_len=2)
-    why = "no program for the CPU can be made: the model's own context is 2 .* trained for"
+    why = "no program for the CPU can be made: the model's context is 2 .* trained for"
     with pytest.raises(InputError, match=f"{why}$"):
         _plan(checkpoint)
     with pytest.raises(InputError, match=f"{why}; or leave out pixel-8, which needs it$"):

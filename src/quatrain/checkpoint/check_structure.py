@@ -62,9 +62,9 @@ def _check_left_in_floating_point(model: StoredModel, vectors: Mapping[str, Any]
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise InputError(
-            f"{model.source}: {found[0]}{more} is quantized, and is computed in floating point "
-            "here; leave such matrices out where the model is quantized (modules_to_not_convert, "
-            "ignore), or run `quatrain quantize` on the model that it was made from"
+            f"{model.source}: {found[0]}{more} is quantized, but programs compute it in floating "
+            "point; exclude it when you quantize the model (modules_to_not_convert, ignore), or "
+            "run `quatrain quantize` on the floating-point model"
         )
 
 
@@ -111,9 +111,9 @@ def _check_quantized(model: StoredModel, name: str, scales: list[tuple[int, ...]
             expected = " or ".join(map(str, possible)) or "a group size that divides it"
             raise InputError(
                 f"{model.source}: {name}.{part} has shape {list(tensor.shape)}, expected "
-                f"{expected} for a weight of {list(model.stored[f'{name}.weight'].shape)}; a file "
-                "has one group size, that of params.json's quantization_args where there is one "
-                "and else of its first linear: those are another file's, or this one is damaged"
+                f"{expected} for a weight of {list(model.stored[f'{name}.weight'].shape)}; all "
+                "linears have the group size of quantization_args in params.json, or without it "
+                "that of the first linear: params.json is of another file, or this file is damaged"
             )
 
 

@@ -77,9 +77,8 @@ class StoredModel:
         elsewhere = next((name for name in self.stored if _LAYER.search(name)), None)
         if not layers and elsewhere is not None:
             raise InputError(
-                f"{self.source}: has no layer of the model's own names (layers.0. and on), but "
-                f"{elsewhere} and the like: the model is a part of another one; save that part "
-                "alone"
+                f"{self.source}: has no layer named layers.0. and so on, but {elsewhere} and the "
+                "like: the model is a part of another model; save only that part"
             )
         if len(layers) != self.config.n_layers:
             raise InputError(
@@ -100,8 +99,8 @@ class StoredModel:
         if extra:
             raise InputError(
                 f"{self.source}: {self._listed(extra)} not known to this architecture; a backbone "
-                "that ignored a tensor would compute something else. Where it serves training or "
-                "speculation alone (a value head, MTP), save the model without it."
+                "that ignored a tensor would compute something else. If it is only for training or "
+                "speculative decoding (a value head, MTP), save the model without it."
             )
 
     def check_shapes(self, expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -172,8 +172,8 @@ def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.PROGRAM:
         return is_a_program(path)
     return InputError(
-        f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, "
-        "which also says the model's shape (config.json or params.json)"
+        f"{path}: a single file must be GGUF; for .safetensors or .pth give the folder, which "
+        "also has the model's config.json or params.json"
     )
 
 

@@ -36,8 +36,7 @@ def check_output(path: Path, option: str, *inputs: Path | None) -> None:
     for read in inputs:
         if read is not None and _takes_its_place(path, read):
             raise InputError(
-                f"{option} {path}: would take the place of what is read from {read}; give another "
-                "name"
+                f"{option} {path}: would overwrite the input {read}; give another name"
             )
 
 
@@ -111,6 +110,7 @@ def check_no_word(model: Path | str, verb: str) -> None:
     """Refuse the word that `quantize` takes for a model where `verb` takes none."""
     if is_smollm2(model):
         raise InputError(
-            "smollm2: is a word for `quantize`, `evaluate` and `release`, and nothing here is "
-            f"called so; run `quatrain quantize smollm2 -o smollm2-int4` and {verb} smollm2-int4"
+            "smollm2: there is no such file or folder, and only `quantize`, `evaluate` and "
+            "`release` take this word for the demo's model; run `quatrain quantize smollm2 -o "
+            f"smollm2-int4` and {verb} smollm2-int4"
         )

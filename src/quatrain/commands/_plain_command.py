@@ -84,8 +84,8 @@ class PlainGroup(TyperGroup):
             for one in args[: args.index(verb)]:
                 if one.startswith("-") and one.split("=")[0] not in known:
                     raise InputError(
-                        f"{one} stands before {verb}, whose option it may be: options come after "
-                        f"the verb, as in `quatrain {verb} ... {one}`"
+                        f"{one} is before the verb {verb}; give options after the verb, as in "
+                        f"`quatrain {verb} ... {one}`"
                     )
         return super().parse_args(ctx, args)
 

@@ -65,7 +65,7 @@ def sampling_of(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed or 0)
     if seed is not None and temperature == 0:
         raise InputError(
-            f"--seed {seed} is for tokens that are drawn, and with --temperature 0 the most likely "
-            "one is taken; give a --temperature above 0, or leave it out"
+            f"--seed {seed} has no effect with --temperature 0, which always takes the most likely "
+            "token; give a --temperature above 0, or leave --seed out"
         )
     return sampling

@@ -104,7 +104,7 @@ def export(
     check_no_word(checkpoint, "export")
     scheme = one_scheme(weight_only_linear, linear_scheme, scheme_plan)
     if max_kl is not None and scheme != "auto":
-        raise InputError("--max-kl is what --linear-scheme auto allows; give that with it")
+        raise InputError("--max-kl is the limit of --linear-scheme auto; give both, or neither")
     from quatrain.export import ExportRequest
     from quatrain.export.scheme_plan import DEFAULT_MAX_KL, read_scheme_plan
 

@@ -102,9 +102,9 @@ def release(
         for option, value in (("--android", android), ("--run-on-phone", run_on_phone)):
             if value is not None:
                 raise InputError(
-                    f"{option} takes one release, and this makes {len(models) * len(specs)}; make "
-                    "them without it, then the one to ship again with it, by one MODEL, method and "
-                    "scheme and a folder of its own"
+                    f"{option} works with one release, and this command makes "
+                    f"{len(models) * len(specs)}; leave it out here, then run release once more "
+                    "with it, for the one MODEL, method and scheme to ship and a new folder"
                 )
         made = _several(models, specs, output, jobs, ray, dry_run, json)
     else:

@@ -188,8 +188,8 @@ def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
     """Texts to read, int64 [TEXTS, LENGTH]; `InputError` where there is no tokenizer for them."""
     if not opened.config.apply_embedding or not opened.config.apply_output:
         raise InputError(
-            f"{opened.source}: --linear-scheme auto reads a text, from tokens to logits, which "
-            "this backbone has not; write a plan by hand for --scheme-plan"
+            f"{opened.source}: --linear-scheme auto measures the model on a text, and this model "
+            "has no embedding or no output layer; write a plan by hand for --scheme-plan"
         )
     folder = opened.source if opened.source.is_dir() else opened.source.parent
     words = Tokenizer.load(chosen_tokenizer(tokenizer, opened.source, folder))

@@ -164,9 +164,9 @@ def backbone_of_operators(
     context = context_length(opened, options.max_seq_len)
     if context < LEAST_CONTEXT:
         raise InputError(
-            f"the model's own context is {context} tokens, expected {LEAST_CONTEXT} or more: the "
-            "max_seq_len of params.json, which quantize takes from max_position_embeddings; state "
-            "there what the model was trained for"
+            f"the model's context is {context} tokens, expected {LEAST_CONTEXT} or more; correct "
+            "max_seq_len in params.json, which quantize takes from max_position_embeddings, to the "
+            "context that the model was trained for"
         )
     config = replace(opened.config, prefill_chunk_size=options.prefill_chunk_size)
     backbone = build_backbone(

@@ -151,6 +151,6 @@ def check_attention_sink(asked: tuple[int, int], backend: str) -> None:
         )
     if backend == "vulkan":
         raise InputError(
-            "--attention-sink is for --backend xnnpack: of a window a Vulkan program keeps the "
-            "last tokens alone, which move up in one piece, so that none can stay. Leave it out."
+            "--attention-sink is for --backend xnnpack: a Vulkan program can keep the last tokens "
+            "of a window, but not the first tokens of the text. Leave it out."
         )

@@ -60,14 +60,14 @@ class SchemePlan:
             matching = [name for name in names if fnmatchcase(name, pattern)]
             if not matching:
                 raise InputError(
-                    f"{self.source}: {pattern!r} is no int4 linear of this checkpoint; they are "
-                    f"called as {names[0]!r}" + (f" and {names[-1]!r}" if len(names) > 1 else "")
+                    f"{self.source}: {pattern!r} matches no int4 linear of this checkpoint; their "
+                    f"names are {names[0]!r}" + (f" to {names[-1]!r}" if len(names) > 1 else "")
                 )
             found.update(dict.fromkeys(matching, planned.scheme))
         missing = [name for name, scheme in found.items() if scheme is None]
         if missing:
             raise InputError(
-                f"{self.source}: says nothing of {missing[0]!r}"
+                f"{self.source}: has no scheme for {missing[0]!r}"
                 + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
                 + '; add a line, or above [linears] default = "8da4w"'
             )

@@ -104,8 +104,8 @@ def rows_of_text(
     begin = words.begin(ids)
     if len(begin) >= config.max_seq_len:
         raise InputError(
-            f"{words.source}: begins a text with {len(begin)} tokens, and the model has room for "
-            f"{config.max_seq_len} (max_seq_len); give the model's own with --tokenizer"
+            f"{words.source}: puts {len(begin)} tokens before a text, and the model's context is "
+            f"{config.max_seq_len} tokens (max_seq_len); give the model's own with --tokenizer"
         )
     return known_rows(config, begin), known_rows(config, ids[len(begin) :])
 
@@ -134,7 +134,8 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     config = model.config
     if not writes(config):
         raise InputError(
-            f"{model.source}: cannot write a text for want of a whole vocabulary; use --calibration"
+            f"{model.source}: cannot write its own calibration text, because its vocabulary is "
+            "pruned or it has no output layer; use --calibration"
         )
     length = min(LENGTH, config.max_seq_len)
     texts = max(1, count // length)
@@ -159,9 +160,9 @@ def _require_memory_to_write(model: FloatModel, texts: int, length: int) -> None
     if (needed := 4 * floats) > there:
         raise InputError(
             f"{model.source}: needs about {needed / 1e9:.0f} GB of memory to write its own "
-            f"calibration text, whole and in float32, of which this machine has {there / 1e9:.0f}; "
-            "have it read a text, a layer at a time (--calibration, and --tokenizer where the "
-            "model came without one), or use --method rtn"
+            f"calibration text with the whole model in float32, and this machine has "
+            f"{there / 1e9:.0f}; give a text with --calibration, which needs one layer at a time "
+            "(and --tokenizer, if the model has none), or use --method rtn"
         )
 
 

@@ -297,7 +297,7 @@ def test_a_full_disk_is_gone_on_from(folder: Path, monkeypatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr("quatrain.quantize.distill.training.save", full)
-        with pytest.raises(InputError, match=r"No space left.*goes on where it was"):
+        with pytest.raises(InputError, match=r"No space left.*run it again, which continues"):
             distill(folder, folder / "full")
     assert not (folder / "full").exists()
     monkeypatch.setattr("quatrain.quantize.distill.method.Gptq", None)

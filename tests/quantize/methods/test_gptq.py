@@ -228,7 +228,9 @@ def test_a_context_without_room_behind_the_first_token_is_refused(tmp_path: Path
     assert words is not None
     begin = len(words.encode(""))
     config = replace(model.config, max_seq_len=begin)
-    with pytest.raises(InputError, match=f"begins a text with {begin} tokens.* room for {begin} "):
+    with pytest.raises(
+        InputError, match=f"puts {begin} tokens before a text.* context is {begin} tokens"
+    ):
         rows_of_text(config, words, "a" * 4096)
 
 
@@ -295,7 +297,7 @@ def test_a_model_too_large_for_this_machine_is_refused(
     monkeypatch.setattr("quatrain.stages.os.sysconf", sizes.__getitem__)
     for calibration, why in (
         (Calibration((text,)), "for its layers"),
-        (OF_ITSELF, r"to write its own .* read a text, a layer at a time"),
+        (OF_ITSELF, r"to write its own .* --calibration, which needs one layer at a time"),
     ):
         with pytest.raises(InputError, match=rf"GB of memory {why}.* use --method rtn"):
             quantize_model(model, tmp_path / "out", calibration=calibration)

@@ -129,7 +129,7 @@ def test_the_plan_of_several(tiny_release: Path, both: Path, tmp_path: Path) -> 
         refused = invoked([*words, "--spec", str(phoneless), option])
         assert "is of the GPUs' programs, and no phone is named" in str(refused.exception)
     refused = _run(tiny_release, tmp_path / "out", "--android", str(tmp_path))
-    assert "--android takes one release, and this makes 2" in str(refused.exception)
+    assert "--android works with one release, and this command makes 2;" in str(refused.exception)
 
 
 @pytest.mark.parametrize("machines", thorough([2]))

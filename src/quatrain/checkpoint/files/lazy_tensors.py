@@ -79,8 +79,8 @@ def put_once(
     `name` is there."""
     if name in tensors:
         raise InputError(
-            f"{source}: tensor {name} is there twice, under two names or whole and in parts; "
-            "remove from the model the one that is not its own"
+            f"{source}: the model has the tensor {name} twice, under two names, or whole and in "
+            "parts; remove the one that does not belong to it"
         )
     tensors[name] = tensor
 
@@ -130,8 +130,8 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         for old, new in names.items():
             if new in renamed:
                 raise InputError(
-                    f"tensor {new} is there twice, as {renamed[new]} and as {old}; remove from the "
-                    "model the one that is not its own"
+                    f"the model has the tensor {new} twice, as {renamed[new]} and as {old}; remove "
+                    "the one that does not belong to it"
                 )
             renamed[new] = old
         return LazyTensors({new: self.stored[old] for new, old in renamed.items()})

@@ -100,8 +100,8 @@ def with_experts_quantized(
 def _left(name: str, others: int, source: str) -> InputError:
     more = f" and {others} more" if others else ""
     return InputError(
-        f"{source}: {name}{more} is left in floating point beside int4 linears; run `quatrain "
-        f"convert {source} DIR`, which rounds such linears too and says what that costs"
+        f"{source}: {name}{more} is in floating point, while other linears are int4; run "
+        f"`quatrain convert {source} DIR`, which rounds it to int4 too and reports the error"
     )
 
 

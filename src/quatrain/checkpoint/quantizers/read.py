@@ -44,8 +44,8 @@ def quantized_tensors(
         missing = [part for part in quantizer.required if part not in parts]
         if missing:
             raise InputError(
-                f"{source}: {name}.{missing[0]} is missing, its other parts are there; download "
-                "the model's missing files, or quantize the model that it was made from"
+                f"{source}: {name}.{missing[0]} is missing, although {name} has other tensors; "
+                "download the model's missing files, or quantize the floating-point model"
             )
         own = _own_name(name, next(iter(parts)), called)
         linears[name] = quantizer.read(Parts(parts, own, source), settings)
@@ -76,9 +76,9 @@ def _require_known_integers(stored: LazyTensors, source: str) -> None:
     if integers:
         found = dtype_name(stored.stored[integers[0]].dtype)
         raise InputError(
-            f"{source}: {integers[0]} is {found}, and its config.json does not say how it was "
-            "quantized (quantization_config); take the config.json that was made with it, or the "
-            "model that it was made from"
+            f"{source}: {integers[0]} is {found}, and config.json does not say how it was "
+            "quantized (quantization_config); use the config.json that the quantizer wrote, or the "
+            "floating-point model"
         )
 
 
@@ -88,9 +88,9 @@ def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputErr
     others = sorted(name for name in stored if "layers." in name and not _is_floating(stored, name))
     parts = ", ".join(quantizer.required or quantizer.parts)
     return InputError(
-        f"{source}: says it is quantized by {quantizer.name}, and has none of its tensors "
-        f"({parts}) but {', '.join(others[:2])} and the like, which are "
-        "packed otherwise; take the model that it was made from"
+        f"{source}: config.json says that it is quantized by {quantizer.name}, but it has none of "
+        f"the tensors of that format ({parts}); it has {', '.join(others[:2])} and the like, in "
+        "another format; use the floating-point model"
     )
 
 

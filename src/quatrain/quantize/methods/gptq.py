@@ -205,8 +205,8 @@ def _round_table(
 
 def _damaged(source: Source, linear: str, error: ValueError) -> InputError:
     return InputError(
-        f"{source.source}: {linear} {error} where the model reads the calibration text: it is "
-        "damaged, or overflows; download it again, or use --method rtn, which computes nothing"
+        f"{source.source}: {linear} {error} when the model reads the calibration text: the model "
+        "is damaged, or it overflows; download it again, or use --method rtn, which does not run it"
     )
 
 

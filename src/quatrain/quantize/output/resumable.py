@@ -67,9 +67,9 @@ def _explained(output: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = (
-            "Free some space, and run it again: it goes on where it was; or choose another place."
+            "Free some space and run it again, which continues the work, or choose another folder."
             if full
-            else "Choose another place."
+            else "Choose another folder."
         )
         raise InputError(
             f"{output}: cannot be written: {error.strerror or error}. {advice}"

@@ -70,8 +70,8 @@ def _untied(checkpoint: Checkpoint, format: OutputFormat) -> TensorPlan:
     """An output layer of its own, rounded from the embedding that it is tied to."""
     if checkpoint.embedding_kind != "fp" or _EMBEDDING not in checkpoint.tensors:
         raise InputError(
-            f"{checkpoint.source}: its output layer is tied to the embedding, which is not in "
-            "floating point, so no other can be rounded from it; leave out --output-layer, or "
+            f"{checkpoint.source}: its output layer is the embedding (tied), which is quantized "
+            "already, so --output-layer cannot quantize it otherwise; leave out --output-layer, or "
             "convert the floating-point model"
         )
     return _rounded(checkpoint, _EMBEDDING, _OUTPUT, format)
