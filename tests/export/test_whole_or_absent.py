@@ -87,7 +87,7 @@ def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
 def test_an_earlier_tokenizer_is_spoken_of(place):
     (place / "m.tokenizer.json").write_text(EMPTY_TOKENIZER)
     report = export_checkpoint(place / "c", place / "m.pte")
-    assert any("m.tokenizer.json, which lies beside" in note for note in report.notes)
+    assert any("run with m.tokenizer.json, which was beside" in note for note in report.notes)
 
 
 def test_no_such_folder(place):

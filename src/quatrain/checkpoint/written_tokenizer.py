@@ -75,9 +75,9 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     (index, token), more = beyond[0], len(beyond) - 1
     named = f"{token!r} ({index})" + (f" and {more} more" if more else "")
     return [
-        f"The tokenizer has tokens that the model has no row for, whose ids go to {vocab_size - 1}:"
-        f" {named}. A prompt that has one is refused, a calibration text is read without them. "
-        "Where prompts need them, quantize the model whose embedding was resized to this tokenizer."
+        f"The tokenizer has tokens for which the model, whose ids go to {vocab_size - 1}, has no "
+        f"row: {named}. A prompt with one is refused, a calibration text is read without them. If "
+        "prompts need them, quantize the model whose embedding was resized to this tokenizer."
     ]
 
 
@@ -90,8 +90,8 @@ def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
     notes = []
     if not ends:
         notes.append(
-            "Nothing says what ends a text: the model will write on until it is cut off. Where it "
-            f"learned to end one, state that token as eos_token_id {remedy}."
+            "No file states a token that ends a text, so the model will write until it is cut off. "
+            f"If it was trained with such a token, state it as eos_token_id {remedy}."
         )
     elif min(ends) > last:
         notes.append(
@@ -113,9 +113,8 @@ def _spaced(own: Path | None) -> list[str]:
     if own is None or not adds_space_after_special_tokens(own):
         return []
     return [
-        "Text behind a special token gets a space here and on a phone, as SentencePiece and "
-        "transformers' `legacy` have it; transformers 5 puts none there, so that its ids of a chat "
-        "may be others."
+        "Text after a special token gets a space here and on a phone, as in SentencePiece and in "
+        "transformers' `legacy`; transformers 5 adds none, so its token ids of a chat may differ."
     ]
 
 
@@ -153,9 +152,9 @@ def _in_executorch(tokenizer: Path) -> list[str]:
     notes = []
     if lost := lost_with_unknown_character(tokenizer):
         notes.append(
-            "This tokenizer has tokens of the characters that it was trained on alone, and not of "
-            f"all bytes: where another character stands, ExecuTorch's tokenizer in an app drops "
-            f"{lost}. Take such characters out of prompts there."
+            "This tokenizer has tokens only for the characters of its training text, not for all "
+            f"bytes: at another character, ExecuTorch's tokenizer in an app drops {lost}. Remove "
+            "such characters from prompts there."
         )
     if taking:
         notes.append(

@@ -48,8 +48,8 @@ def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
     if brought or not earlier.is_file():
         return []
     return [
-        f"The checkpoint came without a tokenizer: {earlier.name}, which lies beside the program "
-        "from before, is what it will be run with. Delete it if it is another model's."
+        f"The checkpoint has no tokenizer, so the program will be run with {earlier.name}, which "
+        "was beside it before. Delete that file if it is another model's."
     ]
 
 
@@ -97,8 +97,9 @@ def _kept_windows(config: BackboneConfig) -> str:
     if not sizes:
         return ""
     return (
-        f"Of layers with a window or a chunk the last {' and '.join(map(str, sizes))} tokens' keys "
-        "are kept: a call goes on where the last one ended, or begins a text at position 0."
+        "Layers with a window or a chunk keep the keys of the last "
+        f"{' and '.join(map(str, sizes))} tokens: each call must continue the last one, or begin a "
+        "text at position 0."
     )
 
 
@@ -109,8 +110,8 @@ def _rings(backbone: Backbone) -> str:
     kept = " and ".join(str(rings[window].size) for window in sorted(rings))
     sinks = f" and the first {each.sinks}" if (each := rings[min(rings)]).sinks else ""
     return (
-        f"Of layers with a window the last {kept} tokens' keys{sinks} are kept: a call goes on "
-        "where the last one ended, or begins a text at position 0."
+        f"Layers with a window keep the keys of the last {kept} tokens{sinks}: each call must "
+        "continue the last one, or begin a text at position 0."
     )
 
 
@@ -118,15 +119,13 @@ def _kept_inputs(backbone: Backbone) -> str:
     if backbone.rewinds:
         return ""
     config = backbone.config
-    kept = f"Of short convolutions the last {config.conv_L_cache - 1} tokens' inputs are kept"
+    kept = f"Short convolutions keep the inputs of the last {config.conv_L_cache - 1} tokens"
     if any(config.layer(index).delta for index in range(config.n_layers)):
-        kept = "Of gated delta rules the last state is kept"
+        kept = "Gated delta rules keep only the last state"
     needs = ""
     if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
         needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} do not load it."
-    return (
-        f"{kept}: a call goes on where the last one ended, or begins a text at position 0.{needs}"
-    )
+    return f"{kept}: each call must continue the last one, or begin a text at position 0.{needs}"
 
 
 def _shorter_calls(backbone: Backbone, options: ExportOptions) -> str:

@@ -185,7 +185,7 @@ def test_another_model_type_is_refused(tmp_path):
 
 def test_a_model_type_that_people_ask_for_is_refused_by_what_it_has(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="mamba")
-    with pytest.raises(InputError, match=r"'mamba' \(it has layers of a state space.*expected"):
+    with pytest.raises(InputError, match=r"'mamba' \(it has state-space layers.*expected"):
         open_float_model(tmp_path)
     with pytest.raises(InputError, match=r"hunyuan-moe \(it has a shared expert beside.*expected"):
         gguf_reading("hunyuan-moe", "m.gguf")

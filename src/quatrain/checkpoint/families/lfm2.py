@@ -24,7 +24,7 @@ def convolutions(fields: Fields) -> Params:
 
     Raises `InputError` where these have a bias."""
     if fields.flag("conv_bias"):
-        raise fields.refusal("conv_bias", "false: convolutions with a bias are not there")
+        raise fields.refusal("conv_bias", "false: convolutions with a bias are not implemented")
     return {
         "conv_L_cache": fields.integer("conv_L_cache", least=2),
         "use_qk_norm": True,

@@ -1,10 +1,10 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
-_STATE_SPACE = "layers of a state space (Mamba), whose state is kept beside the KV cache"
-_SHARED_EXPERT = "a shared expert beside those whose answers are weighed"
-_BIASED_PICK = "experts that are picked by a score with a bias of their own"
+_STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cache"
+_SHARED_EXPERT = "a shared expert beside experts whose outputs are weighted"
+_BIASED_PICK = "experts that are chosen by a score with a bias"
 _LATENT_ATTENTION = "multi-head latent attention"
-_BEFORE_LLAMA = "positions or a feed-forward that no Llama has"
+_BEFORE_LLAMA = "a positional encoding or a feed-forward that no Llama has"
 
 # By config.json's model_type.
 _MODEL_TYPES = {
@@ -34,9 +34,9 @@ _MODEL_TYPES = {
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phi": "an output layer with bias",
-    "phimoe": "an output layer with bias, and a router that masks its logits for each pick",
+    "phimoe": "an output layer with bias, and a router that masks its logits after each choice",
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
-    "recurrent_gemma": "recurrent layers, whose state is kept beside the KV cache",
+    "recurrent_gemma": "recurrent layers, which keep a state beside the KV cache",
 }
 # By a GGUF file's architecture, where that is not the model_type.
 _ARCHITECTURES = {
@@ -53,4 +53,4 @@ def lacking(name: str) -> str:
     """A clause that says what the model_type or architecture `name` has that the backbone lacks;
     empty where that is not known."""
     has = _MODEL_TYPES.get(_ARCHITECTURES.get(name, name))
-    return f" (it has {has}, and this backbone none)" if has else ""
+    return f" (it has {has}, not implemented here)" if has else ""

@@ -50,7 +50,7 @@ def in_layout(
         if why and round_again is None:
             raise InputError(
                 f"{source}: {name} is {why} in a layout of int4; run `quatrain convert {source} "
-                "DIR`, which rounds such linears anew and says what that costs"
+                "DIR`, which rounds such linears again and reports the error"
             )
         if why and round_again is not None:
             stored |= _rounded_again(name, linear, groups, source, round_again, why)
@@ -113,7 +113,7 @@ def _as_they_are(
             raise InputError(
                 f"{source}: {name} is quantized in act-order (desc_act): its groups are not "
                 "neighbours in a row, which no int4 kernel can read. Convert it with "
-                "--requantize-asymmetric, which rounds it anew and says what that costs, or "
+                "--requantize-asymmetric, which rounds it again and reports the error, or "
                 "quantize the model with desc_act=False."
             )
         return linear.values()

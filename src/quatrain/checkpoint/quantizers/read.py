@@ -144,7 +144,7 @@ def checked_quantizer(
         raise InputError(
             f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "
             f"each, which the int4 kernels do not know; run `quatrain convert {source} DIR "
-            "--requantize-asymmetric`, which rounds it anew and says what that costs, or quantize "
+            "--requantize-asymmetric`, which rounds it again and reports the error, or quantize "
             "the model that it was made from"
         )
     return quantizer, settings

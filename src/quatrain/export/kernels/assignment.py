@@ -38,8 +38,8 @@ _WHY_NOT = {
     # Source: `_check_per_channel_group_params` of ExecuTorch's `backends/xnnpack`.
     ("xnnpack", Int8DynActInt4WeightLinear): (
         "is in groups of fewer than 32 weights, and XNNPACK's kernels take multiples of 32; "
-        "quantize the floating-point model again with --group-size 32, or `quatrain convert` "
-        "another quantizer's, which rounds it anew; or use --backend vulkan"
+        "quantize the floating-point model again with --group-size 32, or use `quatrain convert` "
+        "on another quantizer's checkpoint, which rounds it again; or use --backend vulkan"
     ),
 }
 

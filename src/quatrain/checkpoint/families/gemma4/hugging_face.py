@@ -66,12 +66,12 @@ def _params(fields: Fields) -> Params:
 
 def _refuse_what_larger_ones_have(fields: Fields) -> None:
     lacking = {
-        "attention_k_eq_v": "values that are the keys",
-        "enable_moe_block": "experts whose answers, not inputs, are weighed",
+        "attention_k_eq_v": "keys that are also the values",
+        "enable_moe_block": "experts whose outputs, not inputs, are weighted",
     }
     for name, has in lacking.items():
         if fields.flag(name):
-            raise InputError(f"{fields.source}: {name} is true: {has}, which this backbone has not")
+            raise InputError(f"{fields.source}: {name} is true: {has}, not implemented here")
     if fields.get("use_bidirectional_attention") not in (None, "vision", False):
         raise fields.refusal("use_bidirectional_attention", "null or 'vision'")
 

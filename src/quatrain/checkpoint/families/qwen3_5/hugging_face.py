@@ -35,7 +35,7 @@ DEFAULTS = {
 
 def params(fields: Fields) -> Params:
     if fields.flag("attention_bias"):
-        raise fields.refusal("attention_bias", "false: gates with a bias are not there")
+        raise fields.refusal("attention_bias", "false: gates with a bias are not implemented")
     sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
              "linear_value_head_dim")  # fmt: skip
     return {name: fields.integer(name) for name in sizes} | {
