@@ -168,7 +168,25 @@ def joined(*tensors: T) -> Make:
     return call("aten.cat.default", list(tensors), number(0), T((4, 4)))
 
 
+def softmax(dim: tuple) -> Make:
+    return call("aten._softmax.default", T((2, 8)), dim, FALSE, T((2, 8)))
+
+
+def cut(step: tuple) -> Make:
+    bounds = number(1), NULL, NULL, step
+    return call("aten.slice_copy.Tensor", T((2, 8)), *bounds, T((2, 8)))
+
+
+def scales(least: tuple, most: tuple) -> Make:
+    made = [T((1, 5)), T((1, 5), "int8")]
+    stated = NULL, ints(1, 1, 8), NULL, least, most, *(NULL,) * 4
+    return call("torchao.choose_qparams_affine.default", T((1, 5, 8)), *stated, made)
+
+
 _FORMS: list[tuple[str, Make, Make]] = [
+    ("argument-missing", softmax(NULL), softmax(number(-1))),
+    ("argument-missing", cut(NULL), cut(number(1))),
+    ("argument-missing", scales(number(-128), NULL), scales(NULL, NULL)),
     ("argument-missing", pool(()), pool((2, 2))),
     ("argument-missing", layer_norm(8, weight=NULL), layer_norm(8)),
     ("argument-missing", of_types("add.Tensor", *("float32",) * 3, NULL),

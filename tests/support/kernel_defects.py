@@ -86,7 +86,7 @@ def dynamic(
         weight_scales = maker.constant(np.ones((groups, apart), dtype=dtype))
         out = maker.tensor(dtype, 1, rows, channels, storage=storage)
         null, group = maker.plain("null"), maker.plain("int", group_size)
-        chosen = [x, *(null for _ in range(9))]
+        chosen = [x, null, maker.add_shape(1, 1, 256), *(null for _ in range(7))]
         maker.call("torchao.choose_qparams_affine.default", *chosen,
                    maker.add(ValueList((scales, zeros))))  # fmt: skip
         maker.call("et_vk.linear_dq8ca_q4gsw.default", x, scales, zeros, weights, sums,

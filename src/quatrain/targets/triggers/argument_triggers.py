@@ -14,6 +14,14 @@ from quatrain.targets.triggers.occurrence import (
     operators,
 )
 
+_CHOOSE_QPARAMS = "torchao.choose_qparams_affine"
+# Operators of which the second argument is a number or a list of them.
+_SECOND = (
+    "sym_size", "aten._softmax", "aten._log_softmax", "aten.permute_copy", "aten.permute",
+    "aten.unsqueeze_copy", "aten.cat", "aten.gather", "aten.index_select", "aten.select_copy",
+    "aten.flip", "aten.full", "aten.full_like", "aten.pow", "aten.eq", "aten.ne", "aten.ge",
+    "aten.gt", "aten.le", "aten.lt",
+)  # fmt: skip
 _BATCH_NORM = "aten._native_batch_norm_legit_no_training"
 # Operator -> the places of the arguments that may not be left out.
 _NEEDED = {
@@ -21,7 +29,12 @@ _NEEDED = {
     "aten.native_group_norm": (1, 2), "aten.add": (2,), "aten.sub": (2,),
     "aten.convolution": (6,), "et_vk.conv_with_clamp": (6, 9, 10), "aten.avg_pool2d": (2, 5),
     "aten.max_pool2d": (2,), "aten.max_pool2d_with_indices": (2,),
-    "aten.upsample_bilinear2d": (2,),
+    "aten.upsample_bilinear2d": (2,), **dict.fromkeys(_SECOND, (1,)),
+    **dict.fromkeys(("add", "sub", "mul", "floordiv"), (0, 1)),
+    "et_vk.select_as_symint": (1, 2), "et_vk.embedding_q4gsw": (2, 4), "aten.slice_copy": (1, 4),
+    "aten.constant_pad_nd": (2,), "aten.split_with_sizes_copy": (2,), _CHOOSE_QPARAMS: (2, 5),
+    "et_vk.apply_rotary_emb_hf": (4,), "sdpa_with_kv_cache": (5,), "custom_sdpa": (3,),
+    "update_cache": (2,),
 }  # fmt: skip
 # Operator -> the places of weights, which are packed as the program is loaded.
 _WEIGHTS = {
@@ -37,7 +50,7 @@ def arguments_missing(graph: VulkanGraph) -> Occurrences:
     return [
         Occurrence(f"{place}: {_name(operator, at)} is missing")
         for place, operator in operators(graph, *_NEEDED, "aten.div")
-        for at in _needed(operator)
+        for at in _needed(graph, operator)
         if at < len(operator.args) - 1 and _is_missing(graph.values[operator.args[at]])
     ]
 
@@ -53,9 +66,11 @@ def weights_computed(graph: VulkanGraph) -> Occurrences:
     ]
 
 
-def _needed(operator: Operator) -> tuple[int, ...]:
+def _needed(graph: VulkanGraph, operator: Operator) -> tuple[int, ...]:
     if operator.kind == "aten.div":  # of Tensor_mode, which alone has a rounding mode
         return (2,) if len(operator.args) > 3 else ()
+    if operator.kind == _CHOOSE_QPARAMS and _is_missing(graph.values[operator.args[4]]):
+        return (2,)  # without the smallest integer, those of int8 are taken
     return _NEEDED[operator.kind]
 
 
