@@ -1,7 +1,7 @@
 """Files and versions of the installed wheels, read without importing them.
 
-The schemas of the `.pte` container and of a Vulkan delegate are files inside the executorch wheel;
-a release that moves or changes them changes the format that `quatrain.program` reads and writes.
+The schemas of the `.pte` container and of a delegate are files inside the executorch wheel; a
+release that moves or changes them changes the format that `quatrain.program` reads and writes.
 `export.lowering.executorch_internals` holds what exporting leans on, `linear.private_operators`
 what the eager layers do; both name the versions that this module holds where they find something
 changed.
@@ -40,6 +40,11 @@ def program_schema_text() -> str:
 def vulkan_schema_text() -> str:
     """The FlatBuffers schema of a Vulkan delegate."""
     return _text("backends/vulkan/serialization/schema.fbs")
+
+
+def xnnpack_schema_text() -> str:
+    """The FlatBuffers schema of an XNNPACK delegate."""
+    return _text("backends/xnnpack/serialization/schema.fbs")
 
 
 def _text(name: str) -> str:

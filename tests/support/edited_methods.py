@@ -1,11 +1,13 @@
 """Programs whose method was edited: what it is called, takes, gives, and hands to its delegate."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from quatrain.multiples import up_to
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record, encode
-from quatrain.program.schema import program_schema
+from quatrain.program.flatbuffer import Record, decode, encode
+from quatrain.program.schema import program_schema, xnnpack_schema
 from quatrain.program.segments import EXTENDED_HEADER
 
 Make = Callable[[Path], Path]
@@ -33,7 +35,9 @@ def _with_delegate(root: Record) -> Record:
     return next(plan for plan in root.execution_plan if plan.delegates)
 
 
-def _edited(source: Path, edit: Edit) -> Make:
+def _edited(source: Path, edit: Edit, segment: bytes = b"") -> Make:
+    """`segment`: one more, at the next multiple of 16 bytes behind the others."""
+
     def make(folder: Path) -> Path:
         program = open_program(source)
         edit(program.root)
@@ -41,6 +45,7 @@ def _edited(source: Path, edit: Edit) -> Make:
         size = len(body) + EXTENDED_HEADER.size
         base = -(-size // 4096) * 4096
         segments = source.read_bytes()[program.segment_base :]
+        segments = segments.ljust(up_to(len(segments), 16), b"\0") + segment
         header = EXTENDED_HEADER.pack(b"eh00", EXTENDED_HEADER.size, size, base, len(segments))
         start = int.from_bytes(body[:4], "little") + EXTENDED_HEADER.size
         head = start.to_bytes(4, "little") + body[4:8] + header + body[8:]
@@ -49,6 +54,26 @@ def _edited(source: Path, edit: Edit) -> Make:
         return path
 
     return make
+
+
+def edited_delegate(source: Path, index: int, edit: Edit) -> Make:
+    """The program `source` after `edit` of the graph of its XNNPACK delegate `index`, whose
+    constants are stored beside delegates."""
+    program = open_program(source)
+    blob = bytes(program.delegates[index].blob)
+    start, size, _, _ = struct.unpack_from("<IIIQ", blob, 10)  # behind XNNHeader's magic and size
+    graph = decode(memoryview(blob)[start : start + size], xnnpack_schema(), str(source))
+    edit(graph)
+    body = encode(graph, xnnpack_schema())
+    header = blob[:10] + struct.pack("<IIIQ", start, len(body), start + len(body), 0)
+    edited = header + blob[len(header) : start] + body
+
+    def change(root: Record) -> None:
+        place = _with_delegate(root).delegates[index].processed.index
+        before = len(source.read_bytes()) - program.segment_base
+        root.segments[place].offset, root.segments[place].size = up_to(before, 16), len(edited)
+
+    return _edited(source, change, edited)
 
 
 def called_twice(plan: Record) -> None:

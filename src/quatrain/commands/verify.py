@@ -67,7 +67,7 @@ def verify(
 
     Exits with 1 if it does not compute what the checkpoint defines, and names the first wrong
     operator and layer, or the known defect by which it fails on every phone. On ExecuTorch (XNNPACK
-    programs) only constants and logits are compared.
+    programs) only constants and logits are compared, the logits also without int8 activations.
 
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
@@ -123,6 +123,11 @@ def _print_report(report: "VerifyReport") -> None:
             print(f"  {check.device}: {probes}")
         for problem in check.problems:
             print(f"    {problem}")
+    if (unrounded := report.unrounded) is not None:
+        off = f"logits error {unrounded.error:.2e}, up to {unrounded.allowed:.0e} is rounding"
+        print(f"  without rounding activations to int8: {off}")
+        if unrounded.problem:
+            print(f"    {unrounded.problem}")
     for finding in report.fatal:
         print(f"  {finding}")
     print("passed" if report.passed else "FAILED")

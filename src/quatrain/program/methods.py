@@ -52,7 +52,8 @@ _EXPECTED: dict[str, tuple[_Check, str]] = {
 class Instruction:
     """One step of a method: `kind` is kernel, delegate, move, jump or free.
 
-    `target` is the operator's full name, or the index of the delegate in `Program.delegates`.
+    `target` is the operator's full name, the index of the delegate in `Program.delegates`, or the
+    instruction that a jump goes to where its argument is false.
     """
 
     kind: str
@@ -110,7 +111,8 @@ def _instruction(plan: Record, step: Record | None, first: int, what: str) -> In
         case "MoveCall":
             return Instruction("move", "", (step.move_from, step.move_to))
         case "JumpFalseCall":
-            return Instruction("jump", step.destination_instruction)
+            condition = _pick(range(len(plan.values or ())), step.cond_value_index, what)
+            return Instruction("jump", step.destination_instruction, (condition,))
         case _:
             return Instruction("free", "")
 

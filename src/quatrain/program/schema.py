@@ -1,6 +1,7 @@
 """Reads FlatBuffers schemas (.fbs), so that the files in the ExecuTorch wheel stay the only source.
 
-Covers what ExecuTorch's schemas use: tables, enums, unions, vectors, defaults, includes.
+Covers what ExecuTorch's schemas use: tables, enums, unions, vectors, defaults, includes. A member
+of a union that has a name of its own, as in `XNNAdd: _XNNNode2x1`, is a table of that name.
 Source of the grammar: https://flatbuffers.dev/grammar/
 """
 
@@ -8,7 +9,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from quatrain.executorch_wheel import program_schema_text, vulkan_schema_text
+from quatrain.executorch_wheel import (
+    program_schema_text,
+    vulkan_schema_text,
+    xnnpack_schema_text,
+)
 
 # FlatBuffers type -> struct format character (little-endian is added where it is used).
 SCALARS = {
@@ -56,14 +61,14 @@ def parse_schema(text: str) -> Schema:
     enums: dict[str, dict[str, int]] = {}
     for name, scalar, body in re.findall(r"enum\s+(\w+)\s*:\s*(\w+)\s*\{(.*?)\}", text, re.S):
         enum_types[name], enums[name] = scalar, _enum_members(body)
-    unions = {
-        name: tuple(re.findall(r"\w+", body))
-        for name, body in re.findall(r"union\s+(\w+)\s*\{(.*?)\}", text, re.S)
-    }
+    bodies = re.findall(r"union\s+(\w+)\s*\{(.*?)\}", text, re.S)
+    unions = {name: tuple(re.findall(r"(\w+)(?:\s*:\s*\w+)?", body)) for name, body in bodies}
     tables = {
         name: _table_fields(body, enum_types, enums, unions)
         for name, body in re.findall(r"table\s+(\w+)\s*\{(.*?)\}", text, re.S)
     }
+    for _, body in bodies:
+        tables |= {name: tables[of] for name, of in re.findall(r"(\w+)\s*:\s*(\w+)", body)}
     root = _only(re.findall(r"root_type\s+(\w+)", text))
     identifier = _only(re.findall(r'file_identifier\s+"(\w+)"', text))
     return Schema(tables, unions, root, identifier.encode())
@@ -134,3 +139,9 @@ def program_schema() -> Schema:
 def vulkan_schema() -> Schema:
     """The schema of a Vulkan delegate (`backends/vulkan/serialization/schema.fbs`)."""
     return parse_schema(vulkan_schema_text())
+
+
+@cache
+def xnnpack_schema() -> Schema:
+    """The schema of an XNNPACK delegate (`backends/xnnpack/serialization/schema.fbs`)."""
+    return parse_schema(xnnpack_schema_text())

@@ -8,6 +8,7 @@ from quatrain.targets.doctor import Finding
 from quatrain.verify.checks.layerwise import LayerwiseComparison
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.parity import Parity
+from quatrain.verify.checks.unrounded import UnroundedCheck
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class VerifyReport:
         fatal: Known defects with which the program fails on every GPU, in the newest runtime.
         not_compared: What was not compared with the checkpoint, as phrases.
         tokens: The number of tokens of the longest text, including greedy ones.
+        unrounded: The result of an XNNPACK program without rounding activations to int8; None for
+            a Vulkan program, and if a part of the program cannot be computed this way.
     """
 
     program: Path
@@ -53,11 +56,13 @@ class VerifyReport:
     fatal: list[Finding] = field(default_factory=list)
     not_compared: list[str] = field(default_factory=list)
     tokens: int = 0
+    unrounded: UnroundedCheck | None = None
 
     @property
     def passed(self) -> bool:
         """Whether no problem was found."""
         problems = [p.problem for p in self.packed] + [d.problems for d in self.devices]
+        problems.append(self.unrounded and self.unrounded.problem)
         return not self.fatal and not any(problems)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Verifies that a program computes what its checkpoint defines.
 
 Of a Vulkan program everything can be checked: packed constants, each operator's result, logits. Of
-a delegate that ExecuTorch runs, only the logits are visible.
+a delegate that ExecuTorch runs, only the logits are visible. They are also computed here without
+rounding activations to int8, which would hide small errors.
 """
 
 from dataclasses import dataclass, replace
@@ -38,9 +39,10 @@ from quatrain.verify.checks.not_compared import not_compared
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.checks.prompts import PROMPTS, encoded_prompts
 from quatrain.verify.checks.same_model import require_same_model
+from quatrain.verify.checks.unrounded import compare_unrounded
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
-from quatrain.verify.program_info import ProgramInfo, program_info
+from quatrain.verify.program_info import ProgramInfo, is_ours, program_info
 from quatrain.verify.report import DeviceCheck, VerifyReport
 
 # Logits may differ by this much, or by so many times what rounding alone does to them.
@@ -107,15 +109,25 @@ def verify_program(
     halves, checks = half_sums_error(graph, arithmetic) if graph else 0.0, []
     rounding = max(_LOGITS_ERROR[info.rounding], _FLOORS * floor.logits_error)
     allowed = rounding + _HALF_SUMS * halves
-    for device, runner in opened.runners.items():
+    unrounded = None
+    if graph is None:
+        with stages("compute without rounding activations") as advance:
+            ours = is_ours(opened.program)
+            unrounded = compare_unrounded(opened.program, backbone, eager, ours, advance)
+    # On what cannot be computed ExecuTorch may abort, and this process with it.
+    can_run = unrounded is None or unrounded.is_computed
+    for device, runner in opened.runners.items() if can_run else ():
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)
         check = _check_device(device, runner, backbone, eager, floor, info, allowed, halves, stages)
         checks.append(check)
     tokens, shown = max(map(len, texts)) + new_tokens - 1, any(c.layerwise for c in checks)
+    picked = {} if shown else eager.picked
+    shown |= unrounded is not None
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed + stated, floor, allowed, checks,
         stages.seconds, fatal=fatal, tokens=tokens,
-        not_compared=not_compared(unknown, backbone, tokens, shown, eager.picked) + unread,
+        not_compared=not_compared(unknown, backbone, tokens, shown, picked) + unread,
+        unrounded=unrounded,
     )  # fmt: skip
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)), arithmetic)

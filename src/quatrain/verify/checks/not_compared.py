@@ -19,13 +19,13 @@ def not_compared(
     unknown: Sequence[str],
     backbone: Backbone,
     tokens: int,
-    shows_values: bool,
+    between: bool,
     picked: Mapping[int, torch.Tensor],
 ) -> list[str]:
     """Of a program held against `backbone` over texts of so many `tokens` at most: the `unknown`
-    constants, the windows and chunks of attention that no text leaves, and, where no device
-    `shows_values`, all operators, and experts that are not `picked` (by layer, bool [experts])."""
-    said = [] if shows_values else [_BETWEEN, *_experts_left(picked)]
+    constants, the windows and chunks of attention that no text leaves, all operators unless what is
+    `between` was compared, and the experts that are not `picked` (by layer, bool [experts])."""
+    said = [*([] if between else [_BETWEEN]), *_experts_left(picked)]
     if unknown:
         known = "which the program holds in another form, if at all: the logits alone tell of it"
         said.append(f"{', '.join(unknown)}, {known}")

@@ -1,7 +1,8 @@
 """Compares a program's logits with its eager backbone's, in prefill and decode."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -135,6 +136,14 @@ def rounding_floor(
     No runtime that rounds in another order can be asked to come closer. In 8da4w it is large:
     a value at a rounding boundary becomes another int8, and later layers amplify that.
     """
+    with nudged_embedding(backbone, nudge, seed):
+        found = eager.followed_by(backbone, advance)
+    return compare_logits(eager.logits, found)
+
+
+@contextmanager
+def nudged_embedding(backbone: Backbone, nudge: float, seed: int) -> Iterator[None]:
+    """What the embedding of `backbone` gives changes by `nudge`, relatively, as drawn by `seed`."""
     generator = torch.Generator().manual_seed(seed)
 
     def shake(_module: object, _given: object, result: torch.Tensor) -> torch.Tensor:
@@ -143,7 +152,6 @@ def rounding_floor(
     assert backbone.tok_embeddings is not None
     handle = backbone.tok_embeddings.register_forward_hook(shake)
     try:
-        found = eager.followed_by(backbone, advance)
+        yield
     finally:
         handle.remove()
-    return compare_logits(eager.logits, found)

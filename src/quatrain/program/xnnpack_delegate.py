@@ -1,0 +1,89 @@
+"""The graph of an XNNPACK delegate: its nodes, the values between them, and its constants.
+
+Layout: a header (`XNNHeader` of `backends/xnnpack/serialization/xnnpack_graph_serialize.py` in
+ExecuTorch), a FlatBuffer (`schema.fbs` beside it), and the bytes of constants that the program does
+not hold beside its delegates.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quatrain.errors import InputError
+from quatrain.program.delegate import Delegate
+from quatrain.program.flatbuffer import Record, decode
+from quatrain.program.schema import xnnpack_schema
+
+XNNPACK_BACKEND = "XnnpackBackend"
+_MAGIC = b"XH00"
+_OFFSETS = struct.Struct("<IIIQ")  # of the FlatBuffer and the constants: where, how many bytes
+_BEFORE = 10  # bytes of the header
+
+
+@dataclass(frozen=True)
+class XnnpackValue:
+    """A value between nodes: of XNNPACK's data type number `datatype` and, at most, that `shape`.
+
+    `constant`: which of the graph's constants it is; 0: none. `argument`: which of the arguments of
+    the delegate's call it is, None where it stays inside. `quantization`: its table in the file.
+    """
+
+    datatype: int
+    shape: tuple[int, ...]
+    constant: int
+    argument: int | None
+    quantization: Record | None
+
+
+@dataclass(frozen=True)
+class XnnpackGraph:
+    """`nodes` in the order of computation, each with its table's name as `kind`; `values` by id.
+
+    `constant`: the bytes of the constant of that index.
+    """
+
+    nodes: list[Record]
+    values: dict[int, XnnpackValue]
+    inputs: list[int]
+    outputs: list[int]
+    constant: Callable[[int], memoryview]
+
+
+def read_xnnpack_graph(
+    delegate: Delegate, named: Callable[[str], memoryview], what: str
+) -> XnnpackGraph:
+    """The graph of `delegate`, one of XNNPACK's, with the data that its program has by name.
+
+    Raises `InputError` naming `what` where it is damaged.
+    """
+    blob = delegate.blob
+    if bytes(blob[4:8]) != _MAGIC or len(blob) < _BEFORE + _OFFSETS.size:
+        raise InputError(f"{what}: damaged: an XNNPACK delegate without its header")
+    start, size, data_start, data_size = _OFFSETS.unpack_from(blob, _BEFORE)
+    root = decode(blob[start : start + size], xnnpack_schema(), what)
+    data = blob[data_start : data_start + data_size]
+    places = root.constant_data or []
+
+    def constant(index: int) -> memoryview:
+        if not 0 < index < len(places):
+            raise InputError(f"{what}: damaged: constant {index} of {len(places)} of a delegate")
+        place = places[index]
+        if place.named_key:
+            return named(place.named_key)
+        return data[place.offset : place.offset + place.size]
+
+    values = {}
+    for value in (each.xvalue_union for each in root.xvalues or ()):
+        tensor = getattr(value, "tensor_value", value)
+        outside = tensor.external_id < (root.num_externs or 0)
+        values[tensor.id_out] = XnnpackValue(
+            datatype=tensor.datatype,
+            shape=tuple(tensor.dims or ()),
+            constant=tensor.constant_buffer_idx,
+            argument=tensor.external_id if outside else None,
+            quantization=getattr(value, "quant_params", None),
+        )
+    nodes = root.xnodes or []
+    return XnnpackGraph(
+        nodes, values, list(root.input_ids or ()), list(root.output_ids or ()), constant
+    )

@@ -1,0 +1,149 @@
+"""XNNPACK's nodes in torch, in float32: weights are dequantized, activations stay as they are.
+
+Sources: `XNNCompiler.cpp` and `XNNExecutor.cpp` of ExecuTorch's XNNPACK backend, and XNNPACK's
+`include/xnnpack.h`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from quatrain.program.flatbuffer import Record
+from quatrain.program.xnnpack_delegate import XnnpackGraph, XnnpackValue
+from quatrain.runtime.unrounded.errors import UnknownNode
+
+_FLOAT, _DYNAMIC_INT8, _INT8_CHANNELS, _INT4_CHANNELS, _INT4_GROUPS = 1, 9, 6, 8, 10  # XNNDatatype
+_NONE = 2**32 - 1  # of an id
+_ZERO_POINT = 8  # of packed int4
+
+_UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "XNNAbs": torch.abs, "XNNCeiling": torch.ceil,
+    "XNNClamp": torch.clone,  # to its limits, which other nodes may have too
+    "XNNConvert": torch.clone, "XNNCopy": torch.clone, "XNNCos": torch.cos, "XNNExp": torch.exp,
+    "XNNFloor": torch.floor, "XNNGelu": F.gelu, "XNNHardswish": F.hardswish,
+    "XNNLog": torch.log, "XNNNegate": torch.neg, "XNNReciprocalSquareRoot": torch.rsqrt,
+    "XNNSigmoid": torch.sigmoid, "XNNSin": torch.sin, "XNNSoftmax": lambda x: x.softmax(-1),
+    "XNNSquare": torch.square, "XNNSquareRoot": torch.sqrt, "XNNTanh": torch.tanh,
+}  # fmt: skip
+_BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "XNNAdd": torch.add, "XNNBatchMatrixMultiply": torch.matmul, "XNNDiv": torch.div,
+    "XNNMaximum": torch.maximum, "XNNMinimum": torch.minimum, "XNNMultiply": torch.mul,
+    "XNNSubtract": torch.sub,
+}  # fmt: skip
+
+
+class UnroundedDelegate:
+    """An XNNPACK delegate's `graph`.
+
+    Raises `UnknownNode` where it has a node or a value of a kind that is not computed here.
+    """
+
+    def __init__(self, graph: XnnpackGraph) -> None:
+        self._graph = graph
+        self.has_int4_groups = any(v.datatype == _INT4_GROUPS for v in graph.values.values())
+        self._nodes = [node.xnode_union for node in graph.nodes]
+        self._limits = [node.output_min_max for node in graph.nodes]
+        for value in graph.values.values():
+            self._require_known(value)
+        for node in self._nodes:
+            _require_known_node(node)
+        taken = {value.argument: i for i, value in graph.values.items()}
+        inputs, self.results = (
+            sorted(map(self._argument, ids)) for ids in (graph.inputs, graph.outputs)
+        )
+        self._inputs = [(taken[place], place) for place in inputs]
+        self._outputs = [taken[place] for place in self.results]
+
+    def __call__(self, arguments: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What is written to the arguments `results` of a call with those `arguments`, by place."""
+        values = {i: arguments[place] for i, place in self._inputs}
+
+        def read(index: int) -> torch.Tensor:
+            return values[index] if index in values else self._constant(index)
+
+        for node, limits in zip(self._nodes, self._limits, strict=True):
+            result = self._computed(node, read)
+            if limits is not None:
+                result = result.clamp(limits.output_min, limits.output_max)
+            values[node.output_id] = result
+        return [values[i] for i in self._outputs]
+
+    def _argument(self, index: int) -> int:
+        place = self._graph.values[index].argument
+        if place is None:
+            raise UnknownNode(f"an XNNPACK delegate whose value {index} is no argument of its call")
+        return place
+
+    def _computed(self, node: Record, read: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        if node.table in _UNARY:
+            return _UNARY[node.table](read(node.input_id))
+        if node.table in _BINARY:
+            return _BINARY[node.table](read(node.input1_id), read(node.input2_id))
+        if node.table == "XNNFullyConnected":
+            bias = None if node.bias_id == _NONE else read(node.bias_id)
+            return F.linear(read(node.input1_id), read(node.filter_id), bias)
+        if node.table == "XNNStaticSlice":
+            x = read(node.input_id)
+            for dim, (offset, size) in enumerate(zip(node.offsets, node.sizes, strict=True)):
+                x = x.narrow(dim, offset, min(size, x.shape[dim] - offset))
+            return x
+        if node.table == "XNNStaticTranspose":
+            return read(node.input_id).permute(list(node.perm))
+        ids = (node.input1_id, node.input2_id, node.input3_id, node.input4_id, node.input5_id)
+        count = int(node.table.removeprefix("XNNConcatenate"))
+        return torch.cat([read(i) for i in ids[:count]], node.axis)
+
+    def _constant(self, index: int) -> torch.Tensor:
+        """A constant value in float32."""
+        value = self._graph.values[index]
+        data = bytearray(self._graph.constant(value.constant))
+        if value.datatype == _FLOAT:
+            return torch.frombuffer(data, dtype=torch.float32).reshape(value.shape)
+        rows, columns = value.shape
+        if value.datatype == _INT8_CHANNELS:
+            integers = torch.frombuffer(data, dtype=torch.int8)
+        else:
+            packed = torch.frombuffer(data, dtype=torch.uint8)
+            integers = torch.stack([packed & 15, packed >> 4], -1).to(torch.int8) - _ZERO_POINT
+        groups = self._scales(value).reshape(rows, -1, 1)
+        return (integers.reshape(rows, groups.shape[1], -1) * groups).reshape(rows, columns)
+
+    def _scales(self, value: XnnpackValue) -> torch.Tensor:
+        """float32 [N] of channels, or of all groups [N * groups]."""
+        said = value.quantization
+        assert said is not None
+        in_groups = value.datatype == _INT4_GROUPS
+        if not said.scale_buffer_idx:
+            scales = torch.tensor(said.scale)
+        else:
+            dtype = torch.bfloat16 if in_groups else torch.float32
+            stored = bytearray(self._graph.constant(said.scale_buffer_idx))
+            scales = torch.frombuffer(stored, dtype=dtype).float()
+        rows, columns = value.shape
+        count = rows * columns // said.group_size if in_groups else rows
+        if len(scales) != count or said.num_scales not in (0, count):
+            raise ValueError(f"{len(scales)} scales, {said.num_scales} stated, expected {count}")
+        return scales
+
+    def _require_known(self, value: XnnpackValue) -> None:
+        said, kind = value.quantization, value.datatype
+        if kind == _DYNAMIC_INT8 and said is not None and not value.constant:
+            known = said.table == "PerTokenDynamicQuant" and said.num_nonbatch_dims == 1
+        elif kind == _INT4_GROUPS and said is not None and value.constant:
+            known = said.table == "PerChannelGroupQuant" and said.channel_dim == 0
+        elif kind in (_INT8_CHANNELS, _INT4_CHANNELS) and said is not None and value.constant:
+            known = said.table == "PerChannelQuant" and said.channel_dim == 0
+        else:
+            known = kind == _FLOAT and said is None
+        if not known:
+            raise UnknownNode(f"an XNNPACK value of data type {kind}")
+
+
+def _require_known_node(node: Record) -> None:
+    kind = node.table
+    known = kind in (*_UNARY, *_BINARY, "XNNFullyConnected", "XNNStaticSlice", "XNNStaticTranspose")
+    if not known and not kind.startswith("XNNConcatenate"):
+        raise UnknownNode(f"XNNPACK's {kind.removeprefix('XNN')}")
+    if node.flags:
+        raise UnknownNode(f"XNNPACK's {kind.removeprefix('XNN')} with the flags {node.flags}")

@@ -1,0 +1,118 @@
+"""The values of a method, its tensors in planned memory as the runtime has them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from quatrain.program import Program
+from quatrain.program.flatbuffer import Record
+from quatrain.program.methods import plain
+from quatrain.program.row_tables import NAMES
+from quatrain.runtime.unrounded.errors import NotComputed
+
+_NULL = Record(table="Null")
+
+
+class MethodValues:
+    """The values of the method of `plan` in `program`, whose buffers begin as zeros.
+
+    Raises `NotComputed` where one is of a kind that is not computed here.
+    """
+
+    def __init__(self, program: Program, plan: Record) -> None:
+        self._program = program
+        self.records: list[Record] = [value.val or _NULL for value in plan.values or ()]
+        sizes = plan.non_const_buffer_sizes or []
+        self._buffers = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
+        self._places: list[tuple[torch.Tensor, int] | None] = [None] * len(self.records)
+        self._values: list[Any] = [plain(record) for record in self.records]
+        for index, record in enumerate(self.records):
+            if record.table == "Tensor":
+                self._values[index] = self._begin(index, record)
+
+    def read(self, index: int) -> Any:
+        """What value `index` is: a number, a tensor in its place in memory, or a list of them."""
+        record = self.records[index]
+        match record.table:
+            case "IntList" | "TensorList":
+                return [self.read(i) for i in record.items]
+            case "OptionalTensorList":
+                return [None if i < 0 else self.read(i) for i in record.items]
+            case "Tensor" if self._values[index] is None and record.data_buffer_idx:
+                return self._constant(index, record)
+        return self._values[index]
+
+    def write(self, index: int, result: Any) -> None:
+        """Let value `index` be `result`, a tensor in the memory that is planned for it, or the list
+        `index` be those of `result`.
+
+        Raises ValueError where there is no room for it, or for another type.
+        """
+        place, record = self._places[index], self.records[index]
+        if record.table == "TensorList":
+            for one, part in zip(record.items, result, strict=True):
+                self.write(one, part)
+            return
+        if not isinstance(result, torch.Tensor) or place is None:
+            self._values[index] = result
+            return
+        if result.dtype != self.dtype(index) or result.numel() > math.prod(record.sizes or ()):
+            kind, sizes = NAMES.get(record.scalar_type or 0), list(record.sizes or ())
+            raise ValueError(f"{result.dtype} {list(result.shape)} in room for {kind} {sizes}")
+        self._values[index] = _view(place, result.dtype, result.shape)
+        self._values[index].copy_(result)
+
+    def view(self, index: int, of: int, shape: Sequence[int]) -> None:
+        """Let value `index` be value `of` in another `shape`, in the same memory."""
+        self._places[index] = self._places[of]
+        self._values[index] = self.read(of).reshape(shape)
+
+    def move(self, source: int, index: int) -> None:
+        """Let value `index` be value `source`, in the same memory."""
+        self._places[index] = self._places[source]
+        self._values[index] = self.read(source)
+
+    def dtype(self, index: int) -> torch.dtype:
+        """The type of the tensor that value `index` is."""
+        kind = NAMES.get(self.records[index].scalar_type or 0)
+        if kind is None:
+            raise NotComputed(f"a tensor of ScalarType {self.records[index].scalar_type}")
+        return getattr(torch, kind)
+
+    def _begin(self, index: int, record: Record) -> torch.Tensor | None:
+        """What the tensor `index` is before the first instruction; None of what is read from the
+        file, or given."""
+        shape, dtype = list(record.sizes or ()), self.dtype(index)
+        if list(record.dim_order or ()) != list(range(len(shape))) or record.storage_offset:
+            raise NotComputed(f"a tensor laid out as {list(record.dim_order or ())}")
+        planned = record.allocation_info
+        if planned is None:
+            return None
+        if record.data_buffer_idx:
+            raise NotComputed("a buffer that does not begin as zeros")
+        start = (planned.memory_offset_high << 32) + planned.memory_offset_low
+        if planned.memory_id >= len(self._buffers):
+            raise NotComputed(f"memory {planned.memory_id} of {len(self._buffers)}")
+        self._places[index] = place = self._buffers[planned.memory_id], start
+        return _view(place, dtype, shape)
+
+    def _constant(self, index: int, record: Record) -> torch.Tensor:
+        place, shape, dtype = self._program.root.constant_segment, record.sizes, self.dtype(index)
+        start = place.offsets[record.data_buffer_idx]
+        size = math.prod(shape or ()) * dtype.itemsize
+        data = self._program.segment(place.segment_index)[start : start + size]
+        stored = torch.tensor(np.frombuffer(data, np.uint8))
+        return stored.view(dtype).reshape(list(shape or ()))
+
+
+def _view(
+    place: tuple[torch.Tensor, int], dtype: torch.dtype, shape: Sequence[int]
+) -> torch.Tensor:
+    buffer, start = place
+    size = math.prod(shape) * dtype.itemsize
+    if start + size > len(buffer):
+        raise NotComputed(f"{size} bytes at byte {start} of {len(buffer)} of memory")
+    return buffer[start : start + size].view(dtype).reshape(shape)

@@ -1,0 +1,181 @@
+"""Runs a program's method: operators by torch, XNNPACK's delegates by `UnroundedDelegate`."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from quatrain.errors import UNFIT, InputError
+from quatrain.program import Program
+from quatrain.program.methods import Instruction
+from quatrain.program.row_tables import NAMES, indices_of, is_lookup, table_of
+from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND, read_xnnpack_graph
+from quatrain.quiet import quiet
+from quatrain.runtime.calls.inputs import CallInputs
+from quatrain.runtime.unrounded.delegate import UnroundedDelegate
+from quatrain.runtime.unrounded.errors import NotComputed
+from quatrain.runtime.unrounded.memory import MethodValues
+
+_VIEW = "executorch_prim.et_view.default"
+# Of two numbers each: `executorch_prim.add.Scalar` and the like.
+_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+    "floordiv": operator.floordiv, "mod": operator.mod,
+}  # fmt: skip
+
+_Step = Callable[[MethodValues], int | None]  # gives where to go on, if not behind it
+
+
+class UnroundedRunner:
+    """Computes the method `forward` of `program` in float32, a `Runner`.
+
+    Attributes:
+        has_int4_groups: Whether an XNNPACK delegate has int4 weights in groups.
+
+    Raises `NotComputed` where a part of it is of a kind that is not computed here.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._inputs = CallInputs(program)
+        self.metadata = program.metadata
+        if self._inputs.longest is not None:
+            self.metadata = self.metadata | {"get_max_seq_len": self._inputs.longest}
+        self._plan = next(p for p in program.root.execution_plan if p.name == "forward")
+        with quiet():
+            # These register the quantized embedding and the KV cache attention kernels.
+            import executorch.kernels.quantized  # noqa: F401
+            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+        self._delegates: dict[int, UnroundedDelegate] = {}
+        self._values = MethodValues(program, self._plan)
+        self._steps = [self._step(each) for each in program.methods["forward"].instructions]
+
+    @property
+    def has_int4_groups(self) -> bool:
+        return any(delegate.has_int4_groups for delegate in self._delegates.values())
+
+    def reset(self) -> None:
+        """Forget the context."""
+        self._values = MethodValues(self._program, self._plan)
+
+    @torch.inference_mode()
+    def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
+        """As a `Runner`. Raises `InputError` where an operator cannot take what it is given."""
+        given = self._inputs.given((tokens, input_pos))
+        for index, value in zip(self._plan.inputs, given, strict=True):
+            self._values.write(index, value)
+        place = 0
+        while place < len(self._steps):
+            try:
+                goes_to = self._steps[place](self._values)
+            except UNFIT as error:
+                raise InputError(
+                    f"{self._program.path}: instruction {place} cannot be computed: {error}"
+                ) from error
+            place = place + 1 if goes_to is None else goes_to
+        return self._values.read(self._plan.outputs[0]).clone()
+
+    def _step(self, each: Instruction) -> _Step:
+        if each.kind == "delegate":
+            return self._delegate_call(int(each.target), each.args)
+        if each.kind == "free":
+            return lambda values: None
+        if each.kind == "jump":
+            (condition,), goes_to = each.args, int(each.target)
+            return lambda values: None if values.read(condition) else goes_to
+        if each.kind == "move":
+            return lambda values: values.move(*each.args)
+        name = str(each.target)
+        if name == _VIEW:
+            x, shape, out = each.args[:3]
+            return lambda values: values.view(out, x, values.read(shape))
+        if is_lookup(each):
+            return self._lookup(each)
+        namespace, _, rest = name.partition(".")
+        if namespace == "executorch_prim":
+            compute = _NUMBERS.get(rest.removesuffix(".Scalar"))
+            if compute is None:
+                raise NotComputed(f"the operator {name}")
+            a, b, out = each.args
+            return lambda values: values.write(out, compute(values.read(a), values.read(b)))
+        return self._kernel_call(name, each.args)
+
+    def _lookup(self, each: Instruction) -> _Step:
+        try:
+            table = table_of(self._program, self._values.records, each)
+        except InputError as error:
+            raise NotComputed(f"the operator {each.target}: {error}") from error
+        indices, out = indices_of(each), each.args[-1]
+
+        def run(values: MethodValues) -> None:
+            rows = table.rows(values.read(indices).numpy())
+            values.write(out, torch.from_numpy(rows))
+
+        return run
+
+    def _delegate_call(self, index: int, args: Sequence[int]) -> _Step:
+        delegate = self._program.delegates[index]
+        if delegate.backend != XNNPACK_BACKEND:
+            raise NotComputed(f"a delegate of {delegate.backend}")
+        if index not in self._delegates:
+            named, what = self._program.named_bytes, str(self._program.path)
+            graph = read_xnnpack_graph(delegate, named, what)
+            self._delegates[index] = UnroundedDelegate(graph)
+        compute = self._delegates[index]
+
+        def run(values: MethodValues) -> None:
+            results = compute([values.read(each) for each in args])
+            for place, result in zip(compute.results, results, strict=True):
+                values.write(args[place], result)
+
+        return run
+
+    def _kernel_call(self, name: str, args: Sequence[int]) -> _Step:
+        """A call of an operator of torch that writes its results where it is told to, or gives a
+        number."""
+        namespace, _, rest = name.partition(".")
+        kind, _, overload = rest.partition(".")
+        if kind == "custom_quantized_sdpa":  # aborts the process where torch calls it
+            raise NotComputed(f"the operator {name}")
+        if namespace == "llama":  # whose kernels give results no other sizes
+            overload = overload.removesuffix("out")
+        try:
+            kernel = getattr(getattr(getattr(torch.ops, namespace), kind), overload or "default")
+        except AttributeError as error:
+            raise NotComputed(f"the operator {name}") from error
+        named = dict(zip((a.name for a in kernel._schema.arguments), args, strict=False))
+        keywords = {a.name for a in kernel._schema.arguments if a.kwarg_only}
+        results = {
+            a.name: named[a.name]
+            for a in kernel._schema.arguments
+            if a.kwarg_only and a.alias_info is not None and a.alias_info.is_write
+        }
+        given = {key: index for key, index in named.items() if key not in results}
+
+        def run(values: MethodValues) -> None:
+            read = {key: _argument(key, values.read(index)) for key, index in given.items()}
+            into = {key: self._room(values, index) for key, index in results.items()}
+            plain = [value for key, value in read.items() if key not in keywords]
+            told = {key: value for key, value in read.items() if key in keywords}
+            given_back = kernel(*plain, **told, **into)
+            if not results:
+                values.write(args[-1], given_back)
+            for key, index in results.items():
+                values.write(index, into[key])
+
+        return run
+
+    def _room(self, values: MethodValues, index: int) -> Any:
+        """Empty tensors for an operator to write results to: it may give fewer elements than there
+        is room for, and what it reads may lie there."""
+        record = values.records[index]
+        if record.table == "TensorList":
+            return [self._room(values, i) for i in record.items]
+        return torch.empty(0, dtype=values.dtype(index))
+
+
+def _argument(name: str, value: Any) -> Any:
+    if name == "dtype" and value is not None:
+        return getattr(torch, NAMES[value])
+    return value

@@ -1,0 +1,96 @@
+"""A CPU program without int8 activations: its delegates' nodes as ExecuTorch's own runtime has
+them, and all of it as the eager backbone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
+from executorch.runtime import Runtime
+from tests.support.edited_methods import edited_method
+from tests.support.rounding import called, largest_error
+from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
+from torch import nn
+
+from quatrain.errors import InputError
+from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
+from quatrain.program import open_program
+from quatrain.program.xnnpack_delegate import read_xnnpack_graph
+from quatrain.runtime.unrounded.delegate import UnroundedDelegate
+from quatrain.runtime.unrounded.errors import NotComputed
+from quatrain.runtime.unrounded.runner import UnroundedRunner
+from quatrain.verify.eager import load_eager
+
+CALLS = ((0, 7), (7, 8), (8, 9), (9, 20))
+
+
+class Nodes(nn.Module):
+    """Of a [2, 3, 8] and b [2, 3, 8], which are above 0.5."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(8, 8)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        one = torch.maximum(a, b) - torch.minimum(a, b) / b + a * b
+        two = torch.bmm(a, b.permute(0, 2, 1))
+        unary = [
+            a.abs(), a.ceil(), a.floor(), a.neg(), a.square(), b.sqrt(), b.rsqrt(), b.exp(),
+            b.log(), a.sigmoid(), a.tanh(), nn.functional.gelu(a), a.sin(), a.cos(),
+            nn.functional.hardswish(a), a.softmax(-1), self.into(a).relu(), a.clamp(-0.2, 0.3),
+        ]  # fmt: skip
+        return (torch.cat([one, *unary[:3]], -1), two, a[:, 1:, 2:6], *unary[3:])
+
+
+def test_nodes_are_computed_as_on_executorch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    given = torch.randn(2, 3, 8), torch.rand(2, 3, 8) + 0.5
+    with compiler_shortcuts(), without_unused_patterns():
+        exported = torch.export.export(Nodes().eval(), given)
+        lowered = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    path = tmp_path / "m.pte"
+    path.write_bytes(lowered.to_executorch().buffer)
+    expected = Runtime.get().load_program(path).load_method("forward").execute(given)
+    program = open_program(path)
+    (delegate,) = program.delegates
+    assert not program.calls_outside_delegates()
+    graph = read_xnnpack_graph(delegate, program.named_bytes, "m.pte")
+    kinds = {node.xnode_union.table for node in graph.nodes}
+    assert len(kinds) >= 24
+    compute = UnroundedDelegate(graph)
+    (call,) = program.instructions
+    plan = program.root.execution_plan[0]
+    arguments = [given[plan.inputs.index(i)] if i in plan.inputs else given[0] for i in call.args]
+    found = dict(zip((call.args[at] for at in compute.results), compute(arguments), strict=True))
+    for value, theirs in zip(plan.outputs, expected, strict=True):
+        torch.testing.assert_close(found[value], theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("nudge", [0.0, 1e-3])
+def test_a_program_is_its_backbone_without_rounding(nudge: float, shared: Path) -> None:
+    """To float32's rounding; in other weights it is not."""
+    runner = UnroundedRunner(open_program(shared_tiny_xnnpack(shared)))
+    eager = load_eager(shared_tiny(shared).checkpoint, "weight-only")
+    eager.norm.weight.data *= 1 + nudge * torch.randn(eager.norm.weight.shape)
+    text = torch.randint(96, (1, 20), generator=torch.Generator().manual_seed(0))
+    error = largest_error(called(runner, text, CALLS), called(eager, text, CALLS))
+    assert (error < 1e-5) is (nudge == 0.0)
+    assert runner.has_int4_groups
+
+
+def test_what_is_not_computed_is_named(shared: Path, tmp_path: Path) -> None:
+    source = shared_tiny_xnnpack(shared)
+
+    def unknown_operator(plan):
+        next(each for each in plan.operators if each.name == "executorch_prim::add").name += "2"
+
+    def too_large(plan):
+        plan.values[plan.outputs[0]].val.sizes = [1, 4]
+
+    with pytest.raises(NotComputed, match=r"the operator executorch_prim\.add2\.Scalar"):
+        UnroundedRunner(open_program(edited_method(source, unknown_operator)(tmp_path)))
+    runner = UnroundedRunner(open_program(edited_method(source, too_large)(tmp_path)))
+    with pytest.raises(InputError, match=r"cannot be computed: torch.float32 \[1, 96\] in room"):
+        runner.forward(torch.tensor([[3]]), torch.tensor([0]))

@@ -1,0 +1,106 @@
+"""What hides in int8's rounding is told by logits without it."""
+
+import shutil
+from pathlib import Path
+
+from tests.support.command_line import invoked
+from tests.support.edited_methods import edited_delegate, edited_method
+from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.verified import Tensors, verified, wrong_beside
+
+from quatrain.program.flatbuffer import Record
+from quatrain.verify.checks.unrounded import _ERROR
+from quatrain.verify.verify import VerifyReport
+
+NORM, LINEAR = 0, 1  # delegates that layers share, and the first layer's
+
+
+def _epsilon_left_out(graph: Record) -> None:
+    """Of the norms, whose mean is a linear with it as a bias."""
+    node = next(n.xnode_union for n in graph.xnodes if n.xnode_union.table == "XNNFullyConnected")
+    node.bias_id = 2**32 - 1
+
+
+def _rounded_over_all_tokens(graph: Record) -> None:
+    tables = [getattr(value.xvalue_union, "quant_params", None) for value in graph.xvalues]
+    dynamic = next(one for one in tables if one and one.table == "PerTokenDynamicQuant")
+    dynamic.num_nonbatch_dims = 2
+
+
+def _without_room(plan: Record) -> None:
+    """For the logits."""
+    plan.values[plan.outputs[0]].val.sizes = [1, 4]
+
+
+def _steeper(plan: Record) -> None:
+    """Attention of the first layer, by 0.2 %."""
+    names = [each.name for each in plan.operators]
+    call = next(
+        each.instr_args
+        for each in plan.chains[0].instructions
+        if each.instr_args.table == "KernelCall" and "sdpa" in names[each.instr_args.op_index]
+    )
+    scale = Record(table="Double", double_val=1.002 * 16**-0.5)
+    plan.values = [*plan.values, Record(table="EValue", val=scale)]
+    call.args[10] = len(plan.values) - 1
+
+
+def test_what_int8_rounding_hides_in_a_delegate(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    program = edited_delegate(tiny_xnnpack, NORM, _epsilon_left_out)(tmp_path)
+    _assert_hidden(verified(program, tiny.checkpoint))
+
+
+def test_what_int8_rounding_hides_in_an_operator(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    program = edited_method(tiny_xnnpack, _steeper)(tmp_path)
+    _assert_hidden(verified(program, tiny.checkpoint))
+    words = ["verify", program, tiny.checkpoint, "--prompt", TEXT, "--new-tokens", "3"]
+    shown = invoked([*map(str, words), "--tokenizer", str(tmp_path / "words/tokenizer.json")])
+    assert shown.exit_code == 1
+    assert "    without rounding activations to int8 the logits differ by " in shown.output
+
+
+def _assert_hidden(report: VerifyReport) -> None:
+    assert not any(check.problems for check in report.devices)
+    unrounded = report.unrounded
+    assert unrounded is not None and unrounded.error > 2 * unrounded.allowed
+    assert unrounded.problem and not report.passed
+
+
+def test_a_right_one_is_right_without_rounding(tiny: Tiny, tiny_xnnpack: Path) -> None:
+    report = verified(tiny_xnnpack, tiny.checkpoint)
+    assert report.passed and report.not_compared == []
+    assert report.unrounded is not None and report.unrounded.error < _ERROR
+    assert verified(tiny.programs["8da4w"], tiny.checkpoint).unrounded is None
+
+
+def test_one_of_ours_that_is_not_computed_here_does_not_pass(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    """ExecuTorch is not asked to: it takes the first, and aborts the process on some others."""
+    otherwise = edited_delegate(tiny_xnnpack, LINEAR, _rounded_over_all_tokens)
+    too_small = edited_method(tiny_xnnpack, _without_room)
+    found = "it has an XNNPACK value of data type 9, as no", f"{tmp_path / 'edited.pte'}: instr"
+    for make, beginning in zip((otherwise, too_small), found, strict=True):
+        report = verified(make(tmp_path), tiny.checkpoint)
+        assert report.unrounded is not None and not report.passed and report.devices == []
+        assert str(report.unrounded.problem).startswith(beginning)
+
+
+def test_scales_that_xnnpack_stores_in_bfloat16(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    """A checkpoint whose scales have more digits is held against what of them is stored."""
+    program = Path(shutil.copy(tiny_xnnpack, tmp_path))
+
+    def finer(tensors: Tensors) -> None:
+        for name in tensors:
+            if name.startswith("layers") and name.endswith("scales"):
+                tensors[name] = tensors[name] * (1 + 2.0**-10)
+
+    assert wrong_beside(program, tiny.checkpoint, finer) == []
+    report = verified(program, tmp_path / "other")
+    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
