@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from quatrain.int4 import Scheme
     from quatrain.program import Program, open_program, write_program
     from quatrain.quantize.calibration import Calibration
-    from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+    from quatrain.quantize.convert_options import ConvertOptions
+    from quatrain.quantize.pipeline import convert_model, quantize_model
     from quatrain.quantize.report import QuantizeReport
     from quatrain.release.release import Release, make_release
     from quatrain.release.spec import ReleaseSpec
@@ -59,7 +60,8 @@ _NAMES_OF_MODULE = {
     "quatrain.int4": ("Scheme",),
     "quatrain.program": ("Program", "open_program", "write_program"),
     "quatrain.quantize.calibration": ("Calibration",),
-    "quatrain.quantize.pipeline": ("ConvertOptions", "convert_model", "quantize_model"),
+    "quatrain.quantize.convert_options": ("ConvertOptions",),
+    "quatrain.quantize.pipeline": ("convert_model", "quantize_model"),
     "quatrain.quantize.report": ("QuantizeReport",),
     "quatrain.release.release": ("Release", "make_release"),
     "quatrain.release.spec": ("ReleaseSpec",),

@@ -10,7 +10,8 @@ from tests.support.command_line import invoked
 
 from quatrain.errors import InputError
 from quatrain.quantize.arguments import check_arguments, check_calibration
-from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.convert_options import ConvertOptions
+from quatrain.quantize.pipeline import convert_model, quantize_model
 
 # message -> (output, group size)
 MISTAKES = {

@@ -15,8 +15,9 @@ from tests.support.tokenizer_files import EMPTY_TOKENIZER
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.quantize.convert_options import ConvertOptions
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
-from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.pipeline import convert_model, quantize_model
 
 WQ = "layers.0.attention.wq"
 WRITERS = pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from tests.support import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
+from quatrain.quantize.convert_options import ConvertOptions
 from quatrain.quantize.output.resumable import ResumableFile, held_alone, working_folder
-from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.pipeline import convert_model, quantize_model
 
 WQ = "layers.0.attention.wq"
 

@@ -14,7 +14,8 @@ from tests.support.tiny_checkpoint import FEW_SHAPES
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.quantize.pipeline import ConvertOptions, convert_model, quantize_model
+from quatrain.quantize.convert_options import ConvertOptions
+from quatrain.quantize.pipeline import convert_model, quantize_model
 from quatrain.verify.verify import verify_program
 
 LAYERS = 4  # so that the middle ones are replicated

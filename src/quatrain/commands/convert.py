@@ -99,8 +99,9 @@ def convert(
     check_arguments(source, output, group_size, params, backend, tokenizer)
 
     import_torch()
+    from quatrain.quantize.convert_options import ConvertOptions
     from quatrain.quantize.output.resumable import working_folder
-    from quatrain.quantize.pipeline import ConvertOptions, convert_model
+    from quatrain.quantize.pipeline import convert_model
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric, backend)
     with goes_on_with(working_folder(output)):

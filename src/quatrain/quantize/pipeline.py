@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from quatrain.json_files import write_json
 from quatrain.quantize.arguments import check_arguments, check_calibration, refuse_params
 from quatrain.quantize.calibrated_method import calibrated_method, usual_method
 from quatrain.quantize.calibration import Calibration
+from quatrain.quantize.convert_options import ConvertOptions
 from quatrain.quantize.cost import measured_cost
 from quatrain.quantize.distill.method import Distill
 from quatrain.quantize.manifest import digested, manifest
@@ -51,33 +52,6 @@ _NARROW = (
     "Linears in groups that are no whole number of 32 were rounded anew, as XNNPACK's kernels take "
     "no others. Vulkan's take whole numbers of 16: with --backend vulkan such are kept."
 )
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """What `convert_model` should change.
-
-    Attributes:
-        group_size: The number of weights of a row that share a scale, only for a floating-point
-            source: 32, 64, 128 or 256, or 16 for Vulkan. None means 32, or a quantized source's
-            own.
-        embedding: "int4" in groups, "int8" per row, or "fp"; "keep" keeps a quantized source's own
-            format, and is as in `quantize_model` for other sources.
-        output_layer: "int4" in groups or "int8" per channel; "keep" as for `embedding`.
-        requantize_asymmetric: Quantize linears again that the layout cannot hold: those with zero
-            points, and those in act-order.
-        backend: The backends that will run the checkpoint. Only "vulkan" accepts a quantized
-            source's groups of 16; for a floating-point source as in `quantize_model`.
-    """
-
-    group_size: int | None = None
-    embedding: EmbeddingFormat = "keep"
-    output_layer: OutputFormat = "keep"
-    requantize_asymmetric: bool = False
-    backend: ForBackend = "any"
-
-    def __post_init__(self) -> None:
-        check_formats(self.embedding, self.output_layer, backend=self.backend)
 
 
 def quantize_model(

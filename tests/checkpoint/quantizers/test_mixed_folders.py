@@ -20,8 +20,9 @@ from quatrain.checkpoint.quantizers.mlx import MLX
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.quantize.convert_options import ConvertOptions
 from quatrain.quantize.methods.round_to_nearest import quantize_channels, quantize_groups
-from quatrain.quantize.pipeline import ConvertOptions, convert_model
+from quatrain.quantize.pipeline import convert_model
 from quatrain.quantize.requantize import Requantization
 
 W2, DOWN = "layers.0.feed_forward.w2", "model.layers.0.mlp.down_proj"
