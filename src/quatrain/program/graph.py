@@ -18,9 +18,8 @@ _MAX_DIMS = 8
 class Tensor:
     """A tensor value. `shape` is its upper bound where shapes are dynamic.
 
-    `constant` indexes the graph's constants (None: computed or an input); values of the same
-    `mem_obj_id` share memory (None: its own). dtypes are numpy's names; `staging_dtype` is
-    the type in which the host hands it over.
+    `constant`: index of a constant, or None. Values with the same `mem_obj_id` share memory.
+    dtypes are numpy's names; `staging_dtype` is the type in which the host copies it.
     """
 
     dtype: str
@@ -130,8 +129,7 @@ class VulkanGraph:
         return value
 
     def plain(self, value_id: int) -> Any:
-        """The Python value of the fixed value `value_id` (None, int, float, bool, str, tuple);
-        `InputError` where it is another kind of value."""
+        """The Python value of the fixed value `value_id`; `InputError` for another kind."""
         value = self.values[value_id]
         if not isinstance(value, Plain):
             raise InputError(f"value {value_id} of the graph is {value}, expected a fixed value")

@@ -82,14 +82,13 @@ _OTHERS = frozenset({
 def build_as_class(
     model: tokenizers.Tokenizer, path: Path, config: dict[str, Any], added: dict[Any, Any]
 ) -> tuple[tokenizers.Tokenizer, bool, dict[str, Any], dict[Any, Any]]:
-    """(`model`, read from the tokenizer.json `path`, preparing and cutting a text as the class does
-    that transformers takes for it; whether that is otherwise than the file says; the `config` of
-    its tokenizer_config.json with the tokens that the class names; added_tokens.json's `added`, as
-    the class looks for them).
+    """Returns `model`, read from the tokenizer.json `path`, with the normalizer and pre-tokenizer
+    of its class in transformers; whether they differ from the file's; `config`
+    (tokenizer_config.json) with the class's own tokens; and `added` (added_tokens.json) as the
+    class searches them.
 
-    Tokens that the file adds are left out where `config` lists those that are added. Raises
-    `UnknownTokenizer` for a class that does so in a way that is not known here, and for a
-    vocabulary without merges.
+    Tokens of the file are left out if `config` lists the added ones. Raises `UnknownTokenizer` for
+    an unknown class that rebuilds its tokenizer, and for a vocabulary without merges.
     """
     name = tokenizer_class(path, config)
     refuse_unknown(name, path, f"another tokenizer.json as --tokenizer, or {_AS_IT_SAYS}")
@@ -134,8 +133,7 @@ def refuse_unknown(name: str, path: Path, give: str) -> None:
 
 
 def prepare_as(name: str, model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-    """Have `model` prepare and cut a text as the class `name` does by its tokenizer_config.json's
-    `config`."""
+    """Give `model` the normalizer and pre-tokenizer of the class `name` with these settings."""
     _CLASSES[name](model, config)
 
 

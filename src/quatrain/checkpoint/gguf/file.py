@@ -1,9 +1,8 @@
 """Reads GGUF files: metadata and tensor descriptions checked against the file's size.
 
-The format: magic, version, counts; the metadata as typed key-value pairs; each tensor's name,
-dimensions (innermost first), type and offset; then, aligned, the tensors' data. `gguf.GGUFReader`
-loops over lengths that it reads from the file, whatever they are, and takes seconds over a
-vocabulary; this reader refuses a length that the file cannot hold.
+The format: magic, version, counts; typed key-value pairs; each tensor's name, dimensions (innermost
+first), type and offset; then, aligned, the data. `gguf.GGUFReader` trusts every length in a file
+and takes seconds for a vocabulary; this reader refuses a length that the file cannot hold.
 """
 
 import mmap
