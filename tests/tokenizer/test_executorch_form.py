@@ -10,7 +10,7 @@ import transformers
 from tests.support import tiny_models as tiny
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.sentencepiece_models import trained
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
@@ -170,6 +170,20 @@ def test_special_tokens_that_are_text_where_a_text_has_them(tmp_path):
         assert Tokenizer.load(written.files[0]).encode("a<|x|>b") == theirs
         assert special in cpp_tokenizer(out).encode("a<|x|>b", 0, 0)
         assert any("split_special_tokens" in note for note in written.notes) == split
+
+
+@pytest.mark.parametrize("kind", [processors.BertProcessing, processors.RobertaProcessing])
+def test_tokens_at_both_ends(tmp_path, kind):
+    model = original(tmp_path, None, [])
+    model.add_special_tokens(["<s>", "</s>"])
+    first, last = (model.token_to_id(token) for token in ("<s>", "</s>"))
+    model.post_processor = kind(("</s>", last), ("<s>", first))
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "out").mkdir()
+    written, _ = copy_tokenizer_files(tmp_path, tmp_path / "out")
+    assert Tokenizer.load(written).encode("ab") == model.encode("ab").ids
+    ids = cpp_tokenizer(tmp_path / "out").encode("ab", 0, 0)
+    assert list(ids) == model.encode("ab", add_special_tokens=False).ids
 
 
 def test_runs_of_spaces_that_are_added_tokens(tmp_path):

@@ -10,7 +10,7 @@ import sentencepiece
 import tokenizers
 from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.sentencepiece_models import trained
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.tokenizer import Tokenizer, copy_tokenizer_files
@@ -336,13 +336,21 @@ def test_a_class_that_is_not_known_is_read_as_transformers_saves_it(tmp_path):
 
 def part(name: str) -> tuple[str, object]:
     kind, _, of = name.partition(" ")
-    module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}[kind]
+    module = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "decoder": decoders}.get(
+        kind, processors
+    )
     arguments = {"Split": (" ", "isolated"), "Replace": (" ", "_"), "Prepend": ("_",)}
+    if kind == "post_processor":
+        ends = ("b", 1), ("a", 0)
+        arguments |= dict.fromkeys(("BertProcessing", "RobertaProcessing"), ends)
+        arguments |= {"TemplateProcessing": ("a $A", "a $A $B", [("a", 0)])}
     if of.startswith("Split "):
         behaviors = {"MergedWithNext": "merged_with_next", "Contiguous": "contiguous"}
         behavior = of.removeprefix("Split ")
         inverted = behavior not in behaviors
         return kind, module.Split(" ", behaviors.get(behavior, "isolated"), invert=inverted)
+    if of == "Sequence" and kind == "post_processor":
+        return kind, module.Sequence([module.ByteLevel()])
     if of == "Sequence":
         return kind, module.Sequence([module.NFC() if kind == "normalizer" else module.ByteLevel()])
     if of == "Strip" and kind == "decoder":
@@ -357,7 +365,9 @@ PARTS = [
     "pre_tokenizer Split MergedWithNext", "pre_tokenizer Split Contiguous",
     "pre_tokenizer Split Isolated",
     "pre_tokenizer ByteLevel", "pre_tokenizer Sequence", "decoder Metaspace", "decoder WordPiece",
-    "decoder Fuse", "decoder Strip", "decoder ByteFallback",
+    "decoder Fuse", "decoder Strip", "decoder ByteFallback", "post_processor ByteLevel",
+    "post_processor TemplateProcessing", "post_processor BertProcessing",
+    "post_processor RobertaProcessing", "post_processor Sequence",
 ]  # fmt: skip
 
 

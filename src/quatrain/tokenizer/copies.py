@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.json_files import read_object, write_json
 from quatrain.tokenizer.end_tokens import eos_idx_of, token_ids
 from quatrain.tokenizer.executorch_form import (
+    make_template_of_ends,
     move_metaspace_to_config,
     move_nfc_to_config,
     move_space_runs_to_config,
@@ -40,7 +41,8 @@ def copy_tokenizer_files(
         model, changed = spaced, True
     composed = move_nfc_to_config(model, config)
     emptied, whole = remove_empty_steps(model), make_splits_cover_text(model)
-    changed |= composed or emptied or whole
+    ended = make_template_of_ends(model)
+    changed |= composed or emptied or whole or ended
     if (fewer_added := move_space_runs_to_config(model, config)) is not None:
         model, changed = fewer_added, True
     ends = list(dict.fromkeys([*(eos_ids or []), *own]))

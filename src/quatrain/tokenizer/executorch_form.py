@@ -7,6 +7,7 @@ Checked with pytorch_tokenizers 1.5, which misreads these parts, most of them si
 | NFC normalization | removes accents | no NFC; tokenizer_config.json has it for Quatrain |
 | `Metaspace` | does not load it | equivalent steps; tokenizer_config.json has it for Quatrain |
 | an empty `Sequence` | does not load it | nothing |
+| `BertProcessing`, `RobertaProcessing` | does not load it | an equivalent `TemplateProcessing` |
 | runs of `▁` as added tokens | finds no run of spaces | vocabulary pieces, no added tokens |
 """
 
@@ -14,7 +15,7 @@ import json
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 
 from quatrain.tokenizer.executorch_splits import states_in
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps
@@ -133,6 +134,22 @@ def remove_empty_steps(model: tokenizers.Tokenizer) -> bool:
     if no_cuts:
         model.pre_tokenizer = None
     return no_changes or no_cuts
+
+
+def make_template_of_ends(model: tokenizers.Tokenizer) -> bool:
+    """Put the tokens at both ends of a text by a template in `model`, where its post-processor is
+    one that can do nothing else; returns whether it was."""
+    processor = model.post_processor
+    if not isinstance(processor, processors.BertProcessing | processors.RobertaProcessing):
+        return False
+    state = json.loads(processor.__getstate__())
+    first, last = (tuple(state[end]) for end in ("cls", "sep"))
+    if any(token.startswith("$") or ":" in token for token, _ in (first, last)):
+        return False  # a template reads these otherwise
+    model.post_processor = processors.TemplateProcessing(
+        single=[first[0], "$A", last[0]], special_tokens=[first, last]
+    )
+    return True
 
 
 def move_space_runs_to_config(

@@ -17,6 +17,7 @@ _READ = {
     "model": {"BPE"},
     "normalizer": {"NFC", "Prepend", "Replace", "Sequence"},
     "pre_tokenizer": {"ByteLevel", "Digits", "Split", "Sequence"},
+    "post_processor": {"ByteLevel", "Sequence", "TemplateProcessing"},
     "decoder": {"ByteFallback", "ByteLevel", "Fuse", "Replace", "Strip", "Sequence"},
 }
 # The bytes of UTF-8 text without control characters, private use and empty Unicode planes, some of
@@ -104,6 +105,6 @@ def _kinds(part: Any) -> Iterator[str]:
         part.get("invert") and "String" in part.get("pattern", {})
     )
     yield f"Split {part.get('behavior')}" if unread_split else str(part.get("type", "BPE"))
-    for inner in ("normalizers", "pretokenizers", "decoders"):
+    for inner in ("normalizers", "pretokenizers", "processors", "decoders"):
         for one in part.get(inner) or ():
             yield from _kinds(one)
