@@ -15,13 +15,16 @@ from tests.support.command_line import invoked
 from tests.support.edited_methods import edited_constants
 from tests.support.paths import ARTIFACTS
 from tests.support.peer_models import LLAMA, QWEN, write_peer_checkpoint
+from tests.support.tiny_models import PARAMS
 from tests.support.tiny_programs import Tiny
 
+from quatrain.backbone.model import Backbone
+from quatrain.backbone.params.params import config_from_params
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.verify.checks import packed_constants
-from quatrain.verify.checks.other_tensors import _is_like
+from quatrain.verify.checks.other_tensors import _is_like, _looked_for
 from quatrain.verify.checks.packed_constants import check_packed
 from quatrain.verify.verify import VerifyReport, verify_program
 
@@ -280,3 +283,13 @@ def test_ends_of_the_programs_own_tokenizer_are_no_others(tiny: Tiny, tmp_path: 
     assert not problems()
     (tmp_path / "m.tokenizer_config.json").unlink()
     assert problems() == {"get_eos_ids"}
+
+
+@pytest.mark.parametrize(("interval", "is_looked_for"), [(1, False), (2, True)])
+def test_tables_of_rotations_are_looked_for_if_a_layer_reads_them(
+    interval: int, is_looked_for: bool
+) -> None:
+    params = {**PARAMS, "n_layers": 2, "no_rope_layer_interval": interval}
+    backbone = Backbone(config_from_params(params, "params.json"))
+    names = {name for name, _ in _looked_for(backbone, biases=False)}
+    assert ("rope.cos" in names) is is_looked_for and "norm.weight" in names

@@ -69,7 +69,10 @@ def _looked_for(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Ways]]
     rotations = {
         part for one in backbone.modules() if isinstance(one, Hadamard) for part in one.modules()
     }
+    rotated = {layer.rope for layer in backbone.layers} - {"none", "local"}
     for path, module in backbone.named_modules():
+        if path == "rope" and not rotated:  # no layer reads its tables
+            continue
         if biases and isinstance(module, Int4Linear) and module.bias is not None:
             filled_up = F.pad(module.bias, (0, -len(module.bias) % CHANNELS_TOGETHER))
             yield f"{path}.bias", [[module.bias], [filled_up]]
