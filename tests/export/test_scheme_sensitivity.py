@@ -55,6 +55,7 @@ def test_of_linears_that_cost_the_same_the_first_are_chosen():
         def of_all(self, dynamic) -> float:
             return len(dynamic)
 
-    plan = _plan(Measured(), dict.fromkeys(names, 0.0), {}, max_kl=10)  # type: ignore[arg-type]
+    costs, tokens = dict.fromkeys(names, 0.0), torch.zeros(4, 64, dtype=torch.int64)
+    plan = _plan(Measured(), costs, {}, max_kl=10, tokens=tokens)  # type: ignore[arg-type]
     chosen = [name for name, one in plan.linears.items() if one.scheme == Scheme.WEIGHT_ONLY]
     assert chosen == names[:10]

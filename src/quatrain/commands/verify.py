@@ -125,7 +125,8 @@ def _print_report(report: "VerifyReport") -> None:
             print(f"    {problem}")
     if (unrounded := report.unrounded) is not None:
         off = f"logits error {unrounded.error:.2e}, up to {unrounded.allowed:.0e} is rounding"
-        print(f"  without rounding activations to int8: {off}")
+        found = off if unrounded.is_computed else "not computed"
+        print(f"  without rounding activations to int8: {found}")
         if unrounded.problem:
             print(f"    {unrounded.problem}")
     for finding in report.fatal:

@@ -59,11 +59,18 @@ class VerifyReport:
     unrounded: UnroundedCheck | None = None
 
     @property
+    def problems(self) -> list[str]:
+        """Every problem that was found, as sentences."""
+        found = [f"{check.name}: {check.problem}" for check in self.packed if check.problem]
+        found += [problem for check in self.devices for problem in check.problems]
+        if self.unrounded is not None and self.unrounded.problem:
+            found.append(self.unrounded.problem)
+        return found + [str(finding) for finding in self.fatal]
+
+    @property
     def passed(self) -> bool:
         """Whether no problem was found."""
-        problems = [p.problem for p in self.packed] + [d.problems for d in self.devices]
-        problems.append(self.unrounded and self.unrounded.problem)
-        return not self.fatal and not any(problems)
+        return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain data, ready for JSON."""

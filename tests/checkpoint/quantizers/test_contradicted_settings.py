@@ -52,7 +52,7 @@ CONTRADICTED = [
     ("gptq_v2", {"checkpoint_format": None, "sym": True}, None, "one above.*format 'gptq_v2'"),
     ("gptq", auto_round(packing_format="auto_round"), None, "one below.*packing_format"),
     ("gptq", auto_round(act_bits=8, act_data_type="fp8"), None, "act_data_type 'fp8'"),
-    ("gptq", {"is_marlin_format": True}, as_marlin, r"none of its tensors.*proj\.B.*otherwise"),
+    ("gptq", {"is_marlin_format": True}, as_marlin, r"none of the tensors.*proj\.B.*in another format"),
     ("gptq", {}, lambda tensors: tensors.pop(f"{Q}.qzeros"), "qzeros is missing.*download"),
     ("gptq", {"rotation": "hadamard"}, None, "rotated .rotation hadamard.*as the model runs"),
     ("awq", {"rotation": "random"}, None, "rotated .rotation random"),
@@ -129,7 +129,7 @@ def test_integers_that_nothing_tells_of(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     others = {f"{Q}.weight": torch.ones(2048, 1, dtype=torch.uint8), f"{Q}.absmax": torch.ones(64)}
     rewritten(folder, lambda tensors: tensors.update(others))
-    with pytest.raises(InputError, match=r"q_proj.weight is uint8, and its config.json does not"):
+    with pytest.raises(InputError, match=r"q_proj.weight is uint8, and config.json does not"):
         open_checkpoint(folder)
 
 

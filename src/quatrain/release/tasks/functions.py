@@ -33,7 +33,7 @@ from quatrain.verify.expected import expected_answers
 from quatrain.verify.verify import verify_program
 
 Advance = Callable[[float], None]
-_VERIFY_STAGES = {"reference": 6, "executorch": 5}  # which shows no values to compare operators by
+_VERIFY_STAGES = 6  # of a Vulkan program its layers, of an XNNPACK program without rounding
 
 
 def quantize(
@@ -85,17 +85,15 @@ def verify(
     folder: Path, program: Path, checkpoint: Path, device: str, advance: Advance
 ) -> dict[str, Any]:
     """Whether the program computes what its checkpoint means."""
-    stages = Stages.of_parts(_VERIFY_STAGES[device], advance)
+    stages = Stages.of_parts(_VERIFY_STAGES, advance)
     report = verify_program(program, checkpoint, (device,), stages=stages)
-    problems = [f"{one.name}: {one.problem}" for one in report.packed if one.problem]
-    problems += [problem for check in report.devices for problem in check.problems]
-    problems += [str(finding) for finding in report.fatal]
     return {
         "passed": report.passed,
         "device": device,
-        "logits_error": report.devices[0].parity.logits_error,
+        # What cannot be computed is not run on a device.
+        "logits_error": report.devices[0].parity.logits_error if report.devices else float("inf"),
         "allowed_error": report.allowed_error,
-        "problems": problems,
+        "problems": report.problems,
         "notes": report.notes,
     }
 
