@@ -110,7 +110,8 @@ def test_the_folder_is_named_where_a_linear_of_a_checkpoint_was_left(tmp_path, w
     tensors.pop("layers.0.feed_forward.w2.scales")
     tensors["layers.0.feed_forward.w2.weight"] = torch.randn(64, 96)
     folder = tiny.write_checkpoint(tmp_path / "left", tensors)
-    with pytest.raises(InputError, match=r"w2 is in floating point, .*`quatrain convert .*left DIR`"):
+    told = r"w2 is in floating point, .*`quatrain convert .*left DIR`"
+    with pytest.raises(InputError, match=told):
         open_checkpoint(folder if whole else folder / "model.safetensors")
 
 

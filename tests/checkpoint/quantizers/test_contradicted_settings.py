@@ -52,7 +52,12 @@ CONTRADICTED = [
     ("gptq_v2", {"checkpoint_format": None, "sym": True}, None, "one above.*format 'gptq_v2'"),
     ("gptq", auto_round(packing_format="auto_round"), None, "one below.*packing_format"),
     ("gptq", auto_round(act_bits=8, act_data_type="fp8"), None, "act_data_type 'fp8'"),
-    ("gptq", {"is_marlin_format": True}, as_marlin, r"none of the tensors.*proj\.B.*in another format"),
+    (
+        "gptq",
+        {"is_marlin_format": True},
+        as_marlin,
+        r"none of the tensors.*proj\.B.*in another format",
+    ),
     ("gptq", {}, lambda tensors: tensors.pop(f"{Q}.qzeros"), "qzeros is missing.*download"),
     ("gptq", {"rotation": "hadamard"}, None, "rotated .rotation hadamard.*as the model runs"),
     ("awq", {"rotation": "random"}, None, "rotated .rotation random"),
