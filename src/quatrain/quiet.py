@@ -1,9 +1,14 @@
 """Silences other packages on the user's terminal."""
 
 import logging
+import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from quatrain.errors import InputError
 
 
 @contextmanager
@@ -17,3 +22,25 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
+
+
+@contextmanager
+def native_output_held_back() -> Iterator[None]:
+    """Keep what native code prints to standard error, and show it only where an unforeseen error
+    needs explaining: an `InputError` says all itself."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except InputError:
+            raise
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            sys.stderr.write(held.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

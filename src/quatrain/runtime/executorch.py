@@ -1,10 +1,5 @@
 """Runs a program on the ExecuTorch runtime of the installed wheel: the CPU backends."""
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +7,7 @@ import torch
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
-from quatrain.quiet import quiet
+from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids
@@ -34,7 +29,7 @@ class ExecutorchRunner:
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
-        with _native_output_held_back(), quiet():
+        with native_output_held_back(), quiet():
             # These register the quantized embedding and the KV cache attention kernels.
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
@@ -92,25 +87,3 @@ def _require_backends(program: Program, registered: Any) -> None:
             f"have (it has {', '.join(sorted(registered))})."
             + (otherwise if len(program.graphs) == len(program.delegates) == 1 else "")
         )
-
-
-@contextmanager
-def _native_output_held_back() -> Iterator[None]:
-    """Keep what native code prints to standard error, and show it only where an unforeseen error
-    needs explaining: an `InputError` says all itself."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except InputError:
-            raise
-        except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            sys.stderr.write(held.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

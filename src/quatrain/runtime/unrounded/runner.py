@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from quatrain.program import Program
 from quatrain.program.methods import Instruction
 from quatrain.program.row_tables import NAMES, indices_of, is_lookup, table_of
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND, read_xnnpack_graph
-from quatrain.quiet import quiet
+from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
@@ -158,7 +159,9 @@ class UnroundedRunner:
             into = {key: self._room(values, index) for key, index in results.items()}
             plain = [value for key, value in read.items() if key not in keywords]
             told = {key: value for key, value in read.items() if key in keywords}
-            given_back = kernel(*plain, **told, **into)
+            # ExecuTorch's kernels log each time that torch gives them no allocator.
+            with native_output_held_back() if namespace == "llama" else nullcontext():
+                given_back = kernel(*plain, **told, **into)
             if not results:
                 values.write(args[-1], given_back)
             for key, index in results.items():
