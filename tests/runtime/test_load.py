@@ -29,8 +29,8 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.quiet import native_output_held_back
 from quatrain.runtime import automatic, load
-from quatrain.runtime.executorch import _native_output_held_back
 from quatrain.runtime.load import load_runner, require_tokens_to_logits
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.adapters import list_adapters
@@ -157,7 +157,7 @@ def test_a_refusal_is_not_preceded_by_what_was_printed_meanwhile(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     for error in (InputError("no"), ZeroDivisionError()):
-        with pytest.raises(type(error)), _native_output_held_back():
+        with pytest.raises(type(error)), native_output_held_back():
             os.write(2, b"a native library's note")
             raise error
         shown = capfd.readouterr().err
