@@ -10,6 +10,11 @@ _NAMES = (
     "sigmoid round hardswish gelu leaky_relu hardshrink clamp hardtanh clone _to_copy alias_copy"
 )
 ELEMENTWISE = {f"aten.{name}" for name in _NAMES.split()}
+# Of these the runtime computes two tensors, or a tensor and a number.
+_NAMES_OF_TWO = (
+    "add sub mul div minimum pow eq lt le gt ge logical_and logical_or bitwise_and bitwise_or"
+)
+OF_TWO_TENSORS = tuple(f"aten.{name}" for name in _NAMES_OF_TWO.split())
 
 
 def may_write_over(graph: VulkanGraph, operator: Operator, read: int) -> bool:

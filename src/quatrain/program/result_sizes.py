@@ -10,7 +10,7 @@ from itertools import zip_longest
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import moved_sizes as moved
 from quatrain.program.call_numbers import call_numbers
-from quatrain.program.elementwise import ELEMENTWISE
+from quatrain.program.elementwise import ELEMENTWISE, OF_TWO_TENSORS
 from quatrain.program.graph import VulkanGraph
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.sized_arguments import SizedArguments, Sizes, Unfit
@@ -31,8 +31,6 @@ def result_sizes(graph: VulkanGraph) -> Iterator[tuple[int, list[Sizes] | Unfit]
 
 
 _Rule = Callable[[SizedArguments], list[Sizes]]
-_NAMES = "add sub mul div minimum pow eq ne ge gt le lt logical_and logical_or bitwise_and"
-_OF_TWO = [f"aten.{name}" for name in (*_NAMES.split(), "bitwise_or")]
 
 
 def _like(*names: str) -> _Rule:
@@ -130,7 +128,7 @@ _RULES: dict[str, _Rule] = {
                 "dim_order_ops._to_dim_order_copy", "dim_order_ops._clone_dim_order",
             ),
         ),
-        (_with_a_number, _OF_TWO),
+        (_with_a_number, (*OF_TWO_TENSORS, "aten.ne")),  # this one has a number alone
         (_of_condition, ("aten.where",)),
         (_like("q"), ("sdpa_with_kv_cache", "custom_sdpa")),
         (_product("q", "v"), ("et_vk.sdpa",)),

@@ -6,6 +6,7 @@ Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
 from itertools import zip_longest
 
 from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.elementwise import OF_TWO_TENSORS
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
@@ -14,11 +15,6 @@ from quatrain.targets.triggers.occurrence import (
     tensors_of,
 )
 
-_OF_TWO = (
-    "aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.pow", "aten.eq",
-    "aten.lt", "aten.le", "aten.gt", "aten.ge", "aten.logical_and", "aten.logical_or",
-    "aten.bitwise_and", "aten.bitwise_or",
-)  # fmt: skip
 # Of the shaders that take sizes as four numbers, in buffers too.
 _NAMES = (
     "abs clamp cos exp gelu hardtanh neg relu relu6 sigmoid sin sqrt rsqrt tanh tan hardshrink "
@@ -34,7 +30,7 @@ def numbers_computed(graph: VulkanGraph) -> Occurrences:
     """Arithmetic on two tensors without dimensions, and softmax of one."""
     found = [
         Occurrence(f"{place}: of {x.dtype}[]")
-        for place, operator, x in tensors_of(graph, _OF_TWO)
+        for place, operator, x in tensors_of(graph, OF_TWO_TENSORS)
         if _is_number(graph, operator.args[0]) and _is_number(graph, operator.args[1])
     ]
     return found + [
@@ -62,7 +58,7 @@ def more_than_four_dimensions(graph: VulkanGraph) -> Occurrences:
 def results_of_other_sizes(graph: VulkanGraph) -> Occurrences:
     """Arithmetic on two tensors whose result has other sizes than the two have together: each the
     larger one's, from the last on."""
-    for place, operator, a in tensors_of(graph, _OF_TWO):
+    for place, operator, a in tensors_of(graph, OF_TWO_TENSORS):
         b, made = graph.values[operator.args[1]], graph.values[operator.out]
         if not isinstance(b, Tensor) or not isinstance(made, Tensor):
             continue
