@@ -1,6 +1,5 @@
 """What each instruction of a method reads and writes."""
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,14 +7,11 @@ from quatrain.program.delegate import Delegate
 from quatrain.program.flatbuffer import Record
 from quatrain.program.methods import Instruction, Method
 from quatrain.program.operator_schemas import operator_kind
+from quatrain.program.xnnpack_delegate import xnnpack_result_count
 
 _VIEW = "executorch_prim.et_view.default"
 # Kernel -> which of its arguments are caches that it writes into.
 _CHANGED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}
-_XNNPACK = "XnnpackBackend"
-# Of XNNGraph in `backends/xnnpack/serialization/schema.fbs` of ExecuTorch, behind what tables begin
-# with: the place in its table that says where `output_ids` is.
-_OUTPUT_IDS = 4 + 2 * 5
 
 
 @dataclass(frozen=True)
@@ -85,16 +81,4 @@ def _results(delegate: Delegate) -> int | None:
     """How many results it gives; None where that is not known here."""
     if delegate.graph:
         return len(delegate.graph.outputs)
-    blob = delegate.blob
-    if delegate.backend != _XNNPACK or bytes(blob[4:8]) != b"XH00" or len(blob) < 18:
-        return None
-    (start,) = struct.unpack_from("<I", blob, 10)
-    graph = blob[start:]
-    try:
-        (table,) = struct.unpack_from("<I", graph)
-        fields = table - struct.unpack_from("<i", graph, table)[0]
-        field = table + struct.unpack_from("<H", graph, fields + _OUTPUT_IDS)[0]
-        (ids,) = struct.unpack_from("<I", graph, field)
-        return struct.unpack_from("<I", graph, field + ids)[0]
-    except struct.error:
-        return None
+    return xnnpack_result_count(delegate)

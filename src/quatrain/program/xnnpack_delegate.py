@@ -18,6 +18,8 @@ XNNPACK_BACKEND = "XnnpackBackend"
 _MAGIC = b"XH00"
 _OFFSETS = struct.Struct("<IIIQ")  # of the FlatBuffer and the constants: where, how many bytes
 _BEFORE = 10  # bytes of the header
+# The place in XNNGraph's table, behind what tables begin with, that says where `output_ids` is.
+_OUTPUT_IDS = 4 + 2 * 5
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read_xnnpack_graph(
     Raises `InputError` naming `what` where it is damaged.
     """
     blob = delegate.blob
-    if bytes(blob[4:8]) != _MAGIC or len(blob) < _BEFORE + _OFFSETS.size:
+    if not _has_header(blob):
         raise InputError(f"{what}: damaged: an XNNPACK delegate without its header")
     start, size, data_start, data_size = _OFFSETS.unpack_from(blob, _BEFORE)
     root = decode(blob[start : start + size], xnnpack_schema(), what)
@@ -87,3 +89,27 @@ def read_xnnpack_graph(
     return XnnpackGraph(
         nodes, values, list(root.input_ids or ()), list(root.output_ids or ()), constant
     )
+
+
+def xnnpack_result_count(delegate: Delegate) -> int | None:
+    """The number of results of `delegate`; None if it is damaged, or not XNNPACK's.
+
+    Reads this one number without decoding the graph, since opening a program asks every delegate.
+    """
+    blob = delegate.blob
+    if delegate.backend != XNNPACK_BACKEND or not _has_header(blob):
+        return None
+    (start,) = struct.unpack_from("<I", blob, _BEFORE)
+    graph = blob[start:]
+    try:
+        (table,) = struct.unpack_from("<I", graph)
+        fields = table - struct.unpack_from("<i", graph, table)[0]
+        field = table + struct.unpack_from("<H", graph, fields + _OUTPUT_IDS)[0]
+        (ids,) = struct.unpack_from("<I", graph, field)
+        return struct.unpack_from("<I", graph, field + ids)[0]
+    except struct.error:
+        return None
+
+
+def _has_header(blob: memoryview) -> bool:
+    return bytes(blob[4:8]) == _MAGIC and len(blob) >= _BEFORE + _OFFSETS.size

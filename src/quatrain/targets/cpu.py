@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from quatrain.program import Program
+from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND
 from quatrain.targets.catalogue import release
 
-XNNPACK = "XnnpackBackend"
 GATED_DELTA_RULE = "llama.gated_delta_rule"
 # In every ExecuTorch runtime: kernels/prim_ops/register_prim_ops.cpp.
 _BUILT_IN = ("executorch_prim", "aten.sym_size", "aten.sym_numel", "aten._local_scalar_dense")
@@ -50,7 +50,7 @@ def lacking_on_cpu(operator: str, runtime: str | None) -> str | None:
 def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExamination | None:
     """What `program` asks of an app with that release; None where not all its delegates are
     XNNPACK's."""
-    if {delegate.backend for delegate in program.delegates} != {XNNPACK}:
+    if {delegate.backend for delegate in program.delegates} != {XNNPACK_BACKEND}:
         return None
     called = Counter(
         str(step.target)
@@ -60,4 +60,6 @@ def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExaminat
     )
     kinds = dict.fromkeys(name.rpartition(".")[0] for name in sorted(called))
     lacking = [said for kind in kinds if (said := lacking_on_cpu(kind, runtime))]
-    return CpuExamination(XNNPACK, len(program.delegates), dict(sorted(called.items())), lacking)
+    return CpuExamination(
+        XNNPACK_BACKEND, len(program.delegates), dict(sorted(called.items())), lacking
+    )

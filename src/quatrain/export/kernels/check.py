@@ -19,6 +19,7 @@ from quatrain.program import Program, open_program
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.row_lookup import work_beside_delegate
+from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND
 
 _TABLE_FOR_EACH_LAYER = "quantized_decomposed.embedding_4bit.out"  # `vulkan/cpu_table.py`
 
@@ -118,7 +119,7 @@ def _stored_weights(part: nn.Module) -> str | None:
 def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module) -> None:
     """Every linear's weights and scales are some XNNPACK delegate's, its own or those of the ones
     that it is joined with."""
-    others = {delegate.backend for delegate in program.delegates} - {"XnnpackBackend"}
+    others = {delegate.backend for delegate in program.delegates} - {XNNPACK_BACKEND}
     keys = [key for delegate in program.delegates for key in keys_in(bytes(delegate.blob))]
     found = Counter(len(program.named_bytes(key)) for key in keys)
     scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
