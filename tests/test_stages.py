@@ -14,7 +14,7 @@ import pytest
 
 import quatrain.stages as stages_module
 from quatrain.commands._progress import shown_stages
-from quatrain.stages import Stages, peak_rss_bytes, return_freed_memory
+from quatrain.stages import Stages, freed_memory_kept, peak_rss_bytes, return_freed_memory
 
 
 def test_peak_memory_is_this_process_own_and_not_that_of_its_launcher():
@@ -158,6 +158,17 @@ def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch, now
                 advance(0.25)
     shown = [" ".join(line.split()[:3]) for line in stream.getvalue().splitlines()]
     assert shown[:-1] == ["quantize layers 10", "quantize layers 25%,"]
+
+
+def test_freed_memory_is_kept_for_the_next_tensor_and_then_goes_back() -> None:
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library has no mallopt")
+    before = _resident_bytes()
+    with freed_memory_kept():
+        block = bytearray(b"x" * 100_000_000)
+        del block
+        assert _resident_bytes() - before > 90_000_000
+    assert _resident_bytes() - before < 50_000_000
 
 
 def test_freed_memory_between_what_is_used_goes_back() -> None:

@@ -44,6 +44,30 @@ def return_freed_memory() -> None:
             trim(0)
 
 
+# mallopt(3)'s M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+_TRIM, _MMAP = -1, -3
+_ADAPTED = 32 << 20  # bytes, the highest M_MMAP_THRESHOLD that glibc adapts itself to; trim: twice
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """While this lasts, glibc keeps memory that is freed, and gives it to the next tensor of that
+    size: a matrix of 50 MB that the system hands out anew costs as much as computing some of it.
+    Other C libraries go on as before (`mallopt(3)`)."""
+    option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if option is None:
+        yield
+        return
+    option(_MMAP, 1 << 30)
+    option(_TRIM, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        option(_MMAP, _ADAPTED)
+        option(_TRIM, 2 * _ADAPTED)
+        return_freed_memory()
+
+
 @dataclass
 class Stages:
     """Measures named stages, in order, and calls a listener when each begins and ends.

@@ -16,6 +16,7 @@ from quatrain.program import open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.load import is_vulkan
+from quatrain.stages import freed_memory_kept
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.verify.evaluate.divergence import FirstModel
 from quatrain.verify.evaluate.evaluated_models import (
@@ -99,7 +100,8 @@ def evaluate_models(
     context = min(_CONTEXT, *(one.context for one in evaluated))
     read = cut_text(loaded, ids, context, stride)
     said = [read.chunks, device, emulate, chosen, arithmetic.name, as_on]
-    with evaluation_log(Path(resume) if resume else None, _key(paths, said)) as log:
+    key = _key(paths, said)
+    with freed_memory_kept(), evaluation_log(Path(resume) if resume else None, key) as log:
         first = FirstModel(evaluated, read.counted(), log)
         return [
             measure_both_regimes(f"{index}", model, read, first, log, progress)
