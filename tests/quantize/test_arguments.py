@@ -16,8 +16,8 @@ from quatrain.quantize.pipeline import convert_model, quantize_model
 # message -> (output, group size)
 MISTAKES = {
     "group size 48 is not supported, expected one of 32, 64, 128, 256": ("out", 48),
-    "group size 16 is not supported, expected one of 32, 64, 128, 256, or "
-    "--backend vulkan, whose kernels alone take 16": ("out", 16),
+    "group size 16 is not supported, expected one of 32, 64, 128, 256, or --backend vulkan: only "
+    "its kernels support 16": ("out", 16),
     "is a file, expected a folder": ("file", 32),
     "is a link to": ("link", 32),
     "holds another model (config.json)": ("other", 32),
@@ -58,7 +58,7 @@ def test_before_anything_is_fetched(folder, message):
 
 # message -> what is given to `quantize`
 OF_FILES = {
-    "--method rtn looks at weights alone": ("--method", "rtn", "--for", "both"),
+    "--method rtn does not use a calibration text": ("--method", "rtn", "--for", "both"),
     "--calibration none.txt: cannot be read as text": ("--calibration", "none.txt"),
     "none.json: no such file": ("--tokenizer", "none.json"),
 }
@@ -87,7 +87,7 @@ def test_convert_takes_groups_of_16_where_they_are_vulkans(tmp_path):
 def test_a_source_in_the_output_is_named_when_its_files_are_known(tmp_path):
     source = tiny.write_hugging_face(tmp_path / "m")
     check_arguments(source, source, 32)
-    with pytest.raises(InputError, match=r"holds the source itself \(model\.safetensors\)"):
+    with pytest.raises(InputError, match=r"holds the source model \(model\.safetensors\)"):
         quantize_model(source, source, method="rtn")
 
 

@@ -138,7 +138,7 @@ def test_the_manifest_names_no_index_that_is_not_read(tmp_path):
 
 def test_options_that_could_not_be_followed_are_refused(tmp_path):
     quantized = folders.write_quantized(tmp_path / "in", "gptq")
-    with pytest.raises(InputError, match=r"--group-size 64: .* already, in groups of 32"):
+    with pytest.raises(InputError, match=r"--group-size 64: .* already quantized, in groups of 32"):
         convert_model(quantized, tmp_path / "out", ConvertOptions(group_size=64))
     convert_model(quantized, tmp_path / "out", ConvertOptions(group_size=32))
     model = tiny.write_meta(tmp_path / "meta")
@@ -243,7 +243,7 @@ def test_a_tied_output_is_rounded_from_the_embedding(tmp_path, method):
 def test_a_tied_output_is_not_rounded_from_integers(tmp_path):
     source = tied(tiny.write_checkpoint(tmp_path / "in"))
     with pytest.raises(
-        InputError, match=r"output layer is the embedding \(tied\), which is quantized"
+        InputError, match=r"output layer is tied to the embedding, which is already quantized"
     ):
         convert_model(source, tmp_path / "out", ConvertOptions(output_layer="int4"))
     assert not (tmp_path / "out").exists()

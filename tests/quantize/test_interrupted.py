@@ -71,7 +71,7 @@ def test_another_conversion_to_the_same_folder_is_left_alone(tmp_path):
     source = folders.write_quantized(tmp_path / "in", "gptq")
     kept = working_folder(tmp_path / "out")
     with held_alone(tmp_path / "out", kept):
-        with pytest.raises(InputError, match=r"out: is being made by another process"):
+        with pytest.raises(InputError, match=r"out: another process is writing this folder"):
             convert_model(source, tmp_path / "out")
         assert kept.is_dir()
     convert_model(source, tmp_path / "out")
@@ -161,7 +161,7 @@ def full_disk(monkeypatch):
 def test_a_full_disk_is_gone_on_from(tmp_path, full_disk, monkeypatch):
     source = folders.write_quantized(tmp_path / "in", "gptq")
     with pytest.raises(
-        InputError, match=r"cannot be written: No space left.*run it again, which continues"
+        InputError, match=r"cannot be written: No space left.*run the command again, which resumes"
     ):
         convert_model(source, tmp_path / "out")
     assert {file.name for file in tmp_path.iterdir()} == {"in", ".out.converting"}

@@ -22,7 +22,7 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
         # The q4 kernels ignore zero points without a word.
         expected = (
             "0: only symmetric quantization is supported "
-            "(quatrain convert --requantize-asymmetric rounds it again)"
+            "(quatrain convert --requantize-asymmetric requantizes it)"
         )
         _require(lambda x: x == 0, tensor, name, source, expected)
     elif part == "scales" and int4:

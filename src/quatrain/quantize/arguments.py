@@ -48,8 +48,8 @@ def check_calibration(method: Rounding | None, files: Iterable[Path | str] | Non
         return
     if method == "rtn":
         raise InputError(
-            "--method rtn looks at weights alone; leave out --calibration, --self-generated and "
-            "--for, or choose --method gptq"
+            "--method rtn does not use a calibration text; leave out --calibration, "
+            "--self-generated and --for, or choose --method gptq"
         )
     for file in files:
         if not is_device_or_pipe(Path(file)):  # which gives its text once
@@ -62,7 +62,7 @@ def _check_group_size(group_size: int, backend: ForBackend) -> None:
         return
     expected = f"expected one of {', '.join(map(str, sizes))}"
     if group_size in GROUP_SIZES:
-        expected += f", or --backend vulkan, whose kernels alone take {group_size}"
+        expected += f", or --backend vulkan: only its kernels support {group_size}"
     raise InputError(f"group size {group_size!r} is not supported, {expected}")
 
 
@@ -71,6 +71,6 @@ def refuse_params(model: Path, params: Path | str | None) -> None:
     own."""
     if params is not None:
         raise InputError(
-            f"--params {params}: {model} is in floating point, whose parameters are those in its "
-            "own folder; put the file there as params.json, or leave out the option"
+            f"--params {params}: {model} is in floating point, and its parameters are read from "
+            "its own folder; put the file there as params.json, or leave out the option"
         )

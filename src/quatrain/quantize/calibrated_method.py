@@ -40,15 +40,15 @@ def calibrated_method(
         assert isinstance(model, FloatModel)
         if not model.config.apply_embedding:
             raise InputError(
-                f"{model.source}: takes embeddings in place of tokens (apply_embedding is false), "
-                "so no text can be read with it; use --method rtn"
+                f"{model.source}: its input is embeddings, not tokens (apply_embedding is false), "
+                "so it cannot read a calibration text; use --method rtn"
             )
         if calibration is None:
             calibration = Calibration.usual(model, opened.tokenizer) or Calibration()
         with one_thread():  # or another number of them would write another text
             most = MOST_TRAINED if method == "distill" else None
             tokens = calibration.tokens(model, opened.tokenizer, stages, most)
-        whose = " that the model wrote itself" if calibration.self_generated else ""
+        whose = " that the model generated itself" if calibration.self_generated else ""
         made = opened.plan, tokens, calibration.scheme, stages, whose
         if method == "distill":
             device, (texts, length) = arithmetic_of().device, tokens.shape
@@ -80,6 +80,5 @@ def _require_memory(model: FloatModel, tokens: int) -> None:
     if needed > there:
         raise InputError(
             f"{model.source}: --method gptq needs about {needed / 1e9:.0f} GB of memory for its "
-            f"layers and {tokens} tokens, of which this machine has {there / 1e9:.0f}; use "
-            "--method rtn"
+            f"layers and {tokens} tokens, and this machine has {there / 1e9:.0f}; use --method rtn"
         )

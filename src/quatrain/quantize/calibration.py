@@ -85,8 +85,8 @@ def tokens_of_files(
     length = min(LENGTH, model.config.max_seq_len)
     if len(ids) < LEAST_TOKENS:
         raise InputError(
-            f"{named}: is {len(ids)} tokens, expected {LEAST_TOKENS} at least; give more text with "
-            "--calibration, or use --self-generated 8192, or --method rtn"
+            f"{named}: has {len(ids)} tokens, expected at least {LEAST_TOKENS}; give more text "
+            "with --calibration, or use --self-generated 8192, or --method rtn"
         )
     texts = (most or MOST_TOKENS) // (length - len(begin))
     return torch.tensor(spread_texts(begin, ids, length, texts))
@@ -104,8 +104,9 @@ def rows_of_text(
     begin = words.begin(ids)
     if len(begin) >= config.max_seq_len:
         raise InputError(
-            f"{words.source}: puts {len(begin)} tokens before a text, and the model's context is "
-            f"{config.max_seq_len} tokens (max_seq_len); give the model's own with --tokenizer"
+            f"{words.source}: its tokenizer puts {len(begin)} tokens before a text, and the "
+            f"model's context has only {config.max_seq_len} tokens (max_seq_len); give the "
+            "model's own tokenizer with --tokenizer"
         )
     return known_rows(config, begin), known_rows(config, ids[len(begin) :])
 
@@ -128,9 +129,7 @@ def tokens_of_itself(model: FloatModel, count: int, stages: Stages) -> torch.Ten
     Raises `InputError` if `count` is too small, or the model does not fit into memory.
     """
     if count < LEAST_TOKENS:
-        raise InputError(
-            f"--self-generated {count}: is too little, expected {LEAST_TOKENS} tokens at least"
-        )
+        raise InputError(f"--self-generated {count}: expected at least {LEAST_TOKENS} tokens")
     config = model.config
     if not writes(config):
         raise InputError(
@@ -186,7 +185,7 @@ def _tokenizer(model: FloatModel) -> Tokenizer:
         raise InputError(f"{error}; or use --self-generated 8192, or --method rtn") from error
     if tokenizer is None:
         raise InputError(
-            f"{model.source}: came without a tokenizer, which the calibration text needs; "
-            "use --self-generated 8192, or --method rtn"
+            f"{model.source}: has no tokenizer, which the calibration text needs; use "
+            "--self-generated 8192, or --method rtn"
         )
     return tokenizer

@@ -74,15 +74,18 @@ def measured_cost(
     model, tokenizer = opened.source, opened.tokenizer
     assert isinstance(model, FloatModel)
     if not writes(model.config):
-        lacks = "it has no output layer, or a pruned vocabulary"
-        return None, [f"What it costs was not measured: {lacks}."]
+        lacks = "the model has no output layer, or a pruned vocabulary"
+        return None, [f"The increase in perplexity was not measured: {lacks}."]
     usual = Calibration.usual(model, tokenizer)
     if usual is None or usual.self_generated is not None:
-        return None, ["What it costs was not measured: it came without a tokenizer."]
+        return None, ["The increase in perplexity was not measured: the model has no tokenizer."]
     try:
         tokens = tokens_of_files(model, [HELD_OUT_TEXT], tokenizer)
     except InputError:
-        return None, ["What it costs was not measured: the held-out text is too few of its tokens."]
+        return None, [
+            "The increase in perplexity was not measured: the tokenizer makes too few tokens of "
+            "the held-out text."
+        ]
     with only_read():
         return cost_of(model, open_checkpoint(output), tokens, stages), []
 

@@ -46,11 +46,12 @@ from quatrain.stages import Stages
 _GROUP_SIZE = 32  # for a source in floating point, unless another is asked for
 _NOTHING_ASYMMETRIC = (
     f"--requantize-asymmetric changed no integer: nothing in the source is {ASYMMETRIC}; without "
-    "it scales keep their type"
+    "the option, scales keep their type"
 )
 _NARROW = (
-    "Linears in groups that are no whole number of 32 were rounded anew, as XNNPACK's kernels take "
-    "no others. Vulkan's take whole numbers of 16: with --backend vulkan such are kept."
+    "Linears whose group size is not a multiple of 32 were requantized, because XNNPACK's "
+    "kernels do not support them. Vulkan's kernels support multiples of 16: with --backend "
+    "vulkan such linears are kept."
 )
 
 
@@ -124,7 +125,10 @@ def quantize_model(
         said += unmeasured
     report = make_report(opened, Path(output), written, stages)
     if method is None and rounding == "rtn":
-        said = ["It was rounded to nearest: it can neither read nor write a text to calibrate on."]
+        said = [
+            "The model was rounded to nearest: it can neither read nor generate a text for "
+            "calibration."
+        ]
     return replace(report, notes=[*report.notes, *said], against_floating_point=cost)
 
 
@@ -206,8 +210,8 @@ def _open_either(
     refuse_params(path, params)
     if options.requantize_asymmetric:
         raise InputError(
-            f"--requantize-asymmetric: {path} is in floating point, all of which is rounded; leave "
-            "out the option"
+            f"--requantize-asymmetric: {path} is in floating point, so all of it is quantized "
+            "anyway; leave out the option"
         )
     group_size = options.group_size or _GROUP_SIZE
     return open_model(

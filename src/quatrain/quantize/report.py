@@ -107,14 +107,14 @@ def _wider_groups(opened: OpenedSource) -> list[str]:
         if (blocks := source.int4_blocks.get(tensor.source)) and blocks.group_size < plan.group_size
     }
     return [
-        f"Its int4 in groups of {size} was rounded anew; it is kept with --group-size {size}"
-        f"{'' if size in XNNPACK_GROUP_SIZES else ' --backend vulkan'}."
+        f"Its int4 values in groups of {size} were requantized into larger groups; they are kept "
+        f"with --group-size {size}{'' if size in XNNPACK_GROUP_SIZES else ' --backend vulkan'}."
         for size in sorted(sizes)
     ]
 
 
 _NEVER_WRITTEN = (
-    "as in a file of which a part was never written. Where the model was not made so, download it "
+    "as in a file that was only partly written. Unless the model was made this way, download it "
     "again."
 )
 

@@ -398,7 +398,11 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
 @pytest.mark.parametrize(
     ("form", "settings", "message"),
     [
-        ("NVFP4", {"transform_config": {"config_groups": TURNED}}, "applied to activations as the"),
+        (
+            "NVFP4",
+            {"transform_config": {"config_groups": TURNED}},
+            "applied to activations at run time",
+        ),
         ("NVFP4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "stored as 'sparse-24-bit"),
         ("auto-round", {"rotation_config": {"hadamard": True}}, "weights are rotated"),
         ("auto-round", {"data_type": "nvfp4_v2"}, "data_type 'nvfp4_v2', expected .*; take"),

@@ -42,7 +42,7 @@ def test_what_the_numbers_stand_for(tmp_path, auto):
     ("settings", "change", "message"),
     [
         ({"linear_class": "x"}, {}, "linear_class is 'x', expected bitlinear or autobitlinear"),
-        ({"use_rms_norm": True}, {}, "norm their inputs .use_rms_norm"),
+        ({"use_rms_norm": True}, {}, "normalize their inputs .use_rms_norm"),
         ({}, {f"{UP}.weight": torch.ones(96, 64)}, r"up_proj\.weight is float32 \[96, 64\]"),
         ({}, {f"{UP}.weight_scale": torch.ones(2)}, r"weight_scale is float32 \[2\], expected one"),
         ({}, {f"{UP}.weight_scale": None}, r"up_proj\.weight_scale is missing"),
@@ -63,5 +63,5 @@ def test_weights_that_become_ternary_as_the_model_runs(tmp_path):
     online = {"linear_class": "autobitlinear", "quantization_mode": "online"}
     change_config(folder, quantization_config=SETTINGS | online)
     for opened in (open_checkpoint, open_float_model):
-        with pytest.raises(InputError, match=r"made ternary as the model runs.*packed"):
+        with pytest.raises(InputError, match=r"made ternary at run time.*packed"):
             opened(folder)

@@ -1,4 +1,4 @@
-"""Output channels that are no multiple of 4: filled up, and cut off again."""
+"""Output channels that are not multiples of 4: filled up, and cut off again."""
 
 import pytest
 import torch

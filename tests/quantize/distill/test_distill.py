@@ -297,7 +297,9 @@ def test_a_full_disk_is_gone_on_from(folder: Path, monkeypatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr("quatrain.quantize.distill.training.save", full)
-        with pytest.raises(InputError, match=r"No space left.*run it again, which continues"):
+        with pytest.raises(
+            InputError, match=r"No space left.*run the command again, which resumes"
+        ):
             distill(folder, folder / "full")
     assert not (folder / "full").exists()
     monkeypatch.setattr("quatrain.quantize.distill.method.Gptq", None)
@@ -308,7 +310,13 @@ def test_a_full_disk_is_gone_on_from(folder: Path, monkeypatch) -> None:
 def test_a_model_too_large_to_be_trained_is_refused_at_once(folder: Path, monkeypatch) -> None:
     sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr("quatrain.stages.os.sysconf", sizes.__getitem__)
-    with pytest.raises(InputError, match=r"--method distill needs about 1 GB .* use --method gptq"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"--method distill trains the whole model at once, which needs about 1 GB .* use "
+            r"--method gptq"
+        ),
+    ):
         distill(folder, folder / "large")
     assert not [file for file in folder.iterdir() if "large" in file.name]
 

@@ -146,7 +146,10 @@ def test_a_pruned_vocabulary_is_read_by_its_rows(begins_with: int, tmp_path: Pat
     assert gptq < rtn, (gptq, rtn)
     # Rows are no ids of tokens, of which logits are.
     assert report.against_floating_point is None
-    assert "was not measured: it has no output layer, or a pruned vocabulary" in report.notes[-1]
+    assert (
+        "was not measured: the model has no output layer, or a pruned vocabulary"
+        in report.notes[-1]
+    )
 
 
 def test_a_model_that_states_no_first_token_writes_from_any(tmp_path: Path) -> None:
@@ -238,9 +241,12 @@ REFUSED = {
     "too short": (["--calibration", "short.txt"], "short.txt: is 3 tokens, expected 1024 at least"),
     "not text": (["--calibration", "bytes"], "--calibration bytes: cannot be read as text"),
     "nothing there": (["--calibration", "none"], "--calibration none: cannot be read as text"),
-    "too few": (["--self-generated", "5"], "--self-generated 5: is too little, expected 1024"),
+    "too few": (["--self-generated", "5"], "--self-generated 5: expected at least 1024 tokens"),
     "both": (["--calibration", "short.txt", "--self-generated", "2048"], "exclude each other"),
-    "for nearest": (["--method", "rtn", "--for", "8da4w"], "--method rtn looks at weights alone"),
+    "for nearest": (
+        ["--method", "rtn", "--for", "8da4w"],
+        "--method rtn does not use a calibration text",
+    ),
 }
 
 
@@ -260,11 +266,14 @@ def test_what_cannot_be_calibrated_with_is_refused(name, tmp_path: Path, monkeyp
 
 def test_a_model_without_a_tokenizer_writes_its_text_itself(tmp_path: Path) -> None:
     model = tiny.write_hugging_face(tmp_path / "m")
-    note = "It was calibrated on 8192 tokens that the model wrote itself."
+    note = "It was calibrated on 8192 tokens that the model generated itself."
     assert quantize_model(model, tmp_path / "out").notes[0] == note
     unknown = ggufs.write_gguf(tmp_path / "m.gguf", tokenizer="of-no-known-kind")
     assert note in quantize_model(unknown, tmp_path / "again").notes
-    with pytest.raises(InputError, match=r"without a tokenizer.*--self-generated 8192"):
+    with pytest.raises(
+        InputError,
+        match=r"has no tokenizer, which the calibration text needs; use --self-generated 8192",
+    ):
         quantize_model(model, tmp_path / "out", calibration=Calibration(scheme=Scheme.WEIGHT_ONLY))
 
 
@@ -283,7 +292,7 @@ def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
     tensors["layers.1.feed_forward.w1.weight"] *= 1e30
     model = tiny.write_meta(tmp_path / "m", tensors)
     with pytest.raises(
-        InputError, match=r"layers\.1\.feed_forward\.w2 gets inputs that are not finite"
+        InputError, match=r"layers\.1\.feed_forward\.w2 receives inputs that are not finite"
     ):
         quantize_model(model, tmp_path / "out", calibration=OF_ITSELF)
     assert [file.name for file in tmp_path.iterdir()] == ["m"]

@@ -30,17 +30,17 @@ def assert_refused(write, source, output, message):
 @WRITERS
 def test_the_source_is_not_written_over(tmp_path, write):
     meta = tiny.write_meta(tmp_path / "meta")
-    assert_refused(write, meta, meta, "holds the source itself")
+    assert_refused(write, meta, meta, "holds the source model")
     (tmp_path / "link").symlink_to(meta)
-    assert_refused(write, meta, tmp_path / "link", "holds the source itself")
+    assert_refused(write, meta, tmp_path / "link", "holds the source model")
     gguf = ggufs.write_gguf(meta / "m.gguf")
     (meta / "consolidated.00.pth").unlink()
-    assert_refused(write, gguf, meta, r"holds the source itself \(m\.gguf\)")
+    assert_refused(write, gguf, meta, r"holds the source model \(m\.gguf\)")
 
 
 def test_nor_where_it_is_named_by_a_file_or_its_parameters(tmp_path):
     source = tiny.write_checkpoint(tmp_path / "in", file="m.pth")
-    assert_refused(convert_model, source / "m.pth", source, "holds the source itself")
+    assert_refused(convert_model, source / "m.pth", source, "holds the source model")
     params = (tmp_path / "elsewhere") / "params.json"
     params.parent.mkdir()
     (source / "params.json").rename(params)

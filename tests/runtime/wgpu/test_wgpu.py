@@ -202,7 +202,7 @@ def test_numbers_survive_upload() -> None:
     if not list_adapters():
         pytest.skip("no Vulkan adapter")
     gpu = Gpu()
-    data = np.arange(7, dtype=np.uint8)  # no multiple of four bytes
+    data = np.arange(7, dtype=np.uint8)  # not a multiple of four bytes
     buffer, staging = gpu.upload(data, "bytes"), gpu.staging(16)
     encoder = gpu.device.create_command_encoder()
     encoder.copy_buffer_to_buffer(buffer, 0, staging, 0, 16)

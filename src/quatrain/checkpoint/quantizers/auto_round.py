@@ -31,14 +31,14 @@ def _check(settings: Settings, source: str) -> None:
     if settings.get("data_type", "int") != "int":
         raise InputError(
             f"{source}: its quantization_config has data_type {settings['data_type']!r}, expected "
-            "'int', 'fp', 'mx_fp' or 'nv_fp'; take the model that it was made from"
+            "'int', 'fp', 'mx_fp' or 'nv_fp'; quantize the original model"
         )
     packer, as_theirs = _packing(settings, source)
     bits, dynamic = settings.get("act_bits") or 16, settings.get("act_dynamic", True)
     if not isinstance(bits, int) or (bits < 16 and not (bits == 8 and dynamic is True)):
         raise InputError(
             f"{source}: it quantizes activations (act_bits {bits!r}, act_dynamic {dynamic!r}), "
-            "expected none, or to 8 bits as it runs"
+            "expected no quantization of activations, or dynamic quantization to 8 bits"
         )
     activations = settings.get("act_data_type") or "int"
     if bits == 8 and not str(activations).startswith("int"):

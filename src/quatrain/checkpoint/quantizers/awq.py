@@ -28,7 +28,7 @@ def _check(settings: Settings, source: str) -> None:
     if bits != 4 or version != "gemm":
         raise InputError(
             f"{source}: its quantization_config has bits {bits!r} and version {version!r}, "
-            "expected 4 and 'gemm'; quantize the model that it was made from"
+            "expected 4 and 'gemm'; quantize the original model"
         )
     refuse_rotated(settings, source)
 

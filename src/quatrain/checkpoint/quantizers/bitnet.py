@@ -25,27 +25,28 @@ def _check(settings: Settings, source: str) -> None:
     if kind not in _CLASSES:
         raise InputError(
             f"{source}: its linear_class is {str(kind)[:80]!r}, expected {' or '.join(_CLASSES)}; "
-            "take the config.json that was made with the model"
+            "use the config.json that was written with the model"
         )
     if kind == _CLASSES[1] and settings.get("quantization_mode") == "online":
         raise InputError(
-            f"{source}: its weights are in floating point, and made ternary as the model runs "
-            "(quantization_mode 'online'), which no program does; take the same model packed"
+            f"{source}: its weights are in floating point and would be made ternary at run time "
+            "(quantization_mode 'online'), which programs do not support; use the packed version "
+            "of the model"
         )
     if settings.get("use_rms_norm"):
         raise InputError(
-            f"{source}: its linears norm their inputs (use_rms_norm), and this backbone's do not; "
-            "take another model"
+            f"{source}: its linears normalize their inputs (use_rms_norm), which this backbone "
+            "does not implement; use another model"
         )
 
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scale = parts["weight"], parts["weight_scale"]
-    expected = "a uint8 matrix of packed ternary numbers; take the model as it was packed"
+    expected = "a uint8 matrix of packed ternary numbers; use the packed version of the model"
     packed, columns = parts.matrix("weight", torch.uint8, expected)
     if tuple(scale.shape) not in ((), (1,)) or not scale.dtype.is_floating_point:
         raise InputError(
-            f"{parts.called('weight_scale')} is {scale}, expected one number in floating point; "
+            f"{parts.called('weight_scale')} is {scale}, expected one floating-point number; "
             "download it again"
         )
     rows = packed * _PACKED

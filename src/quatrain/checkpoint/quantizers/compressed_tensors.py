@@ -33,7 +33,7 @@ from quatrain.checkpoint.quantizers.rotated import refuse_transformed
 from quatrain.errors import InputError
 
 _FORMATS = ("pack-quantized", "int-quantized", "naive-quantized")
-_AGAIN = "quantize the model that it was made from"
+_AGAIN = "quantize the original model"
 
 
 def _check(settings: Settings, source: str) -> None:
@@ -62,8 +62,8 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
     if targets is not None and not isinstance(targets, list):
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} has targets {str(targets)[:100]}, "
-            "expected a list of modules, patterns or classes; take the config.json that was made "
-            "with the model"
+            "expected a list of modules, patterns or classes; use the config.json that was "
+            "written with the model"
         )
     weights = group.get("weights")
     bits = weights.get("num_bits") if isinstance(weights, dict) else None
@@ -80,8 +80,8 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
     if group.get("output_activations"):
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} quantizes outputs as "
-            f"{group['output_activations']!r}, expected none: what was calibrated is not read. "
-            "Quantize the model with scheme W4A16."
+            f"{group['output_activations']!r}, expected no quantization of outputs: calibrated "
+            "scales of outputs are not supported. Quantize the model with scheme W4A16."
         )
     inputs = group.get("input_activations")
     if not inputs:
@@ -91,9 +91,10 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
         inputs.get(field, value) != value for field, value in expected.items()
     ):
         raise InputError(
-            f"{source}: its compressed-tensors group {name!r} quantizes activations as {inputs!r}, "
-            "expected none (W4A16), or 8-bit integers per token as it runs (W4A8): what was "
-            "calibrated is not read. Quantize the model with scheme W4A16."
+            f"{source}: its compressed-tensors group {name!r} quantizes activations as "
+            f"{inputs!r}, expected none (W4A16), or dynamic 8-bit integers per token (W4A8): "
+            "calibrated scales of activations are not supported. Quantize the model with scheme "
+            "W4A16."
         )
 
 
@@ -142,8 +143,8 @@ def _packed_columns(parts: Parts, words: int, bits: int) -> int:
     columns = stated[1] if isinstance(stated, list) and len(stated) == 2 else 0
     if columns < 1 or words not in word_counts(columns, bits):
         raise InputError(
-            f"{parts.called('weight_shape')} says {stated}, which {words} words a row do not hold "
-            f"in numbers of {bits} bits, as its group says; {_AGAIN}"
+            f"{parts.called('weight_shape')} is {stated}, but its rows of {words} words do not "
+            f"hold such a row of {bits}-bit numbers, as its group says; {_AGAIN}"
         )
     return columns
 
@@ -171,8 +172,8 @@ def _check_parts(parts: Parts, stated: Mapping[str, Any]) -> None:
     ):
         if told and part not in parts:
             raise InputError(
-                f"{parts.called(part)} is missing, and its group says {how}; download the "
-                "model's missing files, or quantize the model that it was made from"
+                f"{parts.called(part)} is missing, although its group says {how}; download the "
+                "model's missing files, or quantize the original model"
             )
 
 
@@ -180,8 +181,8 @@ def _check_shape(parts: Parts, shape: tuple[int, int], bits: int) -> None:
     stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None
     if stated not in (None, list(shape)):
         raise InputError(
-            f"{parts.called('weight_shape')} says {stated}, its words hold {list(shape)} numbers "
-            f"of {bits} bits, as its group says; {_AGAIN}"
+            f"{parts.called('weight_shape')} is {stated}, but its words hold {list(shape)} "
+            f"numbers of {bits} bits, as its group says; {_AGAIN}"
         )
 
 
@@ -226,7 +227,7 @@ def _matches(pattern: str, name: str, source: str) -> bool:
         return re.match(pattern, name) is not None
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
-            f"{source}: its target 're:{pattern[:100]}' is no pattern: {error}"
+            f"{source}: its target 're:{pattern[:100]}' is not a valid pattern: {error}"
         ) from error
 
 

@@ -20,7 +20,7 @@ from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.errors import InputError
 
-_AGAIN = "take the config.json that was made with the model"
+_AGAIN = "use the config.json that was written with the model"
 _NAMES = (("weight", "weight_scale"), ("embedding_quantized", "embedding_scale"))
 
 
@@ -38,8 +38,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, bits = parts[part], _bits(settings, parts.name, parts.source)
     dtype = torch.int8 if bits == 8 else torch.uint8
     expected = (
-        f"a matrix of {dtype_name(dtype)}, as its quantization_config has it in {bits} bits; "
-        f"{_AGAIN}"
+        f"a matrix of {dtype_name(dtype)}, as its quantization_config says {bits} bits; {_AGAIN}"
     )
     rows, octets = parts.matrix(part, dtype, expected)
     shape = rows, octets * 8 // bits
@@ -59,8 +58,8 @@ def _weight_and_scale(parts: Parts) -> tuple[str, str]:
         if weight in parts and scale in parts:
             return weight, scale
     raise InputError(
-        f"{parts.source}: of {parts.name} there is {', '.join(parts)} alone, expected a weight "
-        "and its scale; download the model's missing files"
+        f"{parts.source}: {parts.name} has only {', '.join(parts)}, expected a weight and its "
+        "scale; download the model's missing files"
     )
 
 
@@ -74,16 +73,16 @@ def _bits(settings: Settings, name: str, source: str) -> int:
             found = re.search(pattern, name)
         except (re.error, RecursionError, OverflowError) as error:
             raise InputError(
-                f"{source}: its module_quant_configs {pattern[:100]!r} is no pattern: {error}; "
-                f"{_AGAIN}"
+                f"{source}: its module_quant_configs has {pattern[:100]!r}, which is not a valid "
+                f"pattern: {error}; {_AGAIN}"
             ) from error
         if found and found.start() < furthest:
             furthest = found.start()
             stated = own.get("num_bits", of_all) if isinstance(own, dict) else own
     if isinstance(stated, bool) or stated not in (2, 4, 8) or not isinstance(stated, int):
         raise InputError(
-            f"{source}: its quantization_config states num_bits {stated!r} for {name}, expected 2, "
-            f"4 or 8; {_AGAIN}"
+            f"{source}: its quantization_config has num_bits {stated!r} for {name}, expected 2, 4 "
+            f"or 8; {_AGAIN}"
         )
     return stated
 

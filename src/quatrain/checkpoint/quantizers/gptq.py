@@ -32,12 +32,12 @@ def _check(settings: Settings, source: str) -> None:
     if settings.get("bits") not in _BITS:
         raise InputError(
             f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8, "
-            "2 or 3; quantize the model that it was made from"
+            "2 or 3; quantize the original model"
         )
     if format_of(settings) not in ("gptq", "gptq_v2"):
         raise InputError(
             f"{source}: its GPTQ format is {format_of(settings)!r}, expected 'gptq' or 'gptq_v2': "
-            "others are packed for one kernel; take the file that it was packed from"
+            "other formats are packed for one kernel; use the file that it was packed from"
         )
     refuse_rotated(settings, source)
 
@@ -48,16 +48,16 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     shape = rows, words * 32 // bits
     if words * 32 % bits:
         raise InputError(
-            f"{parts.called('qweight')} has {words} rows of words, expected a multiple of 3 of "
-            "numbers of 3 bits; download it again"
+            f"{parts.called('qweight')} has {words} rows of words, expected a multiple of 3 for "
+            "3-bit numbers; download it again"
         )
     groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
         check_stated_size(settings.get("group_size"), shape, groups, parts)
     if settings.get("desc_act") is True and "g_idx" not in parts and groups > 1:
         raise InputError(
-            f"{parts.called('g_idx')} is missing, and its settings say desc_act: true; download "
-            "the model's missing files, or quantize the model that it was made from"
+            f"{parts.called('g_idx')} is missing, although its settings have desc_act: true; "
+            "download the model's missing files, or quantize the original model"
         )
 
     def values() -> torch.Tensor:
@@ -97,7 +97,7 @@ def _bits(parts: Parts, rows: int) -> int:
             return bits
     raise InputError(
         f"{parts.called('qzeros')} has shape {list(qzeros.shape)} for {rows} output features, "
-        f"expected {rows * 4 // 32} words of 4 bits a number, or those of 8, 2 or 3 bits"
+        f"expected {rows * 4 // 32} words of 4-bit numbers, or those of 8, 2 or 3 bits"
     )
 
 
@@ -108,10 +108,10 @@ def _check_format(zeros: torch.Tensor, settings: Settings, parts: Parts) -> None
     if settings.get("sym") is True and bool((zeros == beside).all()):
         where, other = ("above", "gptq_v2") if beside == 1 else ("below", "gptq")
         raise InputError(
-            f"{parts.source}: all zero points of {parts.name} are one {where} the middle, and its "
-            f"settings say that it is symmetric: they are stored as format {other!r} has them, not "
-            f"as {format_of(settings)!r}; state that one in its settings (checkpoint_format, or "
-            "AutoRound's packing_format)"
+            f"{parts.source}: all zero points of {parts.name} are one {where} the middle, "
+            "although its settings say that it is symmetric: they are stored in the format "
+            f"{other!r}, not {format_of(settings)!r}; correct the format in its settings "
+            "(checkpoint_format, or AutoRound's packing_format)"
         )
 
 

@@ -23,7 +23,7 @@ def groups_of_rows(
         raise InputError(
             f"{parts.called(part)} has shape {list(scale.shape)} for a weight of "
             f"{[rows, columns]}, expected a scale for each of G groups of a row, [{rows}, G]; "
-            "quantize the model that it was made from"
+            "quantize the original model"
         )
     parts.expect_shape(part, (rows, groups), floating=True, of=of)
     return groups
@@ -58,9 +58,9 @@ def check_stated_size(stated: object, shape: tuple[int, int], groups: int, parts
         return
     if stated * groups != columns:
         raise InputError(
-            f"{parts.source}: {parts.name} has {groups} scales a row for {columns} input features, "
-            f"groups of {columns / groups:g}, and its settings state group_size {stated}; state "
-            "there what its weights were quantized in, or quantize the model that it was made from"
+            f"{parts.source}: {parts.name} has {groups} scales a row for {columns} input "
+            f"features, groups of {columns / groups:g}, but its settings have group_size "
+            f"{stated}; correct group_size there, or quantize the original model"
         )
 
 
@@ -82,7 +82,7 @@ def group_indices(
         if none is not None and bool((found == none).any()):
             return torch.arange(columns) // (columns // groups)
         if int(found.min()) < 0 or int(found.max()) >= groups:
-            raise InputError(f"{parts.called(part)} names a group outside 0 to {groups - 1}")
+            raise InputError(f"{parts.called(part)} has group numbers outside 0 to {groups - 1}")
         return found
 
     return read

@@ -49,8 +49,8 @@ def in_layout(
         why = _why_rounded(name, linear, groups, round_again)
         if why and round_again is None:
             raise InputError(
-                f"{source}: {name} is {why} in a layout of int4; run `quatrain convert {source} "
-                "DIR`, which rounds such linears again and reports the error"
+                f"{source}: {name} is {why} in an int4 layout; run `quatrain convert {source} "
+                "DIR`, which requantizes such linears and reports the error"
             )
         if why and round_again is not None:
             stored |= _rounded_again(name, linear, groups, source, round_again, why)
@@ -111,9 +111,9 @@ def _as_they_are(
     def weight() -> torch.Tensor:
         if _is_act_order(linear):
             raise InputError(
-                f"{source}: {name} is quantized in act-order (desc_act): its groups are not "
-                "neighbours in a row, which no int4 kernel can read. Convert it with "
-                "--requantize-asymmetric, which rounds it again and reports the error, or "
+                f"{source}: {name} is quantized in act-order (desc_act): the columns of a group "
+                "are not adjacent, which no int4 kernel can read. Convert it with "
+                "--requantize-asymmetric, which requantizes it and reports the error, or "
                 "quantize the model with desc_act=False."
             )
         return linear.values()

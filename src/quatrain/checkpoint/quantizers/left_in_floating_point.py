@@ -124,9 +124,8 @@ def _rounded(
     shape = tensors.stored[f"{name}.weight"].shape
     if shape[-1] % group_size:
         raise InputError(
-            f"{source}: {called} is left in floating point and has {shape[-1]} input features, not "
-            f"a multiple of the other linears' group size {group_size}; quantize the model that "
-            "this one was made from"
+            f"{source}: {called} is in floating point and has {shape[-1]} input features, not a "
+            f"multiple of the other linears' group size {group_size}; quantize the original model"
         )
 
     def rounded() -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,8 +31,8 @@ def _check(settings: Settings, source: str) -> None:
         mode = of_module.get("mode", "affine")
         if mode != "affine":
             raise InputError(
-                f"{source}: is an MLX model in mode {mode!r}, expected 'affine'; take the model "
-                "that it was made from"
+                f"{source}: is an MLX model in mode {mode!r}, expected 'affine'; quantize the "
+                "original model"
             )
 
 
@@ -43,7 +43,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     if not isinstance(bits, int) or bits not in _BITS:
         raise InputError(
             f"{parts.source}: {parts.name} has {bits!r} bits by config.json's `quantization`, "
-            f"expected one of {_BITS}; take the config.json that was made with the model"
+            f"expected one of {_BITS}; use the config.json that was written with the model"
         )
     weight, scales = parts["weight"], parts["scales"]
     rows, columns = _shape(parts, bits, size)
@@ -79,8 +79,8 @@ def _shape(parts: Parts, bits: int, group_size: Any) -> tuple[int, int]:
         found = words * 32 / (group_size * groups)
         if found != bits:
             raise InputError(
-                f"{parts.source}: {parts.name} has {found:g} bits in groups of {group_size}, and "
-                f"config.json's `quantization` says {bits}; take the config.json that was made "
+                f"{parts.source}: {parts.name} has {found:g} bits in groups of {group_size}, but "
+                f"config.json's `quantization` says {bits}; use the config.json that was written "
                 "with the model"
             )
     if words * 32 % bits:

@@ -40,7 +40,7 @@ class Parts(Mapping[str, StoredTensor]):
 
     def words(self, part: str) -> tuple[int, int]:
         """The shape of `part`, which must be a matrix of int32."""
-        expected = "an int32 matrix of packed numbers; quantize the model that it was made from"
+        expected = "an int32 matrix of packed numbers; quantize the original model"
         return self.matrix(part, torch.int32, expected)
 
     def expect_shape(

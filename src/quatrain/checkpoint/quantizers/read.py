@@ -98,7 +98,7 @@ def not_quantized(name: str | None, source: str) -> InputError:
     """The error for a model in floating point whose settings say that `name` quantized it."""
     by = f"by {name}" if name else "and not by what"
     return InputError(
-        f"{source}: says it is quantized {by}, and all its tensors are in floating point; remove "
+        f"{source}: says it is quantized {by}, but all its tensors are in floating point; remove "
         "quantization_config (or quantization, compression_config) from its config.json, and run "
         "`quatrain quantize` on it"
     )
@@ -142,10 +142,10 @@ def checked_quantizer(
     quantizer.check(settings, source)
     if quantizer.asymmetric and not asymmetric:
         raise InputError(
-            f"{source}: is a model of {quantizer.name.upper()}, whose groups have a zero point "
-            f"each, which the int4 kernels do not know; run `quatrain convert {source} DIR "
-            "--requantize-asymmetric`, which rounds it again and reports the error, or quantize "
-            "the model that it was made from"
+            f"{source}: is a {quantizer.name.upper()} model, whose groups have zero points, which "
+            f"the int4 kernels do not support; run `quatrain convert {source} DIR "
+            "--requantize-asymmetric`, which requantizes it and reports the error, or quantize "
+            "the original model"
         )
     return quantizer, settings
 
@@ -156,16 +156,16 @@ def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
     quantizer = QUANTIZERS.get(str(method))
     if quantizer is None and method is None:
         raise InputError(
-            f"{source}: its quantization_config names no quant_method; add the one that it was "
-            f"made with ({', '.join(QUANTIZERS)}), or take the model that it was made from"
+            f"{source}: its quantization_config has no quant_method; add the method that it was "
+            f"quantized with ({', '.join(QUANTIZERS)}), or quantize the original model"
         )
     if quantizer is None:
         algorithm = settings.get("quant_algo")  # of ModelOpt, some of whose are read
         which = f" with quant_algo {str(algorithm)[:100]!r}" if algorithm else ""
         raise InputError(
             f"{source}: its quant_method is {method!r}{which}, expected one of "
-            f"{', '.join(QUANTIZERS)}; take the model that it was made from, in floating point, "
-            "and run `quatrain quantize MODEL -o DIR`"
+            f"{', '.join(QUANTIZERS)}; run `quatrain quantize MODEL -o DIR` on the original "
+            "model, in floating point"
         )
     return quantizer
 

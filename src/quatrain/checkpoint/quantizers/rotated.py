@@ -13,9 +13,9 @@ def refuse_rotated(settings: Settings, source: str) -> None:
     stated = next((name for name in _FIELDS if settings.get(name)), None)
     if stated is not None:
         raise InputError(
-            f"{source}: its weights are rotated ({stated} {str(settings[stated])[:100]}), and what "
-            "linears read with them as the model runs, which is not read; quantize the model that "
-            "it was made from, without a rotation"
+            f"{source}: its weights are rotated ({stated} {str(settings[stated])[:100]}), and "
+            "linears must rotate their inputs at run time, which is not supported; quantize the "
+            "original model without a rotation"
         )
 
 
@@ -26,7 +26,7 @@ def refuse_transformed(settings: Settings, source: str) -> None:
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise InputError(
             f"{source}: its weights are stored as {sparsity['format']!r} (sparsity_config), "
-            f"expected 'dense'; quantize the model that it was made from"
+            "expected 'dense'; quantize the original model"
         )
     stated = settings.get("transform_config")
     schemes = stated.get("config_groups") if isinstance(stated, dict) else None
@@ -36,7 +36,7 @@ def refuse_transformed(settings: Settings, source: str) -> None:
             location = one.get("location") if isinstance(one, dict) else None
             if not str(location).startswith("weight_"):
                 raise InputError(
-                    f"{source}: its transform {name!r} is applied to activations as the model runs "
-                    f"(location {location!r}), which no program does; quantize without transforms, "
-                    "or with those of weights alone"
+                    f"{source}: its transform {name!r} is applied to activations at run time "
+                    f"(location {location!r}), which programs do not support; quantize without "
+                    "transforms, or only with those of weights"
                 )

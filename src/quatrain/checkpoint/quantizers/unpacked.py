@@ -27,8 +27,8 @@ def is_unpacked(names: Iterable[str]) -> bool:
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scales, zeros = parts["weight"], parts["scales"], parts.get("zeros")
     expected = (
-        f"an int8 matrix beside {parts.name}.scales; where a quantizer wrote it, take the model "
-        "that it was made from"
+        f"an int8 matrix beside {parts.name}.scales; if a quantizer wrote it, quantize the "
+        "original model"
     )
     rows, columns = parts.matrix("weight", torch.int8, expected)
     if list(scales.shape) == [rows]:  # of a table

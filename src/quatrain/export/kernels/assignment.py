@@ -39,7 +39,7 @@ _WHY_NOT = {
     ("xnnpack", Int8DynActInt4WeightLinear): (
         "is in groups of fewer than 32 weights, and XNNPACK's kernels take multiples of 32; "
         "quantize the floating-point model again with --group-size 32, or use `quatrain convert` "
-        "on another quantizer's checkpoint, which rounds it again; or use --backend vulkan"
+        "on another quantizer's checkpoint, which requantizes it; or use --backend vulkan"
     ),
 }
 

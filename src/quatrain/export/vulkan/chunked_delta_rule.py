@@ -44,7 +44,7 @@ class ChunkedDeltaRule(nn.Module):
     """`DeltaRule` over the up to `CHUNK` tokens of a call.
 
     What a call lacks to a chunk are tokens that write nothing and let nothing decay. So no matrix
-    has as many columns as there are tokens: where those are no multiple of 4, the runtime's
+    has as many columns as there are tokens: where those are not multiples of 4, the runtime's
     products multiply by 0 what lies behind them in a texel, which after a transposition is
     whatever the memory held, and may be no number.
 

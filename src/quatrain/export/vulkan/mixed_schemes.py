@@ -38,7 +38,7 @@ def make_weight_only(
 ) -> None:
     """Make weight-only, in the program at `path`, the linears of `rows` that are so in `planned`.
 
-    Raises `InputError` where one's output channels are no multiple of 4.
+    Raises `InputError` where one's output channels are not multiples of 4.
     """
     program = open_program(path)
     located = located_linears(program, rows, backbone)

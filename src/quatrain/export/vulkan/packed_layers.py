@@ -24,7 +24,7 @@ class PackedLinear(nn.Module):
 
     Buffers: `packed` uint8 [N padded to 4, K/2]; `scales` [K/group, N padded to 4]; `bias` [N
     padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 4]. Where N
-    is no multiple of 4 the operator computes some channels more, which are cut off again.
+    is not a multiple of 4 the operator computes some channels more, which are cut off again.
     """
 
     packed: torch.Tensor

@@ -62,8 +62,8 @@ def retarget(
     Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
     pattern names nothing, nothing is selected or a method is several delegates, whose layers are
     not known, the program has no int4 linears, one that would become 8da4w has groups that its
-    kernel sums wrongly or inputs that are no multiple of 8, or one that would become weight-only
-    has output channels that are no multiple of 4.
+    kernel sums wrongly or inputs that are not multiples of 8, or one that would become weight-only
+    has output channels that are not multiples of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [

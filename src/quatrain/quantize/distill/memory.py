@@ -28,9 +28,9 @@ def fitted_to_memory(
     needed = _needed(recipe, model, texts, length, device)
     if needed > there:
         raise InputError(
-            f"{model.source}: --method distill needs about {needed / 1e9:.0f} GB of memory, as the "
-            f"whole model is trained at once, of which this {whose} has {there / 1e9:.0f}; use "
-            "--method gptq, which holds one layer"
+            f"{model.source}: --method distill trains the whole model at once, which needs about "
+            f"{needed / 1e9:.0f} GB of memory, and this {whose} has {there / 1e9:.0f}; use "
+            "--method gptq, which needs memory for one layer at a time"
         )
     return recipe
 

@@ -171,7 +171,9 @@ class Distill:
                 training.run(self.stages.advance)
         self._trained = student.tensors()
         written = read.texts.numel() - self.tokens.numel()
-        itself = f" and {written} that the model wrote on from pieces of it" if written else ""
+        itself = (
+            f" and {written} that the model generated as continuations of it" if written else ""
+        )
         self._notes = [
             f"It was calibrated on {self.tokens.numel()} tokens{self.whose}{itself}, and trained "
             f"on {recipe.steps * recipe.texts * length} of them, to a divergence of "

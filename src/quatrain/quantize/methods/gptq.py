@@ -83,8 +83,8 @@ class Gptq:
         said = [f"It was calibrated on {self.tokens.numel()} tokens{self.whose}."]
         if self._few:
             said.append(
-                f"{len(self._few)} linears of experts saw fewer than {LEAST_TOKENS} of them and "
-                f"are rounded to nearest: {self._few[0]} is the first."
+                f"{len(self._few)} linears of experts, the first of them {self._few[0]}, received "
+                f"fewer than {LEAST_TOKENS} of them and are rounded to nearest."
             )
         return said
 
@@ -206,7 +206,8 @@ def _round_table(
 def _damaged(source: Source, linear: str, error: ValueError) -> InputError:
     return InputError(
         f"{source.source}: {linear} {error} when the model reads the calibration text: the model "
-        "is damaged, or it overflows; download it again, or use --method rtn, which does not run it"
+        "is damaged, or its activations overflow; download it again, or use --method rtn, which "
+        "does not run it"
     )
 
 

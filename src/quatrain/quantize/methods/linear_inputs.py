@@ -39,7 +39,7 @@ class LinearInputs:
         panels = self._mean_with_seen(lambda rows: self.seen[rows], _add_upper_panels)
         moments = panels.triu() + panels.triu(1).T
         if not torch.isfinite(moments).all():
-            raise ValueError("gets inputs that are not finite")
+            raise ValueError("receives inputs that are not finite")
         return moments
 
     @cached_property

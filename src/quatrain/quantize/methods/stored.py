@@ -20,5 +20,5 @@ def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
     elif not torch.isfinite(stored).all():
         raise ValueError("holds a NaN or an infinite value")
     elif tensor.source == _LAST_NORM and not stored.any():
-        raise ValueError("holds nothing but 0, as a file does whose end was never written")
+        raise ValueError("holds only zeros, as in a file that was not written to its end")
     return QuantizedTensor((stored,)[: len(tensor.specs)], None)

@@ -38,7 +38,7 @@ def output_folder(output: Path, sources: list[Path]) -> Path:
     for file in sources:
         if folder in _folders_of(file):
             raise InputError(
-                f"{output}: holds the source itself ({file.name}), which is never written over; "
+                f"{output}: holds the source model ({file.name}), which would be overwritten; "
                 "name another folder"
             )
     _check_no_other_model(output, folder)
@@ -51,8 +51,8 @@ def _resolved(output: Path) -> Path:
     require_name(output, str(output))
     if output.is_symlink() and not output.exists():
         raise InputError(
-            f"{output}: is a link to {output.readlink()}, which is not there; make that folder, "
-            "or name another one"
+            f"{output}: is a link to {output.readlink()}, which does not exist; create that "
+            "folder, or name another one"
         )
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file, expected a folder to write into")
@@ -68,8 +68,8 @@ def _check_no_other_model(output: Path, folder: Path) -> None:
     others = _files_of_another_model(folder) if folder.is_dir() else []
     if others:
         raise InputError(
-            f"{output}: holds another model ({others[0]}), which would be broken by what is "
-            "written; name another folder"
+            f"{output}: holds another model ({others[0]}), which the new files would damage; name "
+            "another folder"
         )
 
 

@@ -52,7 +52,8 @@ def held_alone(output: Path, folder: Path) -> Iterator[None]:
     Raises `InputError` where one does, or the folder cannot be made.
     """
     refusal = (
-        f"{output}: is being made by another process; wait for its end, or name another folder"
+        f"{output}: another process is writing this folder; wait until it ends, or name another "
+        "folder"
     )
     with ExitStack() as held:
         with _explained(output):
@@ -67,7 +68,8 @@ def _explained(output: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = (
-            "Free some space and run it again, which continues the work, or choose another folder."
+            "Free some space and run the command again, which resumes the work, or choose "
+            "another folder."
             if full
             else "Choose another folder."
         )

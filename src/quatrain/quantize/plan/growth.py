@@ -62,20 +62,22 @@ def why_it_grows(parts: list[PartSize], bytes_in: int, weights_bytes: int) -> li
     int4 = sum(part.integers for part in parts if part.format == "int4")
     scales = sum(part.scales for part in parts)
     said = [
-        f"The layout keeps int4 values one to a byte ({_mb(int4)}, half of which is air) and "
-        f"scales in float32 ({_mb(scales)}); programs pack two values to a byte."
+        f"The checkpoint stores each int4 value in a byte ({_mb(int4)}, half of it unused) and "
+        f"scales in float32 ({_mb(scales)}); programs pack two values into a byte."
     ]
     tables = {part.part: part for part in parts}
     output, embedding = tables.get("output"), tables.get("embedding")
     if output and embedding and output.weights == embedding.weights:
-        same = "once where they are equal" if output.format == embedding.format else "each"
+        same = "once if they are equal" if output.format == embedding.format else "each"
         said.append(
-            f"The output layer is stored beside the embedding ({output.format}, "
-            f"{_mb(output.bytes)} and {embedding.format}, {_mb(embedding.bytes)}), also where the "
+            f"The output layer is stored separately from the embedding ({output.format}, "
+            f"{_mb(output.bytes)} and {embedding.format}, {_mb(embedding.bytes)}), even if the "
             f"source ties them; programs store them {same}."
         )
     floats = sum(part.floats for part in parts)
-    said.append(f"Norms, biases and whatever else is no matrix stay in float32 ({_mb(floats)}).")
+    said.append(
+        f"Norms, biases and other tensors that are not matrices stay in float32 ({_mb(floats)})."
+    )
     return said
 
 

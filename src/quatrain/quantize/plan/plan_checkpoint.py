@@ -27,7 +27,7 @@ def plan_checkpoint(
     """
     if group_size not in (None, checkpoint.group_size):
         raise InputError(
-            f"--group-size {group_size}: {checkpoint.source} is quantized already, in groups of "
+            f"--group-size {group_size}: {checkpoint.source} is already quantized, in groups of "
             f"{checkpoint.group_size}; leave out the option, or convert the floating-point model"
         )
     asked: dict[str, EmbeddingFormat] = {_EMBEDDING: embedding, _OUTPUT: output_layer}
@@ -54,8 +54,8 @@ def _planned(
         return TensorPlan(part, name, "stored", () if name.endswith(".zeros") else (spec,))
     if kind != "fp":
         raise InputError(
-            f"{checkpoint.source}: {name} is {kind} already; leave out the option that asks "
-            f"for {asked}, or convert the floating-point model"
+            f"{checkpoint.source}: {name} is already {kind}; leave out the option that asks for "
+            f"{asked}, or convert the floating-point model"
         )
     return _rounded(checkpoint, name, name, asked)
 
@@ -70,8 +70,8 @@ def _untied(checkpoint: Checkpoint, format: OutputFormat) -> TensorPlan:
     """An output layer of its own, rounded from the embedding that it is tied to."""
     if checkpoint.embedding_kind != "fp" or _EMBEDDING not in checkpoint.tensors:
         raise InputError(
-            f"{checkpoint.source}: its output layer is the embedding (tied), which is quantized "
-            "already, so --output-layer cannot quantize it otherwise; leave out --output-layer, or "
+            f"{checkpoint.source}: its output layer is tied to the embedding, which is already "
+            "quantized, so --output-layer cannot change its format; leave out --output-layer, or "
             "convert the floating-point model"
         )
     return _rounded(checkpoint, _EMBEDDING, _OUTPUT, format)
@@ -83,7 +83,7 @@ def _rounded(checkpoint: Checkpoint, name: str, target: str, format: EmbeddingFo
     group_size = checkpoint.group_size if format == "int4" else None
     if group_size and shape[-1] % group_size:
         raise InputError(
-            f"{checkpoint.source}: {name} has {shape[-1]} columns, no multiple of the group size "
-            f"{group_size}, for int4; ask for int8, or leave out the option"
+            f"{checkpoint.source}: {name} has {shape[-1]} columns, expected a multiple of the "
+            f"group size {group_size} for int4; ask for int8, or leave out the option"
         )
     return integers(_part(target), (name, target), shape, group_size)

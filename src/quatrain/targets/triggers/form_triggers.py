@@ -120,8 +120,8 @@ def choices_in_textures(graph: VulkanGraph) -> Occurrences:
 
 
 def uneven_upsampling(graph: VulkanGraph) -> Occurrences:
-    """Images to sizes that are no multiple of theirs, nor a part: to the nearest place, or by scale
-    factors that do not give the size exactly."""
+    """Images to sizes that are not multiples of theirs, nor a part: to the nearest place, or by
+    scale factors that do not give the size exactly."""
     for place, operator, x in tensors_of(graph, (_NEAREST, "aten.upsample_bilinear2d")):
         # Scale factors are an upsampling's last argument, before its result.
         out, scales = (

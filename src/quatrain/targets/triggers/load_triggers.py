@@ -69,7 +69,7 @@ def inputs_not_together(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     for place, operator, x in tensors_of(graph, INT4_LINEARS):
         by = _inputs_together(operator.kind, runtime or newest_release())
         if x.shape[-1] % by:
-            yield Occurrence(f"{place}: {x.shape[-1]} input channels, no multiple of {by}")
+            yield Occurrence(f"{place}: {x.shape[-1]} input channels, not a multiple of {by}")
 
 
 def _inputs_together(kind: str, runtime: str) -> int:

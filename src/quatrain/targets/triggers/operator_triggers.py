@@ -42,7 +42,7 @@ def embedding_misread(graph: VulkanGraph) -> Occurrences:
 
 
 def int4_embedding_width_not_of_32(graph: VulkanGraph) -> Occurrences:
-    """Int4 embeddings whose width is no multiple of what is read together."""
+    """Int4 embeddings whose width is not a multiple of what is read together."""
     widths = [
         (place, 2 * graph.tensor(operator.named_args["weights"]).shape[-1])
         for place, operator in operators(graph, "et_vk.embedding_q4gsw")

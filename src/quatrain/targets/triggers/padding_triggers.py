@@ -44,8 +44,8 @@ class Padding(IntEnum):
 
 
 def products_of_padding(program: Program, graph: VulkanGraph) -> Occurrences:
-    """Products in textures over a number of terms that is no multiple of 4, whose first factor has
-    something else than finite numbers behind its last column."""
+    """Products in textures over a number of terms that is not a multiple of 4, whose first factor
+    has something else than finite numbers behind its last column."""
     behind = _Behind(graph, longest_call(program, graph))
     for index, operator in enumerate(graph.operators):
         if operator.kind in _PRODUCTS:

@@ -1,4 +1,4 @@
-// int4 linear for groups that are no multiple of 32: one lane per output, one weight at a time.
+// int4 linear for groups that are not multiples of 32: one lane per output, one weight at a time.
 // Operands as in linear_rows.wgsl, rows of w holding ROW nibbles, the even k in the low one of a byte
 // (EVEN_LOW) or in the high one.
 

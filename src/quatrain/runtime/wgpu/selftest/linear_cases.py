@@ -29,7 +29,7 @@ _SHAPES = [
     (5, 64, 65, 64),
     (65, 32, 9, 32),  # more tokens than inputs
     (17, 512, 31, 256),
-    (1, 36, 10, 12),  # K no multiple of 8
+    (1, 36, 10, 12),  # K not a multiple of 8
     (3, 100, 5, 20),
     (2, 36, 9, 36),
 ]
