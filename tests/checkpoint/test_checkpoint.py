@@ -232,7 +232,7 @@ def test_a_pth_that_would_run_code_does_not(tmp_path, container):
         ([torch.zeros(3)], "holds a list"),
         ({}, "holds a dict"),
         ({"model": {"nested": torch.zeros(3)}}, "is a floating-point model"),
-        ({3: torch.zeros(3)}, "3 names a tensor, expected a text"),
+        ({3: torch.zeros(3)}, "3 is the name of a tensor, expected a string"),
         ({"x": 3}, "'x' is a int, expected a tensor"),
         ({"x": torch.zeros(3).to_sparse()}, "sparse"),
         ({"x": torch.zeros(3, device="meta")}, "meta"),

@@ -85,7 +85,7 @@ def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: 
 def test_a_pipe_is_no_model_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m")
     for path in (tmp_path / "m", Path("/dev/null")):
-        with pytest.raises(InputError, match=f"^{path}: is a device or a pipe, and models are"):
+        with pytest.raises(InputError, match=f"^{path}: is a device or a pipe, but models are"):
             detect(path)
 
 
@@ -96,7 +96,8 @@ def test_another_spelling_of_the_word_for_smollm2_is_told_the_word(
     for name, is_told in (("SmolLM2", True), ("SmolLM-135M", True), ("smollm2-int4", False)):
         with pytest.raises(InputError) as refused:
             detect(name)
-        assert str(refused.value).endswith(" for SmolLM2 is smollm2") is is_told
+        told = "for SmolLM2, `quantize`, `evaluate` and `release` accept the name smollm2"
+        assert str(refused.value).endswith(told) is is_told
         assert str(refused.value).startswith(f"{name}: no such file or folder")
 
 
@@ -109,8 +110,8 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
     for address, said in (
         (hub, "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
         (f"{hub}/tree/main", "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
-        ("http://x.org/model.gguf", "nothing is fetched from web addresses"),
-        ("https://huggingface.co", "nothing is fetched from web addresses"),
+        ("http://x.org/model.gguf", "web addresses are not supported"),
+        ("https://huggingface.co", "web addresses are not supported"),
     ):
         with pytest.raises(InputError, match=said):
             is_quantized(Path(address))

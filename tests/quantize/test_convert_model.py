@@ -181,7 +181,7 @@ def test_weights_convert_without_a_tokenizer_that_is_not_read(tmp_path, write, p
     report = write(source, tmp_path / "out", tokenizer=given)
     assert report.tokenizer_files == ["tokenizer.json", "tokenizer_config.json"]
     of_the_tokenizer = (
-        "No file states a token that ends a text",
+        "No file has a token that ends a text",
         "This tokenizer has tokens only for",
     )
     assert all(note.startswith(of_the_tokenizer) for note in report.notes)

@@ -119,7 +119,7 @@ def test_the_tokenizer_travels_along(tmp_path):
         ({"eos_token_id": 9000}, "What ends a text is said to be token 9000, and .* go to 271"),
         ({"eos_token_id": [9000, 9001]}, "What ends a text is said to be token 9000, 9001"),
         ({"eos_token_id": [1, 9000]}, None),
-        ({"eos_token_id": None}, "No file states a token that ends a text"),
+        ({"eos_token_id": None}, "No file has a token that ends a text"),
         ({"bos_token_id": 9000}, "begins a text is said to be token 9000, .*beyond the embedding"),
     ],
 )

@@ -36,7 +36,7 @@ def check_structure(model: StoredModel, params: Mapping[str, Any]) -> int:
     model.check_names(required, optional)
     for name in sorted(tables):
         if f"{name}.scales" in model.stored and f"{name}.weight" not in model.stored:
-            raise InputError(f"{model.source}: {name}.scales has no {name}.weight beside it")
+            raise InputError(f"{model.source}: {name}.scales has no {name}.weight")
 
     model.check_shapes(float_shapes(config))
     model.check_tables()
@@ -113,7 +113,8 @@ def _check_quantized(model: StoredModel, name: str, scales: list[tuple[int, ...]
                 f"{model.source}: {name}.{part} has shape {list(tensor.shape)}, expected "
                 f"{expected} for a weight of {list(model.stored[f'{name}.weight'].shape)}; all "
                 "linears have the group size of quantization_args in params.json, or without it "
-                "that of the first linear: params.json is of another file, or this file is damaged"
+                "that of the first linear: params.json belongs to another file, or this file is "
+                "damaged"
             )
 
 

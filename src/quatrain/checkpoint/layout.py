@@ -32,7 +32,7 @@ IGNORED = re.compile(
 )
 
 # A checkpoint's parameters are in params.json or config.json, a GGUF file's in itself.
-_WHOSE_PARAMETERS = "the file is incomplete, or its parameters are another model's"
+_WHOSE_PARAMETERS = "the file is incomplete, or its parameters belong to another model"
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
@@ -82,7 +82,7 @@ class StoredModel:
             )
         if len(layers) != self.config.n_layers:
             raise InputError(
-                f"{self.source}: holds {len(layers)} layers, its parameters say n_layers is "
+                f"{self.source}: holds {len(layers)} layers, but its parameters say n_layers is "
                 f"{self.config.n_layers} (num_hidden_layers in a config.json, block_count in a "
                 f"GGUF file); {_WHOSE_PARAMETERS}"
             )
@@ -114,7 +114,7 @@ class StoredModel:
         shapes = {tuple(table.shape) for table in tables if table is not None}
         remedy = _WHOSE_PARAMETERS
         if len(shapes) == 1 and len(shape := shapes.pop()) == 2 and shape[1] == self.config.dim:
-            remedy += f"; where the vocabulary was resized, state its vocab_size, {shape[0]}"
+            remedy += f"; if the vocabulary was resized, set its vocab_size to {shape[0]}"
         for name, possible in table_shapes(self.config).items():
             self._check_shape(f"{name}.weight", possible, remedy)
 

@@ -19,7 +19,7 @@ class NamingConvention:
     others: tuple[tuple[str, str, str], ...]
 
 
-_GGUF = ("blk.", "llama.cpp's", "give the GGUF file that they are from")
+_GGUF = ("blk.", "llama.cpp's", "give the original GGUF file")
 _ANOTHER = ("transformer.", "another program's", "convert them with the program that wrote them")
 TRANSFORMERS = NamingConvention(
     "transformers",
@@ -57,6 +57,6 @@ def require_naming_convention(
         example = next((name for name in names if mark in name), None)
         if example is not None:
             raise InputError(
-                f"{source}: its tensors have {whose} names ({example}), and "
-                f"{convention.parameters} is for those of {convention.name}; {remedy}"
+                f"{source}: its tensors have {whose} names ({example}), but "
+                f"{convention.parameters} belongs to names of {convention.name}; {remedy}"
             )

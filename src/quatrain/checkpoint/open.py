@@ -161,9 +161,9 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         renamed = next(filter(_RENAMED.fullmatch, names), None)
         remedy = f"give a model's folder{such} or {inside}"
         if renamed:
-            remedy = f"where {renamed} is one of them, rename it so"
+            remedy = f"if {renamed} is one of them, rename it to that"
         elif files:
-            remedy = f"put the one of {files[0].name} beside it, which says the model's shape"
+            remedy = f"put the one of {files[0].name} beside it, which holds the model's sizes"
         elif packed := archive_in(path):
             remedy = f"unpack {packed.name} there"
         return InputError(
@@ -187,8 +187,8 @@ def _open_adapted(adapter: Path, base: Path | str | None) -> "FloatModel":
         below = model_below(folder)
         such = f", such as {below}" if below and (below / "config.json").is_file() else ""
         raise InputError(
-            f"--base {base}: is no Hugging Face folder, to which adapters belong; give "
-            f"that of the model that the adapter was trained on{such}"
+            f"--base {base}: is not a Hugging Face folder, which an adapter needs; give the "
+            f"folder of the model that the adapter was trained on{such}"
         )
     from quatrain.checkpoint.hugging_face.float_model import open_hugging_face_model
 

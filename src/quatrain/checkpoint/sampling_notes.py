@@ -30,9 +30,9 @@ def notes_on_sampling(
     notes = []
     if options:
         notes.append(
-            f"{source} says how answers are generated, which no program holds: give it to "
-            f"`quatrain run` or `chat` as {' '.join(options)}."
+            f"{source} has sampling settings, which programs do not store: give them to `quatrain "
+            f"run` or `chat` as {' '.join(options)}."
         )
     if unread := ", ".join(unread):
-        notes.append(f"{source} has {unread}, which no verb follows.")
+        notes.append(f"{source} has {unread}, which no command supports.")
     return tuple(notes)

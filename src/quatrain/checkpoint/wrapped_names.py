@@ -42,7 +42,7 @@ def unwrapped(stored: LazyTensors, source: str) -> LazyTensors:
     for old, new in names.items():
         if new in whose:
             raise InputError(
-                f"{source}: {whose[new]} and {old} are both the model's {new}; keep one of them"
+                f"{source}: {whose[new]} and {old} are both {new} of the model; keep one of them"
             )
         whose[new] = old
     return stored.renamed(names)

@@ -48,7 +48,7 @@ def write_tokenizer_of(
     try:
         files = source.write_tokenizer(folder)
     except UnknownTokenizer as error:
-        return WrittenTokenizer([], [f"There is no tokenizer with it: {error}."])
+        return WrittenTokenizer([], [f"The checkpoint has no tokenizer: {error}."])
     if not files:
         return WrittenTokenizer([], [])
     own = tokenizer_in(source.source) if source.source.is_dir() else None
@@ -75,9 +75,10 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     (index, token), more = beyond[0], len(beyond) - 1
     named = f"{token!r} ({index})" + (f" and {more} more" if more else "")
     return [
-        f"The tokenizer has tokens for which the model, whose ids go to {vocab_size - 1}, has no "
-        f"row: {named}. A prompt with one is refused, a calibration text is read without them. If "
-        "prompts need them, quantize the model whose embedding was resized to this tokenizer."
+        "The tokenizer has tokens for which the embedding has no row (the model's ids end at "
+        f"{vocab_size - 1}): {named}. A prompt with one is refused; a calibration text is read "
+        "without them. If prompts need them, quantize the model whose embedding was resized for "
+        "this tokenizer."
     ]
 
 
@@ -90,20 +91,18 @@ def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
     notes = []
     if not ends:
         notes.append(
-            "No file states a token that ends a text, so the model will write until it is cut off. "
-            f"If it was trained with such a token, state it as eos_token_id {remedy}."
+            "No file has a token that ends a text, so the model generates until it is cut off. "
+            f"If it was trained with such a token, set eos_token_id {remedy}."
         )
     elif min(ends) > last:
         notes.append(
-            f"What ends a text is said to be token {', '.join(map(str, ends))}, and the model's "
-            f"ids go to {last}: it will write on until it is cut off. Correct eos_token_id "
-            f"{remedy}."
+            f"eos_token_id is {', '.join(map(str, ends))}, but the model's ids end at {last}, so "
+            f"it generates until it is cut off. Correct eos_token_id {remedy}."
         )
     if begins and begins[0] > last:
         notes.append(
-            f"What begins a text is said to be token {begins[0]}, and the model's ids go to "
-            f"{last}: an app that puts it before a text reads beyond the embedding. Correct "
-            f"bos_token_id {remedy}."
+            f"bos_token_id is {begins[0]}, but the model's ids end at {last}: an app that puts it "
+            f"before a text reads beyond the embedding. Correct bos_token_id {remedy}."
         )
     return notes
 
@@ -123,8 +122,8 @@ def _split_tokens(config: dict[str, Any]) -> list[str]:
     if config.get("split_special_tokens") is not True:
         return []
     return [
-        "Special tokens written out in a text are text here and in transformers "
-        "(split_special_tokens in tokenizer_config.json), and themselves for ExecuTorch's "
+        "Special tokens that are written in a text are plain text here and in transformers "
+        "(split_special_tokens in tokenizer_config.json), but special tokens for ExecuTorch's "
         "tokenizer in an app."
     ]
 
@@ -135,8 +134,8 @@ def _parts(config: dict[str, Any]) -> list[str]:
     if stated is None or stated["prepend_scheme"] != "first":
         return []
     return [
-        "ExecuTorch's tokenizer in an app puts a space before the text behind each special token, "
-        "as SentencePiece does; this one, and transformers, before the first part of a text alone."
+        "ExecuTorch's tokenizer in an app puts a space before the text after each special token, "
+        "as SentencePiece does; Quatrain and transformers put one only at the start of the text."
     ]
 
 
@@ -145,9 +144,9 @@ def _in_executorch(tokenizer: Path) -> list[str]:
     unread, taking = unsupported_part(tokenizer), tokens_that_strip_spaces(tokenizer)
     if unread is not None:
         return [
-            f"ExecuTorch's tokenizer in an app does not read this tokenizer.json ({unread}), which "
-            "works here. For a phone give another form of it as --tokenizer, such as the model's "
-            "tokenizer.model."
+            f"ExecuTorch's tokenizer in an app cannot read this tokenizer.json ({unread}), which "
+            "works here. For a phone give another file of the same tokenizer as --tokenizer, "
+            "such as the model's tokenizer.model."
         ]
     notes = []
     if lost := lost_with_unknown_character(tokenizer):
@@ -158,15 +157,15 @@ def _in_executorch(tokenizer: Path) -> list[str]:
         )
     if taking:
         notes.append(
-            f"White space beside {_first_of(taking)} belongs to that token here, and stays in the "
+            f"White space beside {_first_of(taking)} belongs to that token here, but stays in the "
             "text for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
         )
     if prepared := normalized_tokens(tokenizer):
         notes.append(
-            f"This tokenizer looks for {_first_of(prepared)}, as transformers does, once a space "
-            "is put before the text, and so finds it at the beginning of a word alone; "
-            "ExecuTorch's tokenizer in an app finds it as it is written. With "
-            '"normalized": false in the source\'s tokenizer.json both do.'
+            f"This tokenizer looks for {_first_of(prepared)} after a space is put before the "
+            "text, as transformers does, and so finds it only at the beginning of a word; "
+            'ExecuTorch\'s tokenizer in an app finds it anywhere. With "normalized": false in '
+            "the source's tokenizer.json both find it anywhere."
         )
     return notes
 

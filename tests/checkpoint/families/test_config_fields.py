@@ -96,13 +96,13 @@ def assert_errors_or_none(name, tmp_path, few=frozenset(), turn=0):
 
 REFUSED = [
     ("Llama", {"partial_rotary_factor": 0.5}, "'partial_rotary_factor' is 0.5, expected 1 in"),
-    ("Llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "ask for different rotary"),
+    ("Llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "specify different rotary"),
     ("Llama", {"rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "for some layers"),
     ("Llama", {"tie_word_embeddings": "no"}, "'tie_word_embeddings' is 'no', expected true or"),
     ("Mistral", {"layer_types": ["full_attention"] * 3}, "'sliding_attention' in every layer"),
-    ("Qwen3", {"layer_types": ["linear_attention"] * 3}, "nothing else is implemented"),
+    ("Qwen3", {"layer_types": ["linear_attention"] * 3}, "other types are not implemented"),
     ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "give them no window"),
-    ("Gemma3", {"attn_logit_softcapping": 50.0}, "expected null: no Gemma 3 has one"),
+    ("Gemma3", {"attn_logit_softcapping": 50.0}, "expected null, as in every released Gemma 3"),
     ("Gemma3", {"rope_parameters": {"rope_theta": 1e6}}, "'full_attention' and 'sliding_att"),
     ("Olmo3", {"rope_parameters": {"rope_theta": 1e6}}, "'full_attention' and 'sliding_att"),
     ("Qwen2", {"max_window_layers": None, "use_sliding_window": True, "layer_types": None},
@@ -127,7 +127,11 @@ REFUSED = [
 
 
 NOT_IMPLEMENTED = [
-    ("SmolLM3", {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}, "every n-th layer only"),
+    (
+        "SmolLM3",
+        {"no_rope_layers": [0, 1, 1], "pad_token_id": 0},
+        "every n-th layer, as nothing else is implemented",
+    ),
     ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
     ("GraniteMoeHybrid", {"layer_types": ["full_attention"] * 3}, "num_local_experts is 8, and"),

@@ -59,9 +59,9 @@ def test_what_is_not_implemented_or_does_not_fit(fields, message, folder, tmp_pa
 @pytest.mark.parametrize(
     "counts, message",
     [
-        ([0, 2, 4], "expected one number, and 0 for layers without attention"),
-        ([0, 0, 0], "expected one number, and 0 for layers without attention"),
-        ([0.0, 2.0, float("nan")], "expected one number, and 0 for layers without attention"),
+        ([0, 2, 4], "expected one number, or 0 for layers without attention"),
+        ([0, 0, 0], "expected one number, or 0 for layers without attention"),
+        ([0.0, 2.0, float("nan")], "expected one number, or 0 for layers without attention"),
         ([0, 2], "expected 3 numbers, one for each layer"),
     ],
 )

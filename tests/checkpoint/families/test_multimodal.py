@@ -236,7 +236,7 @@ def test_an_adapter_of_what_sees(tmp_path):
     query = "model.language_model.layers.0.self_attn.q_proj"
     sees = "model.vision_tower.encoder.layers.0.self_attn.q_proj"
     both = open_float_model(write_adapter(tmp_path / "both", query, sees), base)
-    assert "also changes 1 module beside the text model" in both.notes[1] and sees in both.notes[1]
+    assert "also changes 1 module outside the text model" in both.notes[1] and sees in both.notes[1]
     plain, name = open_float_model(base), "layers.0.attention.wq.weight"
     assert torch.allclose(both.tensors[name], plain.tensors[name] + 2)
     with pytest.raises(InputError, match="no tensor of the text model"):

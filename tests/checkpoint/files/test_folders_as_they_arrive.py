@@ -107,7 +107,7 @@ def test_a_download_that_aria2_has_not_finished(tmp_path):
     """Its file is as long as the whole, and what is missing is 0."""
     folder = tiny.write_hugging_face(tmp_path)
     (folder / "model.safetensors.aria2").write_bytes(b"\0\1")
-    refused(folder, r"model\.safetensors: its download was not finished.*aria2c again with -c")
+    refused(folder, r"model\.safetensors: its download is incomplete.*aria2c again with -c")
 
 
 def test_a_download_under_its_name_until_it_is_whole(tmp_path):
@@ -218,7 +218,7 @@ def test_what_torchtune_writes_in_an_epoch(tmp_path):
     base = tiny.write_hugging_face(tmp_path / "base")
     assert_whole(adapter, base)
     (adapter / "other.bin").write_bytes(b"")
-    refused(adapter, r"move other\.bin, which may be a whole model's, out of the folder", base)
+    refused(adapter, r"move other\.bin, which may belong to a whole model, out of the folder", base)
 
 
 def test_a_byte_order_mark_before_each_text(tmp_path):
@@ -234,13 +234,13 @@ def test_shards_of_two_models(tmp_path):
     (folder / "model.safetensors.index.json").unlink()
     for shard in (tmp_path / "other").glob("model-*"):
         shutil.copy(shard, folder)
-    refused(folder, "holds shards of 2 and of 3, which are of several models")
+    refused(folder, "holds shards of 2 and of 3, which belong to several models")
 
 
 def test_a_model_that_is_further_down(tmp_path):
     adapter = write_adapter(tmp_path / "adapter")
     snapshot = tiny.write_hugging_face(tmp_path / "models--o--n" / "snapshots" / "0b5c")
-    refused(adapter, rf"no Hugging Face folder, .*, such as {snapshot}$", snapshot.parent.parent)
+    refused(adapter, rf"not a Hugging Face folder, .*, such as {snapshot}$", snapshot.parent.parent)
     (tmp_path / "ggufs").mkdir()
     for name in ("mmproj-f16.gguf", "qwen.gguf"):
         (tmp_path / "ggufs" / name).write_bytes(b"GGUF")

@@ -288,9 +288,18 @@ def test_divisors_in_gguf_that_are_none(tmp_path, divisors, metadata, message):
         ({"rope.scaling.attn_factor": 0.5}, "attn_factor is 0.5, expected 1"),
         ({"attention.key_length": 32}, "shape"),
         ({"attention.key_length": 0}, "key_length is 0, expected one or more"),
-        ({"attention.sliding_window": [4, 8]}, "sliding_window is .*layers that differ in it"),
-        ({"attention.head_count_kv": [2, 1]}, "head_count_kv is .*layers that differ in it"),
-        ({"attention.head_count_kv": [2, 2, 2]}, "head_count_kv is .*layers that differ in it"),
+        (
+            {"attention.sliding_window": [4, 8]},
+            "sliding_window is .*values that differ between layers",
+        ),
+        (
+            {"attention.head_count_kv": [2, 1]},
+            "head_count_kv is .*values that differ between layers",
+        ),
+        (
+            {"attention.head_count_kv": [2, 2, 2]},
+            "head_count_kv is .*values that differ between layers",
+        ),
         ({"logit_scale": [1, 2]}, "logit_scale is array.*not implement"),
         ({"rope.scaling.type": [1, 2]}, "rope.scaling.type is array.*expected a text"),
         ({"rope.freq_base": math.nan}, "rope.freq_base' is nan, expected a number"),
@@ -340,7 +349,7 @@ def test_a_qwen2_without_its_biases(tmp_path, architecture):
 def test_metadata_that_nothing_reads_is_named(tmp_path):
     figures = {"attention.new_kind": 3, "vocab_size": 128}
     model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=figures))
-    assert model.notes == ("Not used of its metadata: llama.attention.new_kind (3).",)
+    assert model.notes == ("Metadata that is not used: llama.attention.new_kind (3).",)
 
 
 def test_how_answers_are_drawn_is_said(tmp_path):
@@ -349,7 +358,7 @@ def test_how_answers_are_drawn_is_said(tmp_path):
     model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=figures))
     drawn, unread = model.notes
     assert drawn.endswith("as --temperature 0.6 --top-k 20.")
-    assert "has general.sampling.xtc_probability, which no verb follows" in unread
+    assert "has general.sampling.xtc_probability, which no command supports" in unread
 
 
 def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
@@ -363,10 +372,10 @@ def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
     ("architecture", "kind", "message"),
     [
         ("llama", "adapter", "is an adapter.*`llama-export-lora -m"),
-        ("llama", "imatrix", "is what llama.cpp measured.*; give the model's own file$"),
-        ("clip", "mmproj", "is what encodes.*; give the model's own file$"),
-        ("clip", None, "is what encodes.*; give the model's own file$"),
-        ("controlvector", None, "to steer it.*; give the model's own file$"),
+        ("llama", "imatrix", "is llama.cpp's measurements.*; give the model's own file$"),
+        ("clip", "mmproj", "is the image or audio encoder.*; give the model's own file$"),
+        ("clip", None, "is the image or audio encoder.*; give the model's own file$"),
+        ("controlvector", None, "a control vector.*; give the model's own file$"),
         ("llama", "new", "is no model.*; give the model's own file$"),
     ],
 )
@@ -383,7 +392,9 @@ def test_what_encodes_images_in_the_same_file(tmp_path):
     """As in Ollama's files of Gemma 3 and others that see."""
     extra = {"v.blk.0.attn_q.weight": torch.ones(8, 8), "mm.mm_soft_emb_norm.weight": torch.ones(8)}
     path = ggufs.write_gguf(tmp_path / "m.gguf", extra=extra)
-    with pytest.raises(InputError, match=r"images or sound, too \(v\.blk.*as files of Ollama do"):
+    with pytest.raises(
+        InputError, match=r"also holds an image or audio encoder \(v\.blk.*as files of Ollama do"
+    ):
         open_float_model(path)
 
 
@@ -409,7 +420,7 @@ def test_unsupported_gguf_type_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (31, r"is Q4_0 as it was repacked.*take the model's Q4_0 file"),
+        (31, r"is Q4_0 repacked.*use the model's Q4_0 file"),
         (99, "of the type 99, which"),
     ],
 )
@@ -507,7 +518,7 @@ def test_parts_that_were_joined_byte_by_byte(tmp_path):
     write_split(tmp_path)
     whole = tmp_path / "whole.gguf"
     whole.write_bytes(b"".join(part.read_bytes() for part in sorted(tmp_path.glob("m-*"))))
-    with pytest.raises(InputError, match=r"a second GGUF file behind.*--merge"):
+    with pytest.raises(InputError, match=r"a second GGUF file after.*--merge"):
         open_float_model(whole)
 
 
@@ -526,7 +537,8 @@ def test_big_endian_is_named_with_what_turns_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "in a newer file, or its folder"), (4, "a converter of version 3")]
+    ("version", "remedy"),
+    [(1, "in a newer file of the model, or its folder"), (4, "a converter of version 3")],
 )
 def test_another_version_is_not_a_broken_download(tmp_path, version, remedy):
     path = ggufs.write_gguf(tmp_path / "m.gguf")

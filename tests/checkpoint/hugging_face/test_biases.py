@@ -54,8 +54,11 @@ def llama(folder, **fields):
     [
         ({"attention_bias": False}, r"self_attn\.\w+\.bias, but attention_bias is false"),
         ({"mlp_bias": False}, r"mlp\.\w+\.bias, but mlp_bias is false.*state mlp_bias: true"),
-        ({"model_type": "mistral"}, r"_proj\.bias, but models of this model_type have none"),
-        ({"model_type": "qwen2"}, r"\.bias, but models of this model_type have none"),
+        (
+            {"model_type": "mistral"},
+            r"_proj\.bias, but models of this model_type have no such bias",
+        ),
+        ({"model_type": "qwen2"}, r"\.bias, but models of this model_type have no such bias"),
     ],
 )
 def test_biases_that_config_json_denies(tmp_path, fields, message):

@@ -98,5 +98,7 @@ def test_a_model_without_an_output_layer_says_why(tmp_path):
     folder = tiny.write_hugging_face(
         tmp_path, tensors, architectures=["LlamaForSequenceClassification"]
     )
-    with pytest.raises(InputError, match="'LlamaForSequenceClassification', which writes no text"):
+    with pytest.raises(
+        InputError, match="'LlamaForSequenceClassification', which does not generate text"
+    ):
         open_float_model(folder)

@@ -315,7 +315,7 @@ def test_blocks_that_nothing_states(rows, read):
         }
     )
     if not read:
-        with pytest.raises(InputError, match=r"weight_block_size, which has to be stated where"):
+        with pytest.raises(InputError, match=r"weight_block_size, which must be set if"):
             in_floating_point(lazy, {"quant_method": "fp8"}, "m")
     stated = {"quant_method": "fp8"} | ({} if read else {"weight_block_size": [64, 64]})
     found, _ = in_floating_point(lazy, stated, "m")
@@ -371,7 +371,9 @@ def test_nvfp4_without_the_scale_of_a_matrix(tmp_path, form):
 def test_integers_of_bitsandbytes_that_lie_as_a_gpu_wants_them(tmp_path):
     tiles = {"weight_format": torch.ones((), dtype=torch.uint8)}
     folder, _ = write_written(tmp_path, "bitsandbytes of 8 bits", **tiles)
-    with pytest.raises(InputError, match=r"k_proj\.weight_format is 1, expected 0, rows: .*; take"):
+    with pytest.raises(
+        InputError, match=r"k_proj\.weight_format is 1, expected 0 \(by rows\), .*; quantize"
+    ):
         open_float_model(folder)
 
 

@@ -41,7 +41,7 @@ def test_options_that_do_the_same_are_given(tmp_path, settings, options):
 def test_what_no_verb_follows_is_named(tmp_path):
     settings = {"num_beams": 4, "suppress_tokens": [3], "min_length": 0, "bad_words_ids": None}
     (note,) = notes_of(tmp_path, settings)
-    assert "has num_beams, suppress_tokens, which no verb follows" in note
+    assert "has num_beams, suppress_tokens, which no command supports" in note
 
 
 @pytest.mark.parametrize(

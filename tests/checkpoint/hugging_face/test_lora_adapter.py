@@ -207,7 +207,10 @@ def test_without_its_base_it_is_named(tmp_path):
     [
         ({"peft_type": "LOHA"}, "'peft_type' is 'LOHA'"),
         ({"use_dora": True}, r"has no lora_magnitude_vector for .*use_dora is True"),
-        ({"trainable_token_indices": [3]}, r"names tokens whose rows .* does not hold"),
+        (
+            {"trainable_token_indices": [3]},
+            r"lists tokens, but the adapter holds no rows .* for them",
+        ),
         ({"target_parameters": ["mlp.experts.down_proj"]}, "'target_parameters' is"),
         ({"init_lora_weights": "pissa"}, "'init_lora_weights' is 'pissa'.*merge it with peft"),
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
@@ -345,17 +348,19 @@ def test_of_several_adapters_all_are_named(tmp_path):
 
 def test_a_model_and_its_adapter_the_other_way_round(tmp_path):
     base, adapter = tiny.write_hugging_face(tmp_path / "base"), write_adapter(tmp_path / "adapter")
-    with pytest.raises(InputError, match=r"exchange the two: .*/adapter is the adapter .*/base`"):
+    with pytest.raises(
+        InputError, match=r"exchange the two paths: .*/adapter is the adapter .*/base`"
+    ):
         open_float_model(base, adapter)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["adapter_config.json", "adapters.safetensors"], r"an adapter of MLX's .*mlx_lm\.fuse"),
-        (["adapters.safetensors", "0000100_adapters.safetensors"], r"an adapter of MLX's .*fuse"),
-        (["adapter_config.json"], r"half of an adapter: adapter_model\.safetensors is missing"),
-        (["adapter_model.bin"], r"half of an adapter: adapter_config\.json is missing"),
+        (["adapter_config.json", "adapters.safetensors"], r"an MLX adapter .*mlx_lm\.fuse"),
+        (["adapters.safetensors", "0000100_adapters.safetensors"], r"an MLX adapter .*fuse"),
+        (["adapter_config.json"], r"adapter_model\.safetensors of the adapter is missing"),
+        (["adapter_model.bin"], r"adapter_config\.json of the adapter is missing"),
     ],
 )
 @pytest.mark.parametrize("base", [None, "base"])
@@ -419,7 +424,7 @@ def test_tokens_of_an_output_layer_alone_are_not_of_the_embedding_tied_to_it(tmp
 
 def test_a_quantized_base_is_named(tmp_path):
     base = folders.write_quantized(tmp_path / "base", "gptq")
-    with pytest.raises(InputError, match=r"to merge .*give the model that it was made from"):
+    with pytest.raises(InputError, match=r"to merge .*give the original model"):
         open_float_model(write_adapter(tmp_path / "adapter"), base)
 
 
@@ -430,5 +435,6 @@ def test_an_adapter_beside_a_whole_model_is_said(tmp_path):
     assert "adapter_model.safetensors) is not merged" in open_float_model(model).notes[0]
     (model / "adapters.safetensors").write_bytes(b"")
     assert (
-        "MLX's beside the model (adapters.safetensors) is not" in open_float_model(model).notes[0]
+        "The MLX adapter beside the model (adapters.safetensors) is not"
+        in open_float_model(model).notes[0]
     )

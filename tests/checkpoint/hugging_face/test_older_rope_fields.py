@@ -47,7 +47,7 @@ def test_a_base_of_null_that_transformers_5_does_not_read(tmp_path):
     folder = saved(random_model("Llama"), tmp_path)
     rope = {"rope_type": "default", "rope_theta": None}
     change_config(folder, ["rope_theta"], rope_parameters=rope)
-    refused(folder, "rope_theta is null in rope_parameters, .*; state the model's there")
+    refused(folder, "rope_theta is null in rope_parameters, .*; set it to the model's value there")
     change_config(folder, rope_theta=5000.0)
     assert open_float_model(folder).config.rope_theta == 5000.0
 
@@ -57,7 +57,7 @@ def test_a_base_that_transformers_5_does_not_read(kind, tmp_path):
     folder = saved(random_model(kind, **WINDOWED, head_dim=16), tmp_path)
     change_config(folder, ["rope_parameters"], rope_theta=5000.0)
     assert AutoConfig.from_pretrained(folder).rope_parameters["rope_theta"] == 1000000.0
-    refused(folder, "5000.0, which transformers 5 does not read for all layers but takes 1000000.0")
+    refused(folder, "5000.0, which transformers 5 ignores for all layers, where it uses 1000000.0")
     change_config(folder, rope_theta=1000000.0)
     assert open_float_model(folder).config.rope_theta == 1000000.0
 

@@ -185,7 +185,10 @@ def test_any_value_of_any_field_is_taken_or_refused(tmp_path, kind):
     ("fields", "message"),
     [
         ({"ffn_dim_multiplier": "x"}, "'ffn_dim_multiplier' is 'x', expected a float"),
-        ({"ffn_dim_multiplier": 1e308}, "ffn_dim_multiplier is 1e.308, which no model has"),
+        (
+            {"ffn_dim_multiplier": 1e308},
+            "ffn_dim_multiplier is 1e.308, which no model has",
+        ),
         ({"multiple_of": [1]}, "'multiple_of' is .1., expected a int"),
         ({"norm_eps": 10**400}, "'norm_eps' is 1000.*, expected a positive finite number"),
         ({"bos_idx": "x"}, "'bos_idx' is 'x', expected a int"),

@@ -65,8 +65,8 @@ def test_what_transformers_computes(folder):
     assert type(model.lm_head).__name__ == "QuantizedLinear"
     assert checkpoint_error(folder, model.eval()) < 2e-6
     cache, activations = open_checkpoint(folder).notes
-    assert "k_cache_scale and the like), which go unread" in cache
-    assert "input_activation_scale and the like), which go unread" in activations
+    assert "k_cache_scale and the like), which are not used" in cache
+    assert "input_activation_scale and the like), which are not used" in activations
 
 
 @pytest.mark.parametrize(

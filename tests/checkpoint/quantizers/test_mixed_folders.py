@@ -580,7 +580,7 @@ def test_the_layout_under_hugging_faces_names(tmp_path):
     for name, tensor in expected.items():
         found = checkpoint.tensors[name]
         assert found.dtype == tensor.dtype and torch.equal(found.view(tensor.shape), tensor), name
-    with pytest.raises(InputError, match=r"is quantized already .*quatrain convert"):
+    with pytest.raises(InputError, match=r"is already quantized .*quatrain convert"):
         open_float_model(folder)
 
 

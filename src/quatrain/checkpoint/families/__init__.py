@@ -38,9 +38,9 @@ def hugging_face_reading(fields: Fields) -> HuggingFaceReading:
     model_type = fields.get("model_type")
     if model_type is None:
         raise InputError(
-            f"{fields.source}: has no model_type, by which models are told apart; add it as the "
-            'model\'s own config.json has it, such as "model_type": "llama" for a LlamaForCausalLM '
-            f"(architectures is {str(fields.get('architectures'))[:80]})"
+            f"{fields.source}: has no model_type, which says what kind of model this is; add it "
+            'as in the original config.json of the model, such as "model_type": "llama" for '
+            f"a LlamaForCausalLM (architectures is {str(fields.get('architectures'))[:80]})"
         )
     if not isinstance(model_type, str) or model_type not in _BY_MODEL_TYPE:
         raise InputError(

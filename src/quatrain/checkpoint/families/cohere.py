@@ -30,8 +30,8 @@ _ONE_NORM = {"norm_type": "layer", "parallel_residual": True}
 def _cohere(fields: Fields) -> Params:
     if fields.flag("use_qk_norm"):
         raise InputError(
-            f"{fields.source}: use_qk_norm is true: a layer norm of its own for each head, which "
-            "this backbone does not implement; Command R7B (cohere2) has none"
+            f"{fields.source}: use_qk_norm is true: each head has its own layer norm, which this "
+            "backbone does not implement; Command R7B (cohere2) does not use it"
         )
     scale = fields.number("logit_scale")
     return _ONE_NORM | {"use_hf_rope": False, "logits_scaling": 1.0 / scale}

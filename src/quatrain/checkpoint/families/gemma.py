@@ -85,7 +85,7 @@ def _vault_gemma(fields: Fields) -> Params:
 
 def _gemma3(fields: Fields) -> Params:
     if fields.get("attn_logit_softcapping") is not None:
-        raise fields.refusal("attn_logit_softcapping", "null: no Gemma 3 has one")
+        raise fields.refusal("attn_logit_softcapping", "null, as in every released Gemma 3")
     return _params(fields, pattern=6)
 
 
@@ -94,11 +94,11 @@ def _gemma3_rope(fields: Fields) -> Params:
     their part of `rope_parameters`; sliding layers have a frequency base of their own."""
     by_layer = fields.object_of("rope_parameters")
     if by_layer.keys() - {FULL, SLIDING}:
-        raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
+        raise fields.refusal("rope_parameters", f"only '{FULL}' and '{SLIDING}'")
     full, sliding = (by_layer.object_of(name) for name in (FULL, SLIDING))
     full = full_scaling(fields, full)
     if rope_type(sliding) != "default" or sliding.get("partial_rotary_factor") not in (None, 1):
-        raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
+        raise by_layer.refusal(SLIDING, "only rope_type 'default' and rope_theta")
     if sliding.get("rope_theta") is None:
         local = fields.number("rope_local_base_freq")
     else:

@@ -8,7 +8,7 @@ from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.errors import InputError
 
-_DENSE = "the dense ones of Granite 4.0 are 350m, 1b and micro, without an h"
+_DENSE = "the dense models of Granite 4.0 are 350m, 1b and micro, without an h in their name"
 
 
 def _check_dense(fields: Fields) -> None:
@@ -17,13 +17,13 @@ def _check_dense(fields: Fields) -> None:
     layers = fields.layer_count()
     if kinds not in (["attention"] * layers, ["full_attention"] * layers):
         raise InputError(
-            f"{fields.source}: some layers are Mamba's (layer_types), which this backbone does not "
-            f"implement; {_DENSE}"
+            f"{fields.source}: some layers are Mamba layers (layer_types), which this backbone "
+            f"does not implement; {_DENSE}"
         )
     if fields.integer("num_local_experts", least=0):
         raise InputError(
             f"{fields.source}: num_local_experts is {fields['num_local_experts']}, and experts "
-            f"beside a shared one are not implemented in this family; {_DENSE}"
+            f"with a shared expert are not implemented for this family; {_DENSE}"
         )
 
 

@@ -71,7 +71,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
     by_layer = metadata.numbers(key, metadata.layer_count())
     heads, *others = {count for count in by_layer if count} or {0}
     if others or not is_count(heads):
-        raise metadata.refuse(key, "expected one number, and 0 for layers without attention")
+        raise metadata.refuse(key, "expected one number, or 0 for layers without attention")
     return {
         "n_kv_heads": int(heads),
         "layer_types": [FULL if count else CONV for count in by_layer],

@@ -24,8 +24,8 @@ _LLAMA_32_WIDTHS = (2048, 3072)
 def _params(fields: Fields) -> Params:
     if fields.flag("use_sliding_window") and fields.get("sliding_window") is not None:
         raise InputError(
-            f"{fields.source}: sliding_window is {fields['sliding_window']}, which no Llama has; "
-            "its model_type may be wrong"
+            f"{fields.source}: sliding_window is {fields['sliding_window']}, but Llama models "
+            "have no sliding window; the model_type may be wrong"
         )
     return {}
 

@@ -52,8 +52,9 @@ def _mistral_rope(fields: Fields) -> Params:
     for stated in ("rope_scaling", "rope_parameters"):
         if fields.object_of(stated).get(_GROWTH) is not None:
             raise InputError(
-                f"{fields.source}: {stated} has {_GROWTH}, which models of model_type 'ministral3' "
-                "have, and 'mistral' do not (as it is where none is stated); state 'ministral3'"
+                f"{fields.source}: {stated} has {_GROWTH}, which models of model_type "
+                "'ministral3' have and 'mistral' (the default) do not; set model_type to "
+                "'ministral3'"
             )
     return rope_params(fields)
 

@@ -47,7 +47,8 @@ def _exchanged(tensor: StoredTensor, heads: int, name: str, source: str) -> Stor
     rows = tensor.shape[0] if tensor.shape else 0
     if rows % (2 * heads):
         raise InputError(
-            f"{source}: {name} has {rows} rows, expected an even number for each of {heads} heads"
+            f"{source}: {name} has {rows} rows, expected an even number of rows for each of "
+            f"{heads} heads"
         )
     return tensor.changed(lambda whole: whole.unflatten(0, (heads, 2, -1)).flip(1).flatten(0, 2))
 

@@ -40,14 +40,14 @@ def _olmo3_rope(fields: Fields) -> Params:
     by itself is for both in transformers 4, and for the former in transformers 5."""
     by_layer = fields.object_of("rope_parameters")
     if by_layer.keys() - {FULL, SLIDING}:  # of which transformers reads nothing
-        raise fields.refusal("rope_parameters", f"'{FULL}' and '{SLIDING}' alone")
+        raise fields.refusal("rope_parameters", f"only '{FULL}' and '{SLIDING}'")
     full = scaled_rope(fields, full_scaling(fields, by_layer.object_of(FULL)))
     sliding = by_layer.object_of(SLIDING)
     if sliding.get("rope_theta") is None:
         refuse_unread_base(fields, _DEFAULTS3["rope_theta"], "layers with a window")
     local = scaled_rope(fields, sliding)
     if local.keys() != {"rope_theta", "partial_rotary_factor"}:
-        raise by_layer.refusal(SLIDING, "rope_type 'default' and rope_theta alone")
+        raise by_layer.refusal(SLIDING, "only rope_type 'default' and rope_theta")
     return full | {"local_rope_theta": local["rope_theta"]}
 
 

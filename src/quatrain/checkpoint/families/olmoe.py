@@ -15,7 +15,7 @@ from quatrain.checkpoint.hugging_face.fields import Fields
 
 def _params(fields: Fields) -> Params:
     if fields.get("clip_qkv") is not None:
-        raise fields.refusal("clip_qkv", "null: queries are not clipped here")
+        raise fields.refusal("clip_qkv", "null; clipping queries is not implemented")
     normalized = fields.flag("norm_topk_prob")
     mixture = weighted_experts.hugging_face_params(fields, normalized)
     return mixture | {"qk_norm_whole": True}

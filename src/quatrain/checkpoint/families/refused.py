@@ -4,7 +4,7 @@ _STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cac
 _SHARED_EXPERT = "a shared expert beside experts whose outputs are weighted"
 _BIASED_PICK = "experts that are chosen by a score with a bias"
 _LATENT_ATTENTION = "multi-head latent attention"
-_BEFORE_LLAMA = "a positional encoding or a feed-forward that no Llama has"
+_BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
 _MODEL_TYPES = {
@@ -53,4 +53,4 @@ def lacking(name: str) -> str:
     """A clause that says what the model_type or architecture `name` has that the backbone lacks;
     empty where that is not known."""
     has = _MODEL_TYPES.get(_ARCHITECTURES.get(name, name))
-    return f" (it has {has}, not implemented here)" if has else ""
+    return f" (it has {has}, which is not implemented)" if has else ""

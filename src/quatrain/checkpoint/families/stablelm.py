@@ -21,8 +21,8 @@ _LAYER_NORMS = {"norm_type": "layer", "norm_bias": True}
 def _params(fields: Fields) -> Params:
     if fields.flag("qk_layernorm"):
         raise InputError(
-            f"{fields.source}: qk_layernorm is true: a layer norm of its own for each head, which "
-            "this backbone does not implement; StableLM 2 1.6B has none"
+            f"{fields.source}: qk_layernorm is true: each head has its own layer norm, which this "
+            "backbone does not implement; StableLM 2 1.6B does not use it"
         )
     return _LAYER_NORMS | {"parallel_residual": fields.flag("use_parallel_residual")}
 

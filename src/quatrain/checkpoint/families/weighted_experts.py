@@ -97,7 +97,7 @@ def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) 
         others["expert_shared_feed_forward_length"] = 0
     for key, neutral in others.items():
         if metadata.number(key, neutral) not in (0, neutral):
-            raise metadata.refuse(key, "which is not implemented for it")
+            raise metadata.refuse(key, "which is not implemented for this family")
     own = metadata.number("expert_feed_forward_length", 0)
     return (
         _WEIGHED

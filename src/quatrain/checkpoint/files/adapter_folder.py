@@ -45,30 +45,28 @@ def refuse_unread_adapter(folder: Path) -> None:
         return
     if of_mlx:
         raise InputError(
-            f"{folder}: is an adapter of MLX's ({_MLX_WEIGHTS}), expected one of PEFT's; fuse it "
-            "with its model (mlx_lm.fuse), and quantize what that writes"
+            f"{folder}: is an MLX adapter ({_MLX_WEIGHTS}), expected a PEFT adapter; fuse it with "
+            "its model (mlx_lm.fuse), and quantize the fused model"
         )
     if (ADAPTER_CONFIG in names) != bool(weights):
         missing = ADAPTER_CONFIG if weights else _WEIGHTS[0]
-        raise InputError(
-            f"{folder}: holds half of an adapter: {missing} is missing; download it as well"
-        )
+        raise InputError(f"{folder}: {missing} of the adapter is missing; download it as well")
 
 
 def unmerged_adapter(folder: Path) -> tuple[str, ...]:
     """What there is to say of an adapter that lies in the folder of a whole model."""
     if (folder / _MLX_WEIGHTS).is_file():
         return (
-            f"The adapter of MLX's beside the model ({_MLX_WEIGHTS}) is not merged into it. Where "
-            "it should be, fuse the two (mlx_lm.fuse), and quantize what that writes.",
+            f"The MLX adapter beside the model ({_MLX_WEIGHTS}) is not merged into it. To merge "
+            "it, fuse the two (mlx_lm.fuse), and quantize the fused model.",
         )
     names = [name for name in (ADAPTER_CONFIG, *_WEIGHTS) if (folder / name).is_file()]
     if len(names) < 2 or adapter_files(folder):
         return ()
     moved = " and ".join(names)
     return (
-        f"The adapter beside the model ({names[1]}) is not merged into it. Where it should be, "
-        f"move {moved} to a folder of their own and quantize that one with --base {folder}.",
+        f"The adapter beside the model ({names[1]}) is not merged into it. To merge it, move "
+        f"{moved} to another folder and quantize that folder with --base {folder}.",
     )
 
 
@@ -88,11 +86,11 @@ def no_adapter(path: Path, base: Path | str) -> InputError:
             others = ", ".join(folder.name for folder in found[:-1])
             remedy += f", or another that does ({others})"
     elif adapter_files(Path(base)):
-        remedy = f"exchange the two: {base} is the adapter (give it with `--base {path}`)"
+        remedy = f"exchange the two paths: {base} is the adapter (give it with `--base {path}`)"
     if beside and ADAPTER_CONFIG in _names_in(path):
-        remedy = f"move {min(beside)}, which may be a whole model's, out of the folder"
+        remedy = f"move {min(beside)}, which may belong to a whole model, out of the folder"
     return InputError(
-        f"--base {base}: {path} holds no adapter ({ADAPTER_CONFIG} and {_WEIGHTS[0]} alone) that "
+        f"--base {base}: {path} holds no adapter ({ADAPTER_CONFIG} and only {_WEIGHTS[0]}) that "
         f"could be merged into it; {remedy}"
     )
 

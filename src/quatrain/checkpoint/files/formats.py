@@ -38,7 +38,7 @@ def form_of_file(path: Path) -> Form:
     if start[:4] == b"GGUF":
         return Form.GGUF
     if kind := archive_of(path, start):
-        raise InputError(f"{path}: is an archive ({kind}); unpack it, and give what it holds")
+        raise InputError(f"{path}: is an archive ({kind}); unpack it, and give its contents")
     if start[:4] == b"PK\x03\x04":
         return Form.PTH
     if start[8:] == b"{":  # after the header's length, which may be any eight bytes
@@ -46,11 +46,14 @@ def form_of_file(path: Path) -> Form:
     if start[:1] == b"\x80":
         raise InputError(
             f"{path}: is a bare pickle (PyTorch's format before 1.6, or another program's), which "
-            "is not read; save it again with torch.save(state_dict, path) in a current PyTorch"
+            "is not supported; save it again with torch.save(state_dict, path) in a current "
+            "PyTorch"
         )
     refuse_lfs_pointer(path)
     if path.suffix == ".json":
-        raise InputError(f"{path}: is a JSON file; if of a model, give its folder, {path.parent}")
+        raise InputError(
+            f"{path}: is a JSON file; if it belongs to a model, give its folder, {path.parent}"
+        )
     what = f"is neither a .safetensors, a .pth nor a GGUF file (it starts with {start!r})"
     if remedy := how_to_join(path):
         raise InputError(f"{path}: {what}. {remedy}")
@@ -64,15 +67,15 @@ def _refuse_unfinished(path: Path) -> None:
     control = path.with_name(f"{path.name}.aria2")
     if control.is_file():
         raise InputError(
-            f"{path}: its download was not finished, by {control.name} beside it; start aria2c "
-            f"again with -c, or delete {control.name} where the file is whole"
+            f"{path}: its download is incomplete, as {control.name} beside it shows; start aria2c "
+            f"again with -c, or delete {control.name} if the file is complete"
         )
 
 
 def is_a_program(path: Path) -> InputError:
     """What says that a program was given where a model or checkpoint is expected."""
     return InputError(
-        f"{path}: is an ExecuTorch program; give the model or checkpoint that it is of"
+        f"{path}: is an ExecuTorch program; give the model or checkpoint that it was exported from"
     )
 
 
@@ -81,8 +84,8 @@ def first_bytes(path: Path) -> bytes:
     be read."""
     if is_device_or_pipe(path):  # which may have nobody at its other end
         raise InputError(
-            f"{path}: is a device or a pipe, and models are memory-mapped; write it to a file, and "
-            "give that"
+            f"{path}: is a device or a pipe, but models are memory-mapped; write it to a file, "
+            "and give that"
         )
     try:
         with path.open("rb") as file:
@@ -98,16 +101,16 @@ def _meant_by(path: Path) -> str:
     """What to write where `path` may be meant as a repository: owner/name, of no folder here, or a
     web address; or as the standard input."""
     if str(path) == "-":
-        return "; nothing is read from the standard input: write it to a file, and give that"
+        return "; standard input is not supported: write it to a file, and give that"
     if _SMOLLM2.fullmatch(str(path)):
-        return "; the word that `quantize`, `evaluate` and `release` take for SmolLM2 is smollm2"
+        return "; for SmolLM2, `quantize`, `evaluate` and `release` accept the name smollm2"
     if path.parts[:1] in (("https:",), ("http:",)):
         if path.parts[1:2] == ("huggingface.co",) and len(path.parts) > 3:
-            return f"; a repository on the hub is named as hf://{'/'.join(path.parts[2:4])}"
-        return "; nothing is fetched from web addresses: give a file or folder, or hf://owner/name"
+            return f"; for a repository on the hub, give hf://{'/'.join(path.parts[2:4])}"
+        return "; web addresses are not supported: give a file or folder, or hf://owner/name"
     if not _OWNER_AND_NAME.fullmatch(str(path)) or path.parent.exists():
         return ""
-    return f"; a repository on the Hugging Face hub is named as hf://{path}"
+    return f"; for a repository on the Hugging Face hub, give hf://{path}"
 
 
 # A head of reward models, and torchtune's own form of an adapter, are not the model's either.
@@ -122,7 +125,9 @@ _DOWNLOAD = "Download the model's weights"
 def _parts_to_merge(folder: Path) -> str | None:
     """What makes a file of weights that training on several devices left in parts."""
     if (folder / "zero_to_fp32.py").is_file():
-        return f"Merge DeepSpeed's parts: `cd {folder} && python zero_to_fp32.py . OUTPUT-DIR`"
+        return (
+            f"Merge the DeepSpeed checkpoint: `cd {folder} && python zero_to_fp32.py . OUTPUT-DIR`"
+        )
     of_parts = [*folder.glob(".metadata"), *sorted(folder.glob("*/.metadata"))]
     if of_parts:
         merge = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
@@ -162,7 +167,7 @@ def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> P
     if len(found) == 1:
         return found[0]
     names = ", ".join(file.name for file in found) or "none"
-    remedy = "keep the model's own, or merge the parts of a sharded model first"
+    remedy = "keep only the model's own, or merge the shards of the model first"
     if not found:
         for file in files:
             refuse_broken_link(file)

@@ -153,8 +153,8 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         for name, tensor in self.stored.items():
             if not tensor.dtype.is_floating_point:
                 raise InputError(
-                    f"{source}: {in_file(name)} is {dtype_name(tensor.dtype)}, expected "
-                    "floating point; quantize the model that this one was made from"
+                    f"{source}: {in_file(name)} is {dtype_name(tensor.dtype)}, expected floating "
+                    "point; quantize the original model"
                 )
         return self.each(
             lambda _, tensor: StoredTensor(tensor.shape, torch.float32, AsFloat32(tensor.load))

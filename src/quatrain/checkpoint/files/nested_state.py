@@ -28,11 +28,13 @@ def innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
             return content
         if len(nested) > 1:
             raise InputError(
-                f"{path}: holds {' and '.join(map(str, nested))}, of which one is the model; save "
-                "that alone"
+                f"{path}: holds {' and '.join(map(str, nested))}, expected one model; save only "
+                "the model"
             )
         content = content[nested[0]]
-    raise InputError(f"{path}: its dicts are nested deeper than a checkpoint's; do not trust it")
+    raise InputError(
+        f"{path}: its dicts are nested more deeply than a checkpoint's; do not trust it"
+    )
 
 
 def _same_again(content: dict[Any, Any], found: list[Any]) -> list[Any]:

@@ -19,8 +19,8 @@ def how_to_join(piece: Path) -> str | None:
     in_order = sorted(beside, key=lambda file: (len(file.name), file.name))
     files = " ".join(shlex.quote(str(file)) for file in in_order)
     return (
-        f"It is a piece of {whole.name}: once all its pieces are here, join them in order "
-        f"(`cat {files} > {shlex.quote(str(whole))}`) and give that file."
+        f"It is a piece of {whole.name}: once all its pieces are in this folder, join them in "
+        f"order (`cat {files} > {shlex.quote(str(whole))}`) and give that file."
     )
 
 

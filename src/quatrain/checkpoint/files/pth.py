@@ -44,9 +44,9 @@ _OTHER_TENSORS = {
     "torchao": EXPECTED,
     "torch.distributed": "which is one process's part of a tensor; save the whole model "
     "(get_model_state_dict of torch.distributed.checkpoint.state_dict, full_state_dict=True)",
-    "bitsandbytes": "a quantized tensor; take the model that it was made from",
-    "hqq": "a quantized tensor; take the model that it was made from",
-    "optimum.quanto": "a quantized tensor; take the model that it was made from",
+    "bitsandbytes": "a quantized tensor; quantize the original model",
+    "hqq": "a quantized tensor; quantize the original model",
+    "optimum.quanto": "a quantized tensor; quantize the original model",
 }
 
 
@@ -58,7 +58,7 @@ def read_pth(path: Path) -> LazyTensors:
     """
     if path.suffix == ".safetensors":
         # torch.load goes by the name and would hand it to the other reader.
-        raise InputError(f"{path}: is a .pth file under another name; rename it to .pth")
+        raise InputError(f"{path}: is a .pth file with another suffix; rename it to .pth")
     if _check_names(path, _check_container(path)):
         with quiet():  # it tells the unpickler of its classes
             import torchao.quantization  # noqa: F401
@@ -106,9 +106,12 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> Non
     names = [member.filename for member in members]
     for name in names:
         if name.startswith("/") or ".." in name.split("/"):
-            raise InputError(f"{path}: its part {name!r} leads out of the archive; do not trust it")
+            raise InputError(
+                f"{path}: its part {name!r} has a path that leads out of the archive; do not "
+                "trust it"
+            )
     if len(set(names)) != len(names):
-        raise InputError(f"{path}: two of its parts have one name; the file is damaged")
+        raise InputError(f"{path}: two of its parts have the same name; the file is damaged")
 
 
 def _check_names(path: Path, pickle: bytes) -> bool:
@@ -124,7 +127,7 @@ def _check_names(path: Path, pickle: bytes) -> bool:
                 continue
             if not _TORCHAO_NAMES.fullmatch(str(argument)):
                 _refuse_other_tensor(path, str(argument))
-                raise ValueError(f"it names {str(argument)[:100]!r}, which is no part of a tensor")
+                raise ValueError(f"it names {str(argument)[:100]!r}, which no tensor needs")
             torchao = True
     except (ValueError, IndexError, UnicodeError) as error:
         raise _not_tensors_alone(path, str(error)) from error
@@ -133,7 +136,7 @@ def _check_names(path: Path, pickle: bytes) -> bool:
 
 def _not_tensors_alone(path: Path, why: str) -> InputError:
     return InputError(
-        f"{path}: cannot be read as tensors alone: {why.removesuffix('.')}. Such a file is damaged "
+        f"{path}: cannot be read as tensors only: {why.removesuffix('.')}. Such a file is damaged "
         "or would run code when loaded, so it is refused; save the model's plain state dict, or "
         "use .safetensors."
     )
@@ -156,14 +159,14 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     for name, value in content.items():
         if not isinstance(name, str):
             raise InputError(
-                f"{path}: {name!r:.60} names a tensor, expected a text, such as model.norm.weight; "
-                "save the model's state dict"
+                f"{path}: {name!r:.60} is the name of a tensor, expected a string, such as "
+                "model.norm.weight; save the model's state dict"
             )
         if not isinstance(value, torch.Tensor):
             of_hqq = isinstance(value, dict) and "W_q" in value  # its qmodel.pt
-            remedy = "save the model's state dict alone"
+            remedy = "save only the model's state dict"
             if of_hqq:
-                remedy = "it is a linear of HQQ's: take the model that it was made from"
+                remedy = "it is an HQQ linear: quantize the original model"
             raise InputError(
                 f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor; "
                 f"{remedy}"
@@ -174,8 +177,8 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     total, size = sum(tensor.nbytes for tensor in tensors.values()), path.stat().st_size
     if total > _MOST_TIES * size:
         raise InputError(
-            f"{path}: its tensors hold {total} bytes, the file {size}; it is damaged or made to "
-            "fill your disk, do not trust it"
+            f"{path}: its tensors hold {total} bytes, but the file only {size}; it is damaged or "
+            "made to fill your disk, do not trust it"
         )
     return tensors
 

@@ -43,7 +43,7 @@ def read_safetensors(path: Path) -> LazyTensors:
     or its name not UTF-8."""
     if not is_utf8(str(path)):
         raise InputError(
-            f"{str(path)!r}: its name is not UTF-8, as the safetensors library wants it; rename it"
+            f"{str(path)!r}: its name is not UTF-8, which the safetensors library needs; rename it"
         )
     try:
         with safe_open(path, framework="pt") as file:  # checks the header, and it the file
@@ -72,9 +72,8 @@ def _stored(
     dtype, shape = _DTYPES.get(header["dtype"]), tuple(header["shape"])
     if dtype is None:
         raise InputError(
-            f"{path}: {name} has dtype {header['dtype']}, "
-            f"expected one of {', '.join(sorted(_DTYPES))}; where a quantizer wrote it, take the "
-            "model that it was made from"
+            f"{path}: {name} has dtype {header['dtype']}, expected one of "
+            f"{', '.join(sorted(_DTYPES))}; if a quantizer wrote it, quantize the original model"
         )
     offset, count = start + header["data_offsets"][0], math.prod(shape)
 

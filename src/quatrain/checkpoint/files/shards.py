@@ -33,7 +33,7 @@ def numbered_shards(folder: Path) -> list[Path]:
     if len(counts) > 1:
         shards = " and ".join(f"of {count}" for count in sorted(counts))
         raise InputError(
-            f"{folder}: holds shards {shards}, which are of several models, or of one that was "
+            f"{folder}: holds shards {shards}, which belong to several models, or to one that was "
             "saved twice; keep those of one"
         )
     count = counts.pop()
@@ -68,8 +68,8 @@ def read_merged(files: Iterable[Path]) -> tuple[LazyTensors, dict[str, str]]:
         twice = sorted(merged.keys() & found.keys())
         if twice:
             raise InputError(
-                f"{file}: holds {twice[0]}, which another shard holds too; download the shards of "
-                "one model again, into an empty folder"
+                f"{file}: holds {twice[0]}, which another shard also holds; download the shards "
+                "of one model again, into an empty folder"
             )
         merged |= found
         metadata |= header_metadata(file)

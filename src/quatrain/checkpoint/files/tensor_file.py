@@ -23,9 +23,10 @@ def read_tensors(path: Path) -> LazyTensors:
     for name, stored in tensors.stored.items():
         if name.endswith(".weight") and stored.shape == (0,):
             raise InputError(
-                f"{path}: {name} is empty (its shape is [0]): training on several "
-                "devices (DeepSpeed's ZeRO-3, FSDP) leaves such in place of weights that lie in "
-                "parts; save the model whole, as zero_to_fp32.py beside those parts does"
+                f"{path}: {name} is empty (its shape is [0]): training on several devices "
+                "(DeepSpeed's ZeRO-3, FSDP) leaves empty tensors if the weights are stored in "
+                "shards elsewhere; save the whole model, as zero_to_fp32.py beside those shards "
+                "does"
             )
     return tensors
 

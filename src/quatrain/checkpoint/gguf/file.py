@@ -66,15 +66,14 @@ def read_gguf(path: Path) -> GgufFile:
     index, count = (value if isinstance(value, int) else 0 for value in stated)
     if index or (count > 1 and count != len(parts)):
         raise InputError(
-            f"{path}: is part {index + 1} of {count} of a split model, "
-            "whose parts are found by their names (NAME-00001-of-00002.gguf and on); give them "
-            "those, and the first one here"
+            f"{path}: is part {index + 1} of {count} of a split model, whose parts are found by "
+            "their names (such as NAME-00001-of-00002.gguf); rename them, and give the first one"
         )
     tensors: dict[str, GgufTensor] = {}
     for part in parts:
         twice = tensors.keys() & part.tensors.keys()
         if twice:
-            raise InputError(f"{part.path}: holds {min(twice)}, which another part holds too")
+            raise InputError(f"{part.path}: holds {min(twice)}, which another part also holds")
         tensors |= part.tensors
     return GgufFile(path, whole.metadata, tensors)
 
@@ -130,7 +129,7 @@ class _Cursor:
             self.require(8 * count)
             return [self.string() for _ in range(count)]
         if kind not in _SCALARS:
-            raise ValueError(f"its metadata has an array of type {kind}, which is not read")
+            raise ValueError(f"its metadata has an array of type {kind}, which is not supported")
         dtype = np.dtype(f"<{_SCALARS[kind]}")
         start = self.skip(count * dtype.itemsize)
         return np.frombuffer(self.data, dtype, count, start)
@@ -141,8 +140,8 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     magic, version = cursor.scalar("4s"), cursor.scalar("I")
     if magic == b"GGUF" and version in _BIG_ENDIAN:
         raise InputError(
-            f"{path}: is a big-endian GGUF file; turn a copy of it into the usual one with "
-            f"`gguf-convert-endian {path} little`, which is installed with Quatrain"
+            f"{path}: is a big-endian GGUF file; convert a copy of it with `gguf-convert-endian "
+            f"{path} little`, which is installed with Quatrain"
         )
     if magic != b"GGUF":
         raise ValueError(f"it starts with {magic!r}, expected b'GGUF'")
@@ -161,9 +160,9 @@ def _parse(path: Path, mapped: mmap.mmap) -> GgufFile:
     tensors, end = _tensors(path, mapped, headers, base, alignment)
     if mapped[end : end + 4] == magic:
         raise InputError(
-            f"{path}: holds a second GGUF file behind the first, as parts of a split model do that "
-            "were joined byte by byte; give the first part as it was, beside the others, or join "
-            "them with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
+            f"{path}: holds a second GGUF file after the first, as if the parts of a split model "
+            "were joined byte by byte; give the first of the original parts, with the others "
+            "beside it, or join them with llama.cpp's `llama-gguf-split --merge FIRST_PART OUT`"
         )
     return GgufFile(path, metadata, tensors)
 
@@ -176,12 +175,12 @@ def _tensors(
     end = 0
     for name, shape, kind, offset in headers:
         if name in tensors:
-            raise ValueError(f"tensor {name} is there twice")
+            raise ValueError(f"tensor {name} occurs twice")
         if offset != end:
             raise InputError(
-                f"{path}: tensor {name} begins at {offset}, expected {end}, behind the one before "
-                "it, which is damaged or of a type whose number llama.cpp has for another; take a "
-                "file that llama.cpp reads"
+                f"{path}: tensor {name} begins at {offset}, expected {end}: the tensor before it "
+                "is damaged, or its type number means another type in llama.cpp; use a file that "
+                "llama.cpp reads"
             )
         tensors[name] = _locate(path, mapped, name, shape, kind, base + offset)
         end += up_to(tensors[name].data.nbytes, alignment)
@@ -191,8 +190,8 @@ def _tensors(
 def _check_version(path: Path, version: int) -> None:
     if version == 1:
         raise InputError(
-            f"{path}: is a GGUF file of version 1, of August 2023, expected 2 or 3; take the model "
-            "in a newer file, or its folder of the Hugging Face hub"
+            f"{path}: is a GGUF file of version 1, of August 2023, expected 2 or 3; use a newer "
+            "file of the model, or its folder of the Hugging Face hub"
         )
     if version not in (2, 3):
         raise InputError(
@@ -214,15 +213,15 @@ def _type(path: Path, name: str, kind: int) -> gguf.GGMLQuantizationType:
     if kind in _WITHDRAWN:
         usual = _WITHDRAWN[kind]
         raise InputError(
-            f"{path}: tensor {name} is {usual} as it was repacked for one processor (type {kind}), "
-            f"which llama.cpp no longer reads either; take the model's {usual} file"
+            f"{path}: tensor {name} is {usual} repacked for one processor (type {kind}), which "
+            f"llama.cpp no longer reads either; use the model's {usual} file"
         )
     try:
         return gguf.GGMLQuantizationType(kind)
     except ValueError:
         raise InputError(
             f"{path}: tensor {name} is of the type {kind}, which the gguf package does not know; "
-            "take the model's F16 or Q8_0 file, or download it again where it is one"
+            "use the model's F16 or Q8_0 file, or if this is one, download it again"
         ) from None
 
 
@@ -233,7 +232,7 @@ def _locate(
     if ggml_type not in readable_types():
         raise InputError(
             f"{path}: tensor {name} is {ggml_type.name}, expected one of "
-            f"{', '.join(kind.name for kind in readable_types())}; take the model's F16 or Q8_0 "
+            f"{', '.join(kind.name for kind in readable_types())}; use the model's F16 or Q8_0 "
             "file"
         )
     block, block_bytes = GGML_QUANT_SIZES[ggml_type]

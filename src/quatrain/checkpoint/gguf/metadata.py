@@ -54,7 +54,9 @@ class GgufMetadata:
         if key in _BY_LAYER and self._same_in_all_layers(value):
             value = value[0].item()
         if not isinstance(value, str) and hasattr(value, "__len__"):
-            raise self.refuse(key, "expected one number: layers that differ in it are not read")
+            raise self.refuse(
+                key, "expected one number: values that differ between layers are not supported"
+            )
         if (
             not isinstance(value, int | float)
             or isinstance(value, bool)
@@ -62,7 +64,7 @@ class GgufMetadata:
         ):
             raise InputError(
                 f"{self.file.path}: the metadata '{self.architecture}.{key}' is {value!r}, "
-                "expected a number; the file is not a language model's, or is damaged"
+                "expected a number; the file is not a language model, or is damaged"
             )
         return value
 
@@ -108,14 +110,16 @@ class GgufMetadata:
         first files say 10.0. Raises `InputError` for another."""
         count = self.number(key, 0)
         if not 0 <= count < self.count("block_count") or count % 1:
-            raise self.refuse(key, "expected a whole number of layers, but not all")
+            raise self.refuse(key, "expected a number of layers, fewer than all")
         return int(count)
 
     def of_all_layers(self, key: str) -> int:
         """The number `key`, one or the same for each layer. Raises `InputError` for another."""
         first, *others = self.numbers(key, self.layer_count())
         if not is_count(first) or any(number != first for number in others):
-            raise self.refuse(key, "expected one number for all layers; no other is implemented")
+            raise self.refuse(
+                key, "expected one number for all layers; other values are not implemented"
+            )
         return int(first)
 
     def decimal(self, key: str, default: Any = None) -> float:
@@ -144,9 +148,9 @@ class GgufMetadata:
         if self.get("context_length") is not None:
             return ()
         return (
-            f"The file has no {self.architecture}.context_length: {_UNSTATED_CONTEXT} tokens are "
-            "taken for it. Where the model was trained on another, correct max_context_len in the "
-            "params.json that is written.",
+            f"The file has no {self.architecture}.context_length, so {_UNSTATED_CONTEXT} tokens "
+            "are assumed. If the model was trained with another context, correct max_context_len "
+            "in the params.json that is written.",
         )
 
     def window(self) -> int | None:
@@ -172,7 +176,7 @@ class GgufMetadata:
         if pattern is None:
             return self.full_every(interval)
         if not isinstance(pattern, np.ndarray) or pattern.dtype != bool or len(pattern) != layers:
-            raise self.refuse(_PATTERN, f"expected {layers} truth values, one for each layer")
+            raise self.refuse(_PATTERN, f"expected {layers} booleans, one for each layer")
         return [SLIDING if slides else FULL for slides in pattern]
 
     def layer_types_or_interval(self, interval: int) -> list[str]:
@@ -187,7 +191,7 @@ class GgufMetadata:
         not rotated. Raises `InputError` where the file says another pattern."""
         kinds = self.full_every(4)
         if self.layer_types_or_interval(4) != kinds:
-            raise self.refuse(_PATTERN, "expected 4, as its layers without rotation lie")
+            raise self.refuse(_PATTERN, "expected 4: every fourth layer has no rotary embedding")
         return {
             "sliding_window": self.count("attention.sliding_window"),
             "layer_types": kinds,

@@ -104,8 +104,8 @@ def _quantized_already(file: GgufFile) -> tuple[str, ...]:
     if not rounded:
         return ()
     return (
-        f"The source is not an unquantized model: its matrices are {', '.join(rounded)}. Errors "
-        "are against what those hold, and what they lost already is lost.",
+        f"The source is already quantized: its matrices are {', '.join(rounded)}. Errors are "
+        "measured against the stored values, not against the original model.",
     )
 
 
@@ -121,12 +121,12 @@ def _check_metadata(metadata: GgufMetadata) -> None:
     of_all = metadata.number(base, 10000.0)
     unread = metadata.window() and not metadata.is_asked(local)
     if unread and metadata.number(local, of_all) != of_all:
-        raise metadata.refuse(local, f"expected {base}, {of_all}; no other is implemented")
+        raise metadata.refuse(local, f"expected {base}, {of_all}; other values are not implemented")
     head_dim = metadata.head_dim()
     for key in ("attention.value_length", "rope.dimension_count"):
         if not metadata.is_asked(key) and metadata.number(key, head_dim) != head_dim:
             raise metadata.refuse(
-                key, f"expected the head dimension {head_dim}; no other is implemented"
+                key, f"expected the head dimension {head_dim}; other values are not implemented"
             )
 
 
@@ -143,7 +143,7 @@ def _unused_metadata(metadata: GgufMetadata) -> tuple[str, ...]:
     """What there is to say of metadata that nothing looked up."""
     keys = [key for key in metadata.unasked() if key not in _SAYS_NO_MORE]
     named = ", ".join(f"{metadata.architecture}.{key} ({metadata.get(key)!r:.60})" for key in keys)
-    return (f"Not used of its metadata: {named}.",) if keys else ()
+    return (f"Metadata that is not used: {named}.",) if keys else ()
 
 
 def _with_filters(file: GgufFile, filters: frozenset[str]) -> GgufFile:
@@ -174,7 +174,7 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
         for part, rows in parts.items():
             named = f"{block}.{part}.weight"
             if named != name and named in file.tensors:  # Phi: ffn_up is gate and up
-                raise InputError(f"{file.path}: holds {named}, and {name}, which has it too")
+                raise InputError(f"{file.path}: holds {named} twice, by itself and in {name}")
             tensors[named] = tensor.part(named, first, (rows, *tensor.shape[1:]))
             first += rows
     return replace(file, tensors=tensors)
@@ -197,7 +197,9 @@ def _params(
     if embedding is None:
         raise InputError(f"{file.path}: tensor token_embd.weight is missing")
     if metadata.window() and "sliding_window" not in own and "attention_chunk_size" not in own:
-        raise metadata.refuse("attention.sliding_window", "which is not implemented for it")
+        raise metadata.refuse(
+            "attention.sliding_window", "which is not implemented for this family"
+        )
     heads = metadata.number("attention.head_count")
     kv_heads = own.get("n_kv_heads") or metadata.number("attention.head_count_kv", heads)
     params = {

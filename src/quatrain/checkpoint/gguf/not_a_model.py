@@ -6,9 +6,9 @@ from quatrain.errors import InputError
 # By a file's type, or by its architecture where it states no other type than a model's.
 _NO_MODELS = {
     "adapter": "an adapter for a model",
-    "imatrix": "what llama.cpp measured of a model to quantize it by",
-    **dict.fromkeys(("clip", "clip-vision", "mmproj"), "what encodes a model's images or sound"),
-    "controlvector": "what llama.cpp adds to a model's layers to steer it",
+    "imatrix": "llama.cpp's measurements of a model, for quantizing it",
+    **dict.fromkeys(("clip", "clip-vision", "mmproj"), "the image or audio encoder of a model"),
+    "a control vector of llama.cpp": "what llama.cpp adds to a model's layers to steer it",
 }
 # What the names of tensors begin with that encode images, or join them to the text, or sound.
 _ENCODERS = ("v.", "mm.", "a.")
@@ -24,9 +24,9 @@ def require_model(file: GgufFile) -> None:
         if sees is None:
             return
         raise InputError(
-            f"{file.path}: holds what encodes images or sound, too ({sees}), as files of Ollama "
-            "do, which llama.cpp does not read either; take the model's GGUF file as llama.cpp's "
-            "converter makes it, or its Hugging Face folder"
+            f"{file.path}: also holds an image or audio encoder ({sees}), as files of Ollama do, "
+            "which llama.cpp does not read either; use a GGUF file written by llama.cpp's "
+            "converter, or the Hugging Face folder"
         )
     what = _NO_MODELS.get(architecture if kind == "model" else kind, "no model")
     remedy = "give the model's own file"

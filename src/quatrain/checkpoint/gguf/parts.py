@@ -21,7 +21,7 @@ def part_files(path: Path) -> list[Path]:
         files.append(path.with_name(f"{match[1]}-{number:05}-of-{match[2]}.gguf"))
         if not files[-1].is_file():
             raise InputError(
-                f"{path}: is part of a split model, and {files[-1].name} is not beside it; "
+                f"{path}: is part of a split model, but {files[-1].name} is not beside it; "
                 "download it"
             )
     return files

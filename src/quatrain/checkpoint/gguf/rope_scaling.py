@@ -34,7 +34,9 @@ def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
         return _longrope(metadata)
     kind = metadata.text("rope.scaling.type") or "linear"  # as in llama.cpp
     if FREQUENCY_FACTORS in metadata.file.tensors and kind == "yarn":
-        raise metadata.refuse("rope.scaling.type", f"beside {FREQUENCY_FACTORS} expected no other")
+        raise metadata.refuse(
+            "rope.scaling.type", f"expected no other scaling beside {FREQUENCY_FACTORS}"
+        )
     if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1.0:
         raise metadata.refuse("rope.scaling.attn_factor", "expected 1 without yarn or longrope")
     if kind == "yarn":
@@ -57,7 +59,9 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
     """Figures as llama.cpp reads them; its `attn_factor` comes on top of the paper's."""
     key, factor = "rope.scaling", metadata.number("rope.scaling.factor")
     if metadata.number(f"{key}.yarn_ext_factor", 1.0) != 1.0:
-        raise metadata.refuse(f"{key}.yarn_ext_factor", "expected 1; no other is implemented")
+        raise metadata.refuse(
+            f"{key}.yarn_ext_factor", "expected 1; other values are not implemented"
+        )
     yarn = Yarn(
         rotated=metadata.count("rope.dimension_count", metadata.head_dim()),
         theta=metadata.decimal("rope.freq_base", 10000.0),
@@ -69,7 +73,9 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
         beta_slow=metadata.decimal(f"{key}.yarn_beta_slow", Yarn.beta_slow),
     )
     if yarn.theta <= 1 or min(yarn.factor, yarn.beta_fast, yarn.beta_slow) <= 0:
-        raise metadata.refuse(f"{key}.type", f"with figures that no model has: {yarn}")
+        raise metadata.refuse(
+            f"{key}.type", f"with the values {yarn}, which are not valid for YaRN"
+        )
     beside = metadata.number(f"{key}.attn_factor", 1.0)
     return yarn.params(beside * attention_scale(factor))
 
@@ -78,7 +84,7 @@ def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
     """As llama.cpp reads it, which divides positions by a factor beside the divisors, too."""
     if metadata.text("rope.scaling.type") == "yarn":
         raise metadata.refuse(
-            "rope.scaling.type", f"beside {LONGROPE_FACTORS['long']} expected 'longrope'"
+            "rope.scaling.type", f"expected 'longrope' beside {LONGROPE_FACTORS['long']}"
         )
     tensors = metadata.file.float_tensors()
     missing = [name for name in LONGROPE_FACTORS.values() if name not in tensors]

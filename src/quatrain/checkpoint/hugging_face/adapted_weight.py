@@ -53,15 +53,15 @@ def _merged(weight: StoredTensor, parts: dict[str, StoredTensor], adapted: Adapt
     magnitude = parts.get(MAGNITUDE)
     if fields.flag("use_dora") != (magnitude is not None):
         raise InputError(
-            f"{adapter}: has {'a' if magnitude else 'no'} {MAGNITUDE} for {name}, and its "
+            f"{adapter}: has {'a' if magnitude else 'no'} {MAGNITUDE} for {name}, but its "
             f"use_dora is {fields.get('use_dora')}; download both files again"
         )
     matrices = {part: tensor for part, tensor in parts.items() if part != MAGNITUDE}
     a, b = _matrices(matrices, of_linear, weight.shape, name, adapter)
     if magnitude is not None and magnitude.shape != weight.shape[: 1 if of_linear else None][-1:]:
         raise InputError(
-            f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit its "
-            f"shape {list(weight.shape)}; give the model that the adapter was trained on"
+            f"{adapter}: its {MAGNITUDE} {list(magnitude.shape)} for {name} does not fit the "
+            f"shape {list(weight.shape)} in --base; give the model that the adapter was trained on"
         )
     _require_rank(fields, adapted.in_training, a.shape[0])
     scale = _scale(fields, adapted.in_training, a.shape[0])
@@ -96,9 +96,9 @@ def _with_rows(weight: StoredTensor, rows: StoredTensor, adapted: Adapted) -> St
         not 0 <= index < weight.shape[0] for index in stated
     ):
         raise InputError(
-            f"{adapter}: its {TOKENS} {list(rows.shape)} for the {len(stated)} tokens of {_INDICES}"
-            f" do not fit {name} {list(weight.shape)}; give the model that the adapter was trained "
-            "on, its embedding resized as it was there"
+            f"{adapter}: its {TOKENS} {list(rows.shape)} for the {len(stated)} tokens of "
+            f"{_INDICES} does not fit {name} {list(weight.shape)}; give the model that the "
+            "adapter was trained on, with the embedding resized as it was in training"
         )
 
     def load() -> torch.Tensor:
@@ -118,12 +118,12 @@ def _matrices(
     that `shape`."""
     a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
     if a is None or b is None or len(parts) > 2:
-        raise InputError(f"{adapter}: has {', '.join(parts)} of {name} alone; download it again")
+        raise InputError(f"{adapter}: has only {', '.join(parts)} of {name}; download it again")
     sides, rank = shape if of_linear else shape[::-1], (*a.shape, 0)[0]
     if not rank or [b.shape, a.shape] != [(*sides[:1], rank), (rank, *sides[1:])]:
         raise InputError(
             f"{adapter}: its matrices {list(a.shape)} and {list(b.shape)} for {name} do not fit "
-            f"its shape {list(shape)}; give the model that the adapter was trained on"
+            f"the shape {list(shape)} in --base; give the model that the adapter was trained on"
         )
     return a, b
 
@@ -134,7 +134,7 @@ def _require_rank(fields: Fields, module: str, rank: int) -> None:
     if stated != rank:
         raise InputError(
             f"{fields.source}: its r (or rank_pattern) says that the rank of {module} is "
-            f"{stated:g}, and its matrices are of rank {rank}; take both files of one adapter"
+            f"{stated:g}, but its matrices have rank {rank}; use both files of one adapter"
         )
 
 
@@ -158,6 +158,6 @@ def _is_of(module: str, pattern: str, field: str, source: str) -> bool:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except (re.error, RecursionError, OverflowError) as error:
         raise InputError(
-            f"{source}: its {field} {pattern[:100]!r} is no pattern: {error}; take the "
-            f"{ADAPTER_CONFIG} that was saved with the adapter"
+            f"{source}: its {field} has {pattern[:100]!r}, which is not a valid pattern: {error}; "
+            f"use the {ADAPTER_CONFIG} that was saved with the adapter"
         ) from error

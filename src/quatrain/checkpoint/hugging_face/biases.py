@@ -54,8 +54,8 @@ def _stated(reading: HuggingFaceReading, part: str) -> str | bool:
 def _refused(name: str, stated: str | bool, source: str) -> InputError:
     why, remedy = f"{stated} is false, or left out", f"state {stated}: true"
     if not isinstance(stated, str):
-        why, remedy = "models of this model_type have none", "correct the model_type"
+        why, remedy = "models of this model_type have no such bias", "correct the model_type"
     return InputError(
-        f"{source}: the model's file has {name}, but {why}; where it is the model's own {remedy}, "
-        "and else save the model without it"
+        f"{source}: the model's file has {name}, but {why}; if the bias belongs to the model, "
+        f"{remedy}, otherwise save the model without it"
     )

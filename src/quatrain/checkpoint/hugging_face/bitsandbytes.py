@@ -44,8 +44,8 @@ def _require_rows(form: StoredTensor | None, module: str, source: str) -> None:
     """Refuse a matrix in the order of one generation of GPUs, as older releases saved it."""
     if form is not None and form.load().any():
         raise InputError(
-            f"{source}: {module}.{_FORM} is {form.load().tolist()}, expected 0, rows: "
-            "bitsandbytes no longer reads it either; take the model that it was made from"
+            f"{source}: {module}.{_FORM} is {form.load().tolist()}, expected 0 (by rows), the "
+            "only layout that bitsandbytes still reads; quantize the original model"
         )
 
 
@@ -146,6 +146,6 @@ def _require(tensor: StoredTensor, count: int) -> None:
 
 def _unfit(module: str, source: str) -> InputError:
     return InputError(
-        f"{source}: {module}.weight is bitsandbytes', and its parts do not fit one another; "
-        "download the model's files again, or take the model that it was made from"
+        f"{source}: {module}.weight is quantized by bitsandbytes, but its parts do not fit one "
+        "another; download the model's files again, or quantize the original model"
     )

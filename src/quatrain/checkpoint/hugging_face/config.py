@@ -66,7 +66,7 @@ def read_config(folder: Path) -> Config:
     fields = Fields(reading.defaults, fields.source) | fields | named
     _check_attention(fields)
     if fields.get("per_layer_config") and not reading.by_layer:
-        expected = "null: a model_type in which layers differ so is not read"
+        expected = "null: models whose layers differ in this way are not supported"
         raise fields.refusal("per_layer_config", expected)
     return Config(fields, reading, model_type, multimodal)
 
@@ -75,7 +75,8 @@ def _check_attention(fields: Fields) -> None:
     """Models that embed texts may be a family's, but for tokens that see those behind them."""
     if "is_causal" in fields and not fields.flag("is_causal"):
         expected = (
-            "true: tokens that see those behind them are not implemented, nor write they text"
+            "true: tokens that attend to later ones are not implemented, and such a model does "
+            "not generate text"
         )
         raise fields.refusal("is_causal", expected)
 
@@ -149,19 +150,19 @@ def _no_output(fields: Fields, names: set[str], folder: Path) -> InputError:
     elsewhere = next((name for name in names if name.endswith("lm_head.weight")), None)
     if elsewhere:
         return InputError(
-            f"{missing}, but {elsewhere} is there: the names are those of a model that has this "
-            "one as a part; save the part alone, with its save_pretrained"
+            f"{missing}, but {elsewhere} is there: this model is a part of another one; save only "
+            "that part, with its save_pretrained"
         )
     kinds = fields.get("architectures")
     if isinstance(kinds, list) and kinds and not re.search("LM|Generation", str(kinds[0])):
         return InputError(
-            f"{missing}, and config.json's architectures is {str(kinds[0])[:80]!r}, which writes "
-            "no text; give a model of a class that ends in ForCausalLM"
+            f"{missing}, and config.json's architectures is {str(kinds[0])[:80]!r}, which does "
+            "not generate text; give a model whose class name ends in ForCausalLM"
         )
     return InputError(
         f"{missing}, and the output layer is not tied to the embedding (tie_word_embeddings is "
-        "false, or left out and false for this model_type); download the model's missing files, "
-        "or correct its config.json"
+        "false, or is not set and false by default for this model_type); download the model's "
+        "missing files, or correct its config.json"
     )
 
 

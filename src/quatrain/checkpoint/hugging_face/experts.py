@@ -37,15 +37,15 @@ def _require_all_alike(name: str, parts: Mapping[int, StoredTensor], source: str
     missing = sorted(set(range(max(parts))) - set(parts))
     if missing:
         raise InputError(
-            f"{source}: the experts of {name} are incomplete: {missing[0]} is missing, {max(parts)}"
-            " is there; download the model's missing files"
+            f"{source}: the experts of {name} are incomplete: {missing[0]} is missing, but "
+            f"{max(parts)} is there; download the model's missing files"
         )
     for index, part in parts.items():
         floating = part.dtype.is_floating_point and parts[0].dtype.is_floating_point
         if part.shape != parts[0].shape or not (floating or part.dtype == parts[0].dtype):
             raise InputError(
-                f"{source}: the experts of {name} are not alike: {index} is {part}, 0 is "
-                f"{parts[0]}; take the model that it was made from"
+                f"{source}: the experts of {name} differ: expert {index} is {part}, expert 0 is "
+                f"{parts[0]}; quantize the original model"
             )
 
 

@@ -112,7 +112,9 @@ class Fields(Mapping[str, Any]):
         """num_hidden_layers, so few that a list of as many entries is no danger."""
         layers = self.integer("num_hidden_layers")
         if layers > _MOST_LAYERS:
-            raise InputError(f"{self.source}: num_hidden_layers is {layers}, which no model has")
+            raise InputError(
+                f"{self.source}: num_hidden_layers is {layers}, which is too many for any model"
+            )
         return layers
 
 

@@ -45,7 +45,7 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
         in_nvfp4 = packed.dtype == torch.uint8 and of_groups.dtype == torch.float8_e4m3fn
         if in_nvfp4 and above is None and below is None:
             raise InputError(
-                f"{source}: {name} is in NVFP4, and {module}.{_BELOW} or {module}.{_ABOVE} is "
+                f"{source}: {name} is in NVFP4, but {module}.{_BELOW} or {module}.{_ABOVE} is "
                 "missing; download the model's missing files"
             )
         del tensors[name]
@@ -67,8 +67,7 @@ def _taken(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTe
     number = tensors.pop(name, None)
     if number is not None and (math.prod(number.shape) != 1 or not number.dtype.is_floating_point):
         raise InputError(
-            f"{source}: {name} is {number}, expected one number; take the model that it was made "
-            "from"
+            f"{source}: {name} is {number}, expected one number; quantize the original model"
         )
     return number
 

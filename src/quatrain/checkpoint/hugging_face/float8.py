@@ -51,8 +51,8 @@ _OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
 # Of writers that state none. The last block of a row or column may be a part of one.
 _USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
 _NOTE = (
-    "The source is not an unquantized model: its matrices are {}. Errors are against what those "
-    "hold, and what they lost already is lost."
+    "The source is already quantized: its matrices are {}. Errors are measured against the "
+    "stored values, not against the original model."
 )
 
 
@@ -134,7 +134,7 @@ def in_floating_point(
         scales = next((name + end for end in _SCALES if name + end in tensors), None)
         if scales is None:
             raise InputError(
-                f"{source}: {name} is in FP8, and {name}{_SCALES[0]} or {name}{_SCALES[1]} is "
+                f"{source}: {name} is in FP8, but {name}{_SCALES[0]} or {name}{_SCALES[1]} is "
                 "missing; download the model's missing files"
             )
         tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
@@ -214,7 +214,7 @@ def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
 
 def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
     return InputError(
-        f"{source}: {name} is in FP8 of shape {list(shape)}, its scales are {scales}, expected "
-        "one, one a row or one for each block of weight_block_size, which has to be stated where a "
-        "row or column has a part of one; state it, or take the model that it was made from"
+        f"{source}: {name} is in FP8 of shape {list(shape)}, but its scales are {scales}, "
+        "expected one, one a row, or one for each block of weight_block_size, which must be set "
+        "if blocks do not divide rows and columns; set it, or use the original model"
     )

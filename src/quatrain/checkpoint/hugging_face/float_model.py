@@ -106,8 +106,8 @@ def _without_tokenizer(adapter: Path) -> tuple[str, ...]:
     if not beside or tokenizer_in(adapter):
         return ()
     return (
-        f"The base's tokenizer is taken as it is: {adapter} has {' and '.join(beside)} and no "
-        f"{TOKENIZER}. Where the adapter was trained with those, put the base's {TOKENIZER} there.",
+        f"The base's tokenizer is used: {adapter} has {' and '.join(beside)} but no {TOKENIZER}. "
+        f"If the adapter was trained with those files, put the base's {TOKENIZER} there.",
     )
 
 
@@ -115,12 +115,12 @@ def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
     if adapter is None:
         require_convertible(folder)
     remedy = (
-        f"export it, or run `quatrain convert {folder} DIR` (where its groups have zero points "
-        "with --requantize-asymmetric)"
+        f"export it, or run `quatrain convert {folder} DIR` (with --requantize-asymmetric if its "
+        "groups have zero points)"
     )
     if adapter is not None:
-        remedy = f"to merge {adapter} give the model that it was made from, in floating point"
+        remedy = f"to merge {adapter} give the original model, in floating point"
     return InputError(
-        f"{folder}: is quantized already (by its quantization_config, its quantize_config.json, or "
-        f"scales beside its weights); {remedy}"
+        f"{folder}: is already quantized (by its quantization_config, its quantize_config.json, "
+        f"or scales beside its weights); {remedy}"
     )

@@ -68,8 +68,8 @@ def _require_what_its_index_names(whole: Path, index: Path) -> None:
     there = {file.name for file in whole.parent.iterdir()}
     if missing and there.issuperset(map(str, named.values())):
         raise InputError(
-            f"{whole}: lacks {missing[0]}, which {index.name} beside it names: one of the two is "
-            f"left over from another model; remove {whole.name} to read the shards, or {index.name}"
+            f"{whole}: lacks {missing[0]}, which {index.name} beside it lists: one of the two "
+            f"belongs to another model; remove {whole.name} to read the shards, or {index.name}"
         )
 
 
@@ -88,7 +88,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
             refuse_broken_link(folder / shard)
         if leads_out or not _is_file(folder / shard):
             raise InputError(
-                f"{index}: names the file {str(shard)[:300]!r}, which is not in the folder; "
+                f"{index}: lists the file {str(shard)[:300]!r}, which is not in the folder; "
                 "download the model's missing files"
             )
     return [folder / shard for shard in shards]

@@ -29,8 +29,8 @@ def window_of_some(fields: Fields, slides: list[bool]) -> dict[str, Any]:
         return {}
     if window is None:
         raise InputError(
-            f"{fields.source}: layer_types has sliding layers, and sliding_window and "
-            "use_sliding_window give them no window; state both, or full_attention"
+            f"{fields.source}: layer_types has sliding layers, but sliding_window and "
+            "use_sliding_window give them no window; set both, or use full_attention"
         )
     return {"sliding_window": window, "layer_types": kinds}
 
@@ -67,7 +67,7 @@ def layer_types(fields: Fields, *others: str) -> list[str] | None:
         or any(kind not in known for kind in kinds)
     ):
         named = " and ".join(map(repr, known))
-        expected = f"{layers} of {named}; nothing else is implemented"
+        expected = f"{layers} of {named}; other types are not implemented"
         raise fields.refusal("layer_types", expected)
     return kinds
 
@@ -94,5 +94,5 @@ def interval_of(indices: list[int], name: str, fields: Fields) -> int | None:
     interval = indices[0] + 1
     layers = range(fields.layer_count())
     if indices != [index for index in layers if is_nth(index, interval)]:
-        raise fields.refusal(name, "every n-th layer only, which is implemented")
+        raise fields.refusal(name, "every n-th layer, as nothing else is implemented")
     return interval

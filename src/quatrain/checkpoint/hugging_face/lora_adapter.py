@@ -68,7 +68,7 @@ def with_adapter(
     """
     fields = read_fields(adapter / ADAPTER_CONFIG)
     if fields.get("peft_type") != "LORA":
-        expected = "'LORA': no other adapter is merged here; merge it with peft, where that can"
+        expected = "'LORA': other adapters are not supported; merge it with peft, if it can"
         raise fields.refusal("peft_type", expected)
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
@@ -77,8 +77,8 @@ def with_adapter(
     stated = fields.get("trainable_token_indices")
     if stated and not any(TOKENS in parts for parts in low_rank.values()):
         raise InputError(
-            f"{adapter}: trainable_token_indices names tokens whose rows ({TOKENS}) it does not "
-            "hold; download its files again"
+            f"{adapter}: trainable_token_indices lists tokens, but the adapter holds no rows "
+            f"({TOKENS}) for them; download its files again"
         )
     if tied:
         apart, of_output = _output_apart(stored, low_rank, trained, fields)
@@ -120,7 +120,9 @@ def _parts(
     for name, short in named.items():
         match = _PART.fullmatch(short)
         if match is None and "lora_" in short:
-            raise InputError(f"{file}: {name} is no matrix of LoRA's; merge it with peft")
+            raise InputError(
+                f"{file}: {name} does not belong to a LoRA adapter; merge it with peft"
+            )
         if match is None:
             whole[name] = _SAVED.sub(".", plain[name])
             continue
@@ -168,14 +170,14 @@ def _output_apart(
     if not changed & {_EMBEDDING, _OUTPUT} or _EMBEDDING not in stored:
         return stored, ()
     if tokens_of_both and (_OUTPUT in trained or _EMBEDDING in changed):
-        expected = "null beside other changes of an output layer tied to it; merge it with peft"
+        expected = "null if the tied output layer is changed in other ways too; merge it with peft"
         raise fields.refusal("trainable_token_indices", expected)
     with_output = LazyTensors({_OUTPUT: stored.stored[_EMBEDDING], **stored.stored})
     if _OUTPUT in changed:
         return with_output, ()
     return with_output, (
-        "The adapter changes the embedding and not the output layer that is tied to it, which "
-        "keeps the base's weights, as it has them in training with PEFT.",
+        "The adapter changes the embedding, but not the output layer that is tied to it: the "
+        "output layer keeps the base's weights, as in training with PEFT.",
     )
 
 
@@ -185,7 +187,7 @@ def _unmerged(beside: dict[str, StoredTensor]) -> tuple[str, ...]:
     count = f"{len(beside)} module{'s' if len(beside) > 1 else ''}"
     first = next(iter(beside)).removesuffix(".weight")
     return (
-        f"The adapter also changes {count} beside the text model, whose changes are not used: "
+        f"The adapter also changes {count} outside the text model, which is not used: "
         f"{first}{' and the like' if len(beside) > 1 else ''}.",
     )
 
@@ -206,5 +208,6 @@ def _require_shape(name: str, whole: StoredTensor, of_base: StoredTensor, adapte
     if found[1:] == expected[1:]:
         remedy += f": one whose embedding was resized (`resize_token_embeddings({found[0]})`)"
     raise InputError(
-        f"{adapter}: holds {name} of shape {found}, the model in --base {expected}; {remedy}"
+        f"{adapter}: holds {name} of shape {found}, but in the model in --base it is {expected}; "
+        f"{remedy}"
     )

@@ -82,8 +82,8 @@ def left_out(model_type: str, text: str, others: Mapping[str, StoredTensor]) -> 
     parts = [f"{module} ({_size(tensors)})" for module, tensors in sorted(modules.items())]
     rest = f". Not used: {', '.join(parts)}" if parts else ""
     return (
-        f"config.json's model_type is {model_type}, a model that also sees or hears, of which the "
-        f"text model ({text}) is read and nothing else{rest}.",
+        f"config.json's model_type is {model_type}, a multimodal model; only its text model "
+        f"({text}) is read{rest}.",
     )
 
 

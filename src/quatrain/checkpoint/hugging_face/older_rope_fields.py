@@ -18,13 +18,13 @@ def refuse_two_values(fields: Fields) -> None:
             one, other = fields.get(name), inner.get(name)
             if name == "rope_theta" and one is None and name in inner and other is None:
                 raise InputError(
-                    f"{fields.source}: {name} is null in {stated}, and stated nowhere else; state "
-                    "the model's there"
+                    f"{fields.source}: {name} is null in {stated}, and is not set elsewhere; set "
+                    "it to the model's value there"
                 )
             if None not in (one, other) and one != other:
                 raise InputError(
-                    f"{fields.source}: {name} is {one!r:.40}, and {other!r:.40} in {stated}; "
-                    "remove the one that is not the model's"
+                    f"{fields.source}: {name} is {one!r:.40}, but {other!r:.40} in {stated}; "
+                    "remove the wrong one"
                 )
 
 
@@ -34,8 +34,8 @@ def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> 
     base = fields.number("rope_theta")
     if base != taken:
         raise InputError(
-            f"{fields.source}: rope_theta is {base}, which transformers 5 does not read for {of} "
-            f"but takes {taken}; state the model's rope_parameters, with the rope_theta of {of} in "
+            f"{fields.source}: rope_theta is {base}, which transformers 5 ignores for {of}, where "
+            f"it uses {taken}; set the model's rope_parameters, with the rope_theta of {of} in "
             "them"
         )
 
@@ -49,7 +49,7 @@ def full_scaling(fields: Fields, full: Fields) -> Fields:
     if scaling and scaling.get("rope_type") is None and kind != rope_type(full):
         raise InputError(
             f"{fields.source}: rope_scaling has the type {kind!r:.40}, which transformers 4 reads "
-            "in models of this model_type, and transformers 5 does not but takes "
-            f"{rope_type(full)!r:.40}; state the model's as rope_type, in place of type"
+            "for this model_type, while transformers 5 ignores it and uses "
+            f"{rope_type(full)!r:.40}; set rope_type instead of type"
         )
     return full | scaling

@@ -44,10 +44,10 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 _UNREAD = {
     re.compile(
         r".*\.self_attn\.(?:(?:attn\.)?[qkv]_(?:scale|zero_point)|[kv]_cache_scale)"
-    ): "an 8-bit KV cache ({} and the like), which go unread: the cache is in floating point.",
+    ): "an 8-bit KV cache ({} and the like), which are not used: the cache is in floating point.",
     re.compile(r".*\.(?:input|output)_activation_scale"): (
-        "the inputs and outputs of linears ({} and the like), which go unread: those are in "
-        "floating point, and in 8da4w inputs are rounded token by token."
+        "the inputs and outputs of linears ({} and the like), which are not used: inputs are in "
+        "floating point, or with 8da4w quantized dynamically for each token."
     ),
 }
 

@@ -51,9 +51,9 @@ def _require_one_format(settings: dict[str, Any], folder: Path) -> None:
     stated, other = format_of(settings), format_of(read_object(beside))
     if stated != other:
         raise InputError(
-            f"{beside}: its GPTQ format is {other!r}, and config.json's is {stated!r}: their zero "
-            "points are one apart; state in both what the model was made with, or remove "
-            f"{beside.name} where it is another model's"
+            f"{beside}: its GPTQ format is {other!r}, but config.json's is {stated!r}: their zero "
+            "points differ by one; set both to the format that the model was quantized in, or "
+            f"remove {beside.name} if it belongs to another model"
         )
 
 

@@ -27,8 +27,8 @@ def rope_params(fields: Fields, partial: bool = False) -> dict[str, Any]:
     first, *others = stated.values()
     if any(other != first for other in others):
         raise InputError(
-            f"{fields.source}: rope_scaling and rope_parameters ask for different rotary "
-            "embeddings; remove the one that is not the model's"
+            f"{fields.source}: rope_scaling and rope_parameters specify different rotary "
+            "embeddings; remove the wrong one"
         )
     return first
 
@@ -166,7 +166,7 @@ def _original_context(fields: Fields, scaling: Fields) -> int:
     stated = {one.integer(name, least=2) for one in stating}
     if len(stated) > 1:
         raise InputError(
-            f"{fields.source}: {name} is {fields[name]} (as stated, or as it is where nothing is) "
-            f"and {scaling[name]} in the rotary embedding's scaling; state the model's in both"
+            f"{fields.source}: {name} is {fields[name]} (or its default), but {scaling[name]} in "
+            "the parameters of the rotary embedding; set both to the model's value"
         )
     return stated.pop()

@@ -28,9 +28,9 @@ def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ..
     if all(_is_embeddings(name, stored) for name in output):
         return stored.without(output), ()
     return stored, (
-        "config.json says that the output layer is tied to the embedding, but "
-        f"{output[-1]} holds other values: they are its weights, as transformers has it "
-        "(tie_word_embeddings: false would say so).",
+        f"config.json says that the output layer is tied to the embedding, but {output[-1]} holds "
+        "other values: they are used, as in transformers (tie_word_embeddings: false would say "
+        "so).",
     )
 
 

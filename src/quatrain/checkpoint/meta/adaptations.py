@@ -33,14 +33,14 @@ def with_folded_scale(
         return tensors, params
     rank, scale = _rank_and_scale(arguments, source)
     if not adaptors:
-        raise InputError(f"{source}: params.json has lora_args, the file has no adaptors")
+        raise InputError(f"{source}: params.json has lora_args, but the file has no adaptors")
     stored = dict(tensors.stored)
     for match in adaptors:
         name, part = match[0], match[2]
         shape = stored[name].shape
         if len(shape) != 2 or shape["AB".index(part)] != rank:
             raise InputError(
-                f"{source}: {name} has shape {list(shape)}, lora_args say the rank is {rank}"
+                f"{source}: {name} has shape {list(shape)}, but lora_args say the rank is {rank}"
             )
         if part == "B" and scale != 1:
             stored[name] = stored[name].changed(lambda b: b.float() * scale, dtype=torch.float32)

@@ -28,8 +28,8 @@ def open_meta_model(folder: Path) -> FloatModel:
     tensors = read_meta_files(folder, params.get("dim"), renamed)
     if any(name.endswith(".scales") for name in tensors):
         raise InputError(
-            f"{folder}: is quantized already (it has .scales tensors); "
-            "export it, or quantize the floating-point model it came from"
+            f"{folder}: is already quantized (it has .scales tensors); export it, or quantize the "
+            "original model"
         )
     params = reading.params(params, tensors, str(params_path))
     params = with_meta_defaults(with_vocabulary(params, tensors))

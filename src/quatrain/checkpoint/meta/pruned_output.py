@@ -25,7 +25,7 @@ def with_own_output(tensors: LazyTensors, config: BackboneConfig, source: str) -
     lost = [token for token in tokens if token not in row_of]
     if lost:
         raise InputError(
-            f"{source}: {EMBEDDING}.weight is the output layer too, and is cut to "
+            f"{source}: {EMBEDDING}.weight is also the output layer, and is pruned by "
             f"input_prune_map, which has no row for token {lost[0]} of the output; give "
             f"{OUTPUT}.weight, or the whole table, or an output_prune_map without that token"
         )

@@ -88,9 +88,9 @@ def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> Sto
     elif name == "tok_embeddings.weight":
         axis = -2 if first.shape[-1:] == (dim,) else -1
     else:
-        raise InputError(f"{folder}: it is not known how {name} is split over the shards")
+        raise InputError(f"{folder}: it is unknown how {name} is split over the shards")
     if any((part.shape, part.dtype) != (first.shape, first.dtype) for part in parts):
-        raise InputError(f"{folder}: {name} is not of one shape and dtype in all shards")
+        raise InputError(f"{folder}: {name} differs in shape or dtype between shards")
     if len(first.shape) != (3 if ".experts." in name else 2):
         raise InputError(f"{folder}: {name} has shape {list(first.shape)}, expected a matrix")
     shape = list(first.shape)
@@ -105,7 +105,7 @@ def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
     first, *others = (part.load() for part in parts)
     if not all(torch.equal(first, other) for other in others):
         raise InputError(
-            f"{folder}: {name} is not the same in all shards: they are of several models; download "
+            f"{folder}: {name} differs between shards: they belong to several models; download "
             "the shards of one model again"
         )
     return first

@@ -14,7 +14,7 @@ _ENDS = {"proj": "projections", "unembd_proj": "unembed"}  # as the backbone cal
 
 def _params(metadata: GgufMetadata) -> Params:
     if metadata.number("altup.active_idx", 0):
-        raise metadata.refuse("altup.active_idx", "expected 0; no other is implemented")
+        raise metadata.refuse("altup.active_idx", "expected 0; other values are not implemented")
     first = metadata.file.tensors.get("blk.0.laurel_l.weight")
     if first is None:
         raise InputError(f"{metadata.file.path}: tensor blk.0.laurel_l.weight is missing")

@@ -45,7 +45,7 @@ _TABLE = "model.embed_tokens_per_layer"
 
 def _params(fields: Fields) -> Params:
     if fields.integer("altup_active_idx", least=0):
-        raise fields.refusal("altup_active_idx", "0: another stream's is not implemented")
+        raise fields.refusal("altup_active_idx", "0; other streams are not implemented")
     if not fields.flag("altup_correct_scale"):
         raise fields.refusal("altup_correct_scale", "true")
     streams = fields.integer("altup_num_inputs", least=2)
@@ -77,7 +77,7 @@ def _sparsity(fields: Fields, layers: int) -> Params:
         pattern = [_SPARSE] * sparse + [0.0] * (layers - sparse)
     cut = cut_first(pattern, layers)
     if cut is None:
-        expected = f"{layers} numbers: one from 0 to 1 for the first layers, then 0"
+        expected = f"{layers} numbers: the same number from 0 to 1 for the first layers, then 0"
         raise fields.refusal("activation_sparsity_pattern", expected)
     return cut
 
@@ -100,10 +100,10 @@ def _rope(fields: Fields) -> Params:
     full = full_scaling(fields, by_layer.object_of(FULL))
     kinds = rope_type(by_layer.object_of(FULL)), rope_type(sliding)
     if by_layer.keys() - {FULL, SLIDING} or kinds != ("default", "default"):
-        expected = f"'{FULL}' and '{SLIDING}', neither of them scaled"
+        expected = f"'{FULL}' and '{SLIDING}', both without scaling"
         raise fields.refusal("rope_parameters", expected)
     if rope_type(full) != "default":
-        raise fields.refusal("rope_scaling", "null: no Gemma 3n has one")
+        raise fields.refusal("rope_scaling", "null, as in every released Gemma 3n")
     return {
         "rope_theta": full.number_or_none("rope_theta") or fields.number_or_none("rope_theta"),
         "local_rope_theta": sliding.number_or_none("rope_theta")

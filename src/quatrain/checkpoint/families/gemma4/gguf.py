@@ -59,7 +59,7 @@ def _params(metadata: GgufMetadata) -> Params:
     narrow = metadata.count("attention.key_length_swa")
     for key in ("attention.value_length_swa", "rope.dimension_count_swa"):
         if metadata.number(key, narrow) != narrow:
-            raise metadata.refuse(key, f"expected {narrow}; no other is implemented")
+            raise metadata.refuse(key, f"expected {narrow}; other values are not implemented")
     return (
         shared_params(metadata)
         | _widths(metadata)
@@ -82,7 +82,7 @@ def _widths(metadata: GgufMetadata) -> Params:
     last = widths[-1] if wide else widths[0]
     if not is_count(widths[0]) or widths != [widths[0]] * narrow + [last] * (layers - narrow):
         expected = f"one number, or twice it for the last {layers - narrow} layers"
-        raise metadata.refuse(key, f"expected {expected}; no other is implemented")
+        raise metadata.refuse(key, f"expected {expected}; other values are not implemented")
     return {"hidden_dim": int(widths[0]), "double_wide_shared_ffn": wide}
 
 
@@ -90,9 +90,11 @@ def _rope(metadata: GgufMetadata) -> Params:
     """What divides frequencies in layers without a window: 1, or so much that none is rotated."""
     kind, factor = metadata.text("rope.scaling.type"), "rope.scaling.factor"
     if kind not in (None, "none"):
-        raise metadata.refuse("rope.scaling.type", "which this backbone does not implement for it")
+        raise metadata.refuse(
+            "rope.scaling.type", "which this backbone does not implement for Gemma 4"
+        )
     if kind is None and metadata.number(factor, 1) not in (0, 1):
-        raise metadata.refuse(factor, "which this backbone does not implement for it")
+        raise metadata.refuse(factor, "which this backbone does not implement for Gemma 4")
     path, tensors = metadata.file.path, metadata.file.float_tensors()
     if FREQUENCY_FACTORS not in tensors:
         raise InputError(f"{path}: tensor {FREQUENCY_FACTORS} is missing")
@@ -103,7 +105,7 @@ def _rope(metadata: GgufMetadata) -> Params:
     if not rotated or (rotated < planes and divisors[-1] < _NOT_ROTATED * 0.99):
         raise InputError(
             f"{path}: {FREQUENCY_FACTORS} is not {planes} numbers, 1 for rotated planes and "
-            f"{_NOT_ROTATED:g} for the others; no other is implemented"
+            f"{_NOT_ROTATED:g} for the others; other values are not implemented"
         )
     return {"global_rotary_planes": rotated / planes}
 

@@ -66,12 +66,14 @@ def _params(fields: Fields) -> Params:
 
 def _refuse_what_larger_ones_have(fields: Fields) -> None:
     lacking = {
-        "attention_k_eq_v": "keys that are also the values",
+        "attention_k_eq_v": "keys that are also used as the values",
         "enable_moe_block": "experts whose outputs, not inputs, are weighted",
     }
     for name, has in lacking.items():
         if fields.flag(name):
-            raise InputError(f"{fields.source}: {name} is true: {has}, not implemented here")
+            raise InputError(
+                f"{fields.source}: {name} is true: the model has {has}, which is not implemented"
+            )
     if fields.get("use_bidirectional_attention") not in (None, "vision", False):
         raise fields.refusal("use_bidirectional_attention", "null or 'vision'")
 
@@ -94,7 +96,7 @@ def _global_head_dim(fields: Fields, kinds: list[str]) -> int:
     stated = by_index == dict.fromkeys(full, first) and len(by_index) == len(by_layer)
     if not stated or not isinstance(first, dict) or first.keys() != {"head_dim"}:
         layers = ", ".join(map(str, full))
-        expected = f"one head_dim and nothing else for the layers of '{FULL}', {layers}"
+        expected = f"one head_dim, and no other field, for the layers of '{FULL}', {layers}"
         raise fields.refusal("per_layer_config", expected)
     return Fields(first, fields.source).integer("head_dim")
 

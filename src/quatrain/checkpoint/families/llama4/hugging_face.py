@@ -50,7 +50,7 @@ def _params(fields: Fields) -> Params:
     interval = no_rope_interval(fields)
     chunked = full_every(interval, fields.layer_count(), "chunked_attention")
     if fields.get("layer_types") not in (None, chunked):
-        raise fields.refusal("layer_types", "chunked attention where there is rotary embedding")
+        raise fields.refusal("layer_types", "chunked attention in the layers with rotary embedding")
     return {
         "use_hf_rope": False,  # pairs of neighbours, unlike the other families of the hub
         "no_rope_layer_interval": interval,

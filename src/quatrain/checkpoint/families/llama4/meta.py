@@ -66,7 +66,9 @@ def _moe_args(params: Params, source: str) -> Params:
         raise InputError(f"{source}: moe_args is {moe!r}, expected an object or null")
     unknown = set(moe or {}) - set(_MOE_FIELDS) - _MOE_UNUSED
     if unknown:
-        raise InputError(f"{source}: moe_args has {', '.join(sorted(unknown))}, not implemented")
+        raise InputError(
+            f"{source}: moe_args has {', '.join(sorted(unknown))}, which is not implemented"
+        )
     return moe or {}
 
 
@@ -118,7 +120,9 @@ def _tensors(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
             )
         elif part == "attention.wqkv.weight":
             parts = {"attention.wq": heads, "attention.wk": keys, "attention.wv": keys}
-            _check_rows(name, tensor, heads + 2 * keys, "heads of queries, keys, values", source)
+            _check_rows(
+                name, tensor, heads + 2 * keys, "heads for queries, keys and values", source
+            )
             result |= _apart(tensor, layer, parts)
         elif part == "feed_forward.mlp.fc1_weight":
             _check_rows(name, tensor, 2, "halves", source)
@@ -143,7 +147,7 @@ def _counts(params: Params, source: str) -> tuple[int, int, int]:
 def _check_rows(name: str, tensor: StoredTensor, count: int, what: str, source: str) -> None:
     """Raise `InputError` where `tensor` is no matrix whose rows divide into `count`."""
     if len(tensor.shape) != 2 or tensor.shape[0] % count:
-        rows = f" whose rows divide into {count} ({what})" if count > 1 else ""
+        rows = f" with a number of rows that is a multiple of {count} ({what})" if count > 1 else ""
         raise InputError(
             f"{source}: {name} has shape {list(tensor.shape)}, expected a matrix{rows}; "
             "give the params.json that belongs to this file"

@@ -44,7 +44,9 @@ def params(metadata: GgufMetadata) -> Params:
     if values % heads:
         raise metadata.refuse("ssm.inner_size", f"expected a multiple of {heads} heads")
     if metadata.get("ssm.v_head_reordered") is False:  # of Ollama's files
-        raise metadata.refuse("ssm.v_head_reordered", "expected true, as llama.cpp has them")
+        raise metadata.refuse(
+            "ssm.v_head_reordered", "expected true, the only order that llama.cpp implements"
+        )
     return metadata.rotated_part() | {
         "layer_types": _layer_types(metadata),
         "linear_num_key_heads": metadata.count("ssm.group_count"),
@@ -65,7 +67,7 @@ def _layer_types(metadata: GgufMetadata) -> list[str]:
         interval = metadata.count("full_attention_interval", INTERVAL)
         return full_every(interval, layers, DELTA)
     if not isinstance(recurrent, np.ndarray) or len(recurrent) < layers:
-        raise metadata.refuse(key, f"expected {layers} truth values, one for each layer")
+        raise metadata.refuse(key, f"expected {layers} booleans, one for each layer")
     return [DELTA if each else FULL for each in recurrent[:layers]]
 
 
@@ -125,8 +127,8 @@ def logarithm(tensor: GgufTensor, metadata: GgufMetadata) -> GgufTensor:
     values = dequantizer(tensor)().numpy()
     if not (values < 0).all():
         raise InputError(
-            f"{metadata.file.path}: {tensor.name} has values that are not below 0, and what decays "
-            "by them would grow; the file is damaged"
+            f"{metadata.file.path}: {tensor.name} has decay rates of 0 or more, expected negative "
+            "ones; the file is damaged"
         )
     logarithm = np.log(-values).astype("<f4").reshape(1, -1)
     return GgufTensor(tensor.name, "F32", tensor.shape, logarithm.view(np.uint8))
