@@ -17,7 +17,7 @@ REFUSED = {
         {"target": "mali-g715", "backend": "xnnpack"}, "--target mali-g715 is a GPU, for the Vul",
     ),
     "a runtime without a target": (
-        {"runtime": "1.3"}, "--runtime says nothing without --target; name the device",
+        {"runtime": "1.3"}, "--runtime has no effect without --target; name the device",
     ),
     "a runtime for a CPU": (
         {"runtime": "1.3", "backend": "xnnpack"}, "without --target; leave it out: --backend xnn",

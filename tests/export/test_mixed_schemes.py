@@ -101,7 +101,7 @@ def test_auto_keeps_to_what_it_may_cost_and_its_plan_makes_the_same_program(chec
 
 def test_auto_refuses_a_plan_beside_it(checkpoint, tmp_path):
     request = ExportRequest(scheme_plan=SchemePlan({}, Scheme.WEIGHT_ONLY))
-    with pytest.raises(InputError, match="and the scheme plan states it; leave one of them out"):
+    with pytest.raises(InputError, match="but the scheme plan sets it; leave one of them out"):
         export_with_auto_schemes(checkpoint, tmp_path / "m.pte", request)
 
 
@@ -120,7 +120,7 @@ def test_a_linear_that_a_defect_of_the_target_strikes_is_weight_only(checkpoint,
     assert [program.refused for program in plan_programs(checkpoint, asked).programs] == [None]
     longer = replace(asked, max_seq_len=128)
     (refused,) = plan_programs(checkpoint, longer).programs
-    assert "Make layers.0.feed_forward.w2 and its like weight-only" in str(refused.refused)
+    assert "Make layers.0.feed_forward.w2 and similar linears weight-only" in str(refused.refused)
     assert "# dq8ca-m-gt-k" in (tmp_path / "m.schemes.toml").read_text()
     assert any("8da4w: in fp32 no known defect" in sentence for sentence in said)
 

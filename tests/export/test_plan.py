@@ -86,11 +86,11 @@ def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--method", "gptq"], "method = 'gptq' is of a model in floating point"),
+        (["--method", "gptq"], "method = 'gptq' is for a floating-point model"),
         (["--group-size", 64], "group-size = 64 is of"),
         (["--embedding", "fp"], "embedding = 'fp' is of"),
         (["--output-layer", "int8"], "output-layer = 'int8' is of"),
-        (["--group-size", 32], "^--group-size 32: is of a model in floating point"),
+        (["--group-size", 32], "^--group-size 32: is for a floating-point model"),
         (["--output-layer", "int4"], "^--output-layer int4: is of"),
     ],
 )

@@ -72,7 +72,7 @@ def test_less_memory(tmp_path):
     ("size", "said"),
     [
         (2, "--prefill-chunk-size is 2, expected 3 or more"),
-        (65, "takes 64 tokens at most, as many"),
+        (65, "takes at most 64 tokens, the length of the context"),
     ],
 )
 def test_no_call_of_such_a_length(tiny: Tiny, size, said, tmp_path):

@@ -87,7 +87,9 @@ def test_the_tokenizer_beside_a_program_has_its_template_and_ends(tmp_path):
 def test_an_earlier_tokenizer_is_spoken_of(place):
     (place / "m.tokenizer.json").write_text(EMPTY_TOKENIZER)
     report = export_checkpoint(place / "c", place / "m.pte")
-    assert any("run with m.tokenizer.json, which was beside" in note for note in report.notes)
+    assert any(
+        "run with m.tokenizer.json, which was already beside" in note for note in report.notes
+    )
 
 
 def test_no_such_folder(place):
@@ -128,6 +130,8 @@ def test_files_in_an_existing_folder_are_replaced_one_by_one(tmp_path):
 
 def test_a_cache_that_cannot_be_made(place, monkeypatch):
     monkeypatch.setenv("QUATRAIN_CACHE", str(place / "c" / "params.json"))
-    with pytest.raises(InputError, match=r"the cache cannot be made: .*set QUATRAIN_CACHE"):
+    with pytest.raises(
+        InputError, match=r"the cache folder cannot be created: .*set QUATRAIN_CACHE"
+    ):
         export_checkpoint(place / "c", place / "m.pte")
     assert unchanged(place)

@@ -155,8 +155,8 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"method": "gptq"}, "method = 'gptq' is of a model in floating point, and .*model is an"),
-        ({"group_size": 64}, "group-size = 64 is of a model in floating point"),
+        ({"method": "gptq"}, "method = 'gptq' is for a floating-point model, but .*model is an"),
+        ({"group_size": 64}, "group-size = 64 is for a floating-point model"),
         ({"scheme": "8da4w"}, "scheme = '8da4w' is of the GPUs' programs, and no phone is named"),
     ],
 )

@@ -159,7 +159,9 @@ def test_nothing_said_beside_a_prompt_is_ignored():
     told = chat_prompt(thinking, "hi", ChatOptions(system="Be brief.", tools=[TOOL]))
     assert "system\nBe brief." in told and '"name": "now"' in told
     for name in ("enable_thinkin", "content", "m"):  # the template sets the last two itself
-        with pytest.raises(InputError, match=rf"{name}: .*no such variable, but enable_thinking$"):
+        with pytest.raises(
+            InputError, match=rf"{name}: .*does not use it, expected one of enable_thinking$"
+        ):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
     for name in ("messages", "tools", "add_generation_prompt"):
         with pytest.raises(InputError, match=rf"--template-var {name}: is said by "):
@@ -170,7 +172,7 @@ def test_nothing_said_beside_a_prompt_is_ignored():
     with pytest.raises(InputError, match="leaves out a system message"):
         chat_prompt(deaf, "hi", ChatOptions(system="Be brief."))
     for nothing in ("", "{{ bos_token }}Yours?"):
-        with pytest.raises(InputError, match="makes no text of the prompt; leave --chat out"):
+        with pytest.raises(InputError, match="leaves out the prompt; leave --chat out"):
             chat_prompt(tokenizer_of(CONFIG | {"chat_template": nothing}), "hi", ChatOptions())
     strict = "{% for m in messages %}{{ m.content or raise_exception('empty') }}{% endfor %}"
     told = chat_prompt(tokenizer_of({"chat_template": strict}), "hi", ChatOptions(system="Be."))

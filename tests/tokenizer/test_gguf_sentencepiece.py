@@ -209,11 +209,11 @@ SIZE = models.COMMON["vocab_size"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scores": None}, "has no numbers tokenizer.ggml.scores"),
-        ({"scores": ["a"] * SIZE}, "has no numbers tokenizer.ggml.scores"),
+        ({"scores": None}, "tokenizer.ggml.scores is not a list of numbers"),
+        ({"scores": ["a"] * SIZE}, "tokenizer.ggml.scores is not a list of numbers"),
         ({"scores": np.zeros(SIZE - 1)}, f"scores holds {SIZE - 1} finite numbers, expected one"),
         ({"scores": np.full(SIZE, np.nan)}, f"scores holds 0 finite .* each of the {SIZE} tokens"),
-        ({"token_type": None}, "has no numbers tokenizer.ggml.token_type"),
+        ({"token_type": None}, "tokenizer.ggml.token_type is not a list of numbers"),
         ({"token_type": np.ones(3, np.int32)}, "token_type holds 3 finite numbers"),
         ({"unknown_token_id": SIZE}, f"unknown_token_id is {SIZE}, expected below {SIZE}"),
         ({"unknown_token_id": None, "token_type": np.ones(SIZE, np.int32)}, "no unknown token"),

@@ -273,7 +273,7 @@ def tekken(**content) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("tokenizer.model", b"\n\x03abc\x0a", "is no SentencePiece model, or damaged"),
+        ("tokenizer.model", b"\n\x03abc\x0a", "is not a SentencePiece model, or is damaged"),
         ("tokenizer.model", b"some words\n", "neither a SentencePiece model nor tiktoken's ranks"),
         ("tokenizer.model", b"", "--tokenizer"),
         ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
@@ -313,7 +313,7 @@ def test_unigram_is_refused_by_name(tmp_path):
         model_writer=written, model_type="unigram", vocab_size=30, minloglevel=2,
     )  # fmt: skip
     (tmp_path / "tokenizer.model").write_bytes(written.getvalue())
-    with pytest.raises(UnknownTokenizer, match=r"another kind than BPE.*--tokenizer"):
+    with pytest.raises(UnknownTokenizer, match=r"another type than BPE.*--tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.model")
 
 

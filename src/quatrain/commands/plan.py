@@ -139,9 +139,8 @@ def _refuse_quantizing(context: typer.Context, checkpoint: str) -> None:
         if given is not None and given.name == "COMMANDLINE":
             option = f"--{name.replace('_', '-')} {context.params[name]}"
             raise InputError(
-                f"{option}: is of a model in floating point, and {checkpoint} is an int4 "
-                "checkpoint, which stays as it is; leave it out, or give the model that it was "
-                "made of"
+                f"{option}: is for a floating-point model, but {checkpoint} is an int4 "
+                "checkpoint, which is not changed; leave it out, or give the original model"
             )
 
 

@@ -28,21 +28,21 @@ def with_attention_sink(
         raise InputError(f"--attention-sink: {problem}; leave it out")
     if context <= sinks + window:
         raise InputError(
-            f"--attention-sink {sinks},{window} keeps as many tokens as the context has, {context}:"
-            " leave it out, or ask for a longer --max-seq-len"
+            f"--attention-sink {sinks},{window} keeps as many tokens as the context has, "
+            f"{context}; leave it out, or ask for a longer --max-seq-len"
         )
     return replace(config, sliding_window=window, attention_sinks=sinks)
 
 
 def _problem(config: BackboneConfig) -> str | None:
     if config.sliding_window is not None:
-        return f"layers have a window of their own, of {config.sliding_window} tokens"
+        return f"layers already have a sliding window, of {config.sliding_window} tokens"
     if config.attention_chunk_size is not None:
         return f"layers attend to chunks of {config.attention_chunk_size} tokens"
     if config.attn_logit_softcapping is not None:
         return f"attention has a soft cap of {config.attn_logit_softcapping:g}"
     if config.num_kv_shared_layers:
-        return "layers read the keys of others (num_kv_shared_layers)"
+        return "layers use the keys of other layers (num_kv_shared_layers)"
     if config.layer_types is not None:
         return "layers are of several kinds (layer_types)"
     return None

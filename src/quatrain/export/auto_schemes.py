@@ -68,14 +68,14 @@ def export_with_auto_schemes(
     output, stages = Path(output), stages or Stages()
     if request.backend != "vulkan":
         raise InputError(
-            f"--linear-scheme auto: --backend {request.backend} has 8da4w kernels alone, so there "
+            f"--linear-scheme auto: --backend {request.backend} has only 8da4w kernels, so there "
             "is nothing to choose; leave one of them out"
         )
     stated = request.scheme or (request.scheme_plan and request.scheme_plan.source)
     if stated:
         raise InputError(
-            f"--linear-scheme auto chooses each linear's scheme, and {stated} states it; leave "
-            "one of them out"
+            f"--linear-scheme auto chooses each linear's scheme, but {stated} sets it; leave one "
+            "of them out"
         )
     opened = open_checkpoint(checkpoint, params)
     scheme = Scheme.DYNAMIC_INT8 if group_sums_are_right(opened.group_size) else Scheme.WEIGHT_ONLY
@@ -91,7 +91,7 @@ def export_with_auto_schemes(
     with whole_file(written) as temporary:
         temporary.write_text(plan.as_toml(), encoding="utf-8")
         report = export_for_target(checkpoint, output, planned, params, stages, None, tokenizer)
-    report.notes.append(f"{written.name} says which linear has which scheme, and why.")
+    report.notes.append(f"{written.name} lists the scheme of each linear, and why it was chosen.")
     return report
 
 
@@ -167,13 +167,14 @@ def _plan(
         for name in costs
     }
     notes = [
-        "Which scheme each int4 linear has; quatrain export --scheme-plan reads it, edited or not.",
-        "kl is what int8 activations of that linear alone cost a prompt: nats from the same "
-        f"checkpoint all weight-only, on {len(tokens)} texts of {tokens.shape[1]} tokens from "
-        "Quatrain's calibration text.",
-        f"{len(chosen)} of {len(planned)} linears are weight-only. As planned int8 activations "
-        f"cost {cost(count):.2g} nats, of {max_kl:g} that were allowed; with none made weight-only "
-        f"for that, {cost(0):.2g}.",
+        "The scheme of each int4 linear; quatrain export --scheme-plan reads this file, also "
+        "after you edit it.",
+        "kl is the cost of int8 activations in that linear alone: the KL divergence, in nats, "
+        f"from the same checkpoint with all linears weight-only, on {len(tokens)} texts of "
+        f"{tokens.shape[1]} tokens from Quatrain's calibration text.",
+        f"{len(chosen)} of {len(planned)} linears are weight-only. As planned, int8 activations "
+        f"cost {cost(count):.2g} nats; the limit is {max_kl:g}. If none were made weight-only to "
+        f"stay below the limit, they would cost {cost(0):.2g}.",
     ]
     return SchemePlan(planned, notes=notes)
 
@@ -188,7 +189,7 @@ def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
     """Texts to read, int64 [TEXTS, LENGTH]; `InputError` where there is no tokenizer for them."""
     if not opened.config.apply_embedding or not opened.config.apply_output:
         raise InputError(
-            f"{opened.source}: --linear-scheme auto measures the model on a text, and this model "
+            f"{opened.source}: --linear-scheme auto measures the model on a text, but this model "
             "has no embedding or no output layer; write a plan by hand for --scheme-plan"
         )
     folder = opened.source if opened.source.is_dir() else opened.source.parent
@@ -197,8 +198,8 @@ def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
     texts = spread_texts(begin, ids, min(LENGTH, opened.config.max_seq_len), TEXTS)
     if len(texts) < TEXTS:
         raise InputError(
-            f"{opened.source}: its tokenizer makes too few tokens of the embedding's "
-            f"{opened.config.vocab_size}; give the model's own with --tokenizer"
+            f"{opened.source}: its tokenizer makes too few tokens that the embedding has "
+            f"({opened.config.vocab_size}); give the model's own tokenizer with --tokenizer"
         )
     return torch.tensor(texts)
 
@@ -214,6 +215,6 @@ def _require_memory(opened: Checkpoint) -> None:
     if needed > there:
         raise InputError(
             f"{opened.source}: --linear-scheme auto needs about {needed / 1e9:.0f} GB of memory, "
-            f"of which this machine has {there / 1e9:.0f}; write a plan by hand for --scheme-plan, "
-            "or choose one scheme"
+            f"and this machine has {there / 1e9:.0f}; write a plan by hand for --scheme-plan, or "
+            "choose one scheme"
         )

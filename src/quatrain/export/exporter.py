@@ -147,8 +147,8 @@ def context_length(opened: Checkpoint | FloatModel, asked: int | None) -> int:
     longest = max(usual, opened.params.get("max_context_len") or 0)
     if asked is not None and asked > longest:
         raise InputError(
-            f"--max-seq-len is {asked}, but params.json says the model was trained for a "
-            f"context of {longest}; ask for at most that"
+            f"--max-seq-len is {asked}, but params.json says the model was trained for a context "
+            f"of {longest}; ask for at most {longest}"
         )
     return asked or min(usual, DEFAULT_MAX_SEQ_LEN)
 
@@ -191,10 +191,10 @@ def _check_prefill_chunk(backbone: Backbone, options: ExportOptions) -> None:
     asked, longest = options.prefill_chunk_size, longest_call(backbone, options.backend)
     if asked is not None and asked > longest:
         is_context = longest == backbone.config.max_seq_len
-        why = "as many as the context" if is_context else "as its layers allow"
+        why = "the length of the context" if is_context else "the limit of its layers"
         raise InputError(
-            f"--prefill-chunk-size is {asked}, but a call takes {longest} tokens at most, {why}; "
-            "ask for at most that, or leave it out"
+            f"--prefill-chunk-size is {asked}, but a call takes at most {longest} tokens, {why}; "
+            f"ask for at most {longest}, or leave it out"
         )
 
 
@@ -235,4 +235,4 @@ def _write_program(
         with stages("import the compiler"), quiet():
             from quatrain.export.xnnpack.lowering import write_xnnpack_program
         write_xnnpack_program(backbone, metadata, path, stages)
-    return [f"Every layer was lowered by itself, which takes longer: {reason}."]
+    return [f"Every layer was lowered separately, which takes longer: {reason}."]

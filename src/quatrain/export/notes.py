@@ -49,7 +49,7 @@ def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
         return []
     return [
         f"The checkpoint has no tokenizer, so the program will be run with {earlier.name}, which "
-        "was beside it before. Delete that file if it is another model's."
+        "was already beside it. Delete that file if it belongs to another model."
     ]
 
 
@@ -62,8 +62,8 @@ def _zero_points(options: ExportOptions) -> str:
     defect = next(each for each in load_defects() if each.id == _FLOAT_ZERO_POINTS)
     return (
         f"On a Mali ({', '.join(defect.families)}) with ExecuTorch before {defect.fixed_in} this "
-        f"8da4w program writes garbage ({defect.id}): export with --target there, in fp32, or with "
-        "--weight-only-linear."
+        f"8da4w program generates garbage ({defect.id}): for such a phone export with --target, "
+        "in fp32, or with --weight-only-linear."
     )
 
 
@@ -74,10 +74,10 @@ def _half_attention(config: BackboneConfig, options: ExportOptions) -> str:
     if options.activation_dtype != "fp16" or config.max_seq_len <= SURE_IMAGE or not plain:
         return ""
     return (
-        f"A phone sums the attention of prompts in float16 in contexts beyond {SURE_IMAGE} tokens, "
-        "the coarser the further into the context (sdpa-half-sums): --activation-dtype fp32, which "
-        f"`quatrain export` alone has, or --max-seq-len {SURE_IMAGE}, max-seq-len in a "
-        "release.toml, sums in float32."
+        f"In contexts beyond {SURE_IMAGE} tokens, a phone computes the attention of prompts in "
+        "float16, less and less exactly further into the context (sdpa-half-sums): "
+        f"--activation-dtype fp32 (only of `quatrain export`) or --max-seq-len {SURE_IMAGE} "
+        "(max-seq-len in a release.toml) makes it float32."
     )
 
 
@@ -87,7 +87,7 @@ def _all_experts(config: BackboneConfig) -> str:
         return ""
     return (
         f"All {experts} experts of a layer are computed for every token, {experts / picked:g} "
-        f"times the work of the {picked} that its router picks: a delegate has no branches."
+        f"times the work of the {picked} that its router picks: a delegate cannot branch."
     )
 
 
@@ -98,8 +98,8 @@ def _kept_windows(config: BackboneConfig) -> str:
         return ""
     return (
         "Layers with a window or a chunk keep the keys of the last "
-        f"{' and '.join(map(str, sizes))} tokens: each call must continue the last one, or begin a "
-        "text at position 0."
+        f"{' and '.join(map(str, sizes))} tokens: each call must continue the previous one, or "
+        "begin a text at position 0."
     )
 
 
@@ -111,7 +111,7 @@ def _rings(backbone: Backbone) -> str:
     sinks = f" and the first {each.sinks}" if (each := rings[min(rings)]).sinks else ""
     return (
         f"Layers with a window keep the keys of the last {kept} tokens{sinks}: each call must "
-        "continue the last one, or begin a text at position 0."
+        "continue the previous one, or begin a text at position 0."
     )
 
 
@@ -124,8 +124,10 @@ def _kept_inputs(backbone: Backbone) -> str:
         kept = "Gated delta rules keep only the last state"
     needs = ""
     if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
-        needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} do not load it."
-    return f"{kept}: each call must continue the last one, or begin a text at position 0.{needs}"
+        needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} cannot load it."
+    return (
+        f"{kept}: each call must continue the previous one, or begin a text at position 0.{needs}"
+    )
 
 
 def _shorter_calls(backbone: Backbone, options: ExportOptions) -> str:
@@ -135,9 +137,9 @@ def _shorter_calls(backbone: Backbone, options: ExportOptions) -> str:
     if longest == context:
         return ""
     return (
-        f"A call takes up to {longest} tokens: ExecuTorch's runner feeds a longer prompt in parts. "
-        "From 1.3 on it does not stop where the context of such a program ends: reset it before "
-        f"prompts and answers are {context} tokens together."
+        f"A call takes up to {longest} tokens: ExecuTorch's runner splits a longer prompt into "
+        "several calls. Since 1.3 it does not stop at the end of the context of such a program: "
+        f"reset it before prompts and answers have {context} tokens together."
     )
 
 
@@ -155,9 +157,10 @@ def _floating_point_embedding(embedding: nn.Module | None) -> str:
     if not isinstance(embedding, QuantizedGroupEmbedding) or embedding.bit_width != 8:
         return ""
     return (
-        "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has a "
-        "kernel for int4 and floating-point embeddings only. Quantized to int4 (--embedding int4, "
-        'embedding = "int4" in a release.toml) it takes four bits a weight, and its scales.'
+        "The int8 embedding is stored in floating point: ExecuTorch's Vulkan delegate has "
+        "kernels only for int4 and floating-point embeddings. Quantized to int4 (--embedding "
+        'int4, embedding = "int4" in a release.toml) it takes four bits a weight, and its '
+        "scales."
     )
 
 
@@ -166,8 +169,8 @@ def _bfloat16_scales(backbone: nn.Module) -> str:
     if not worst:
         return ""
     return (
-        "XNNPACK's int4 kernels store scales in bfloat16: the checkpoint's change by up "
-        f"to {worst:.2%}. Scales that are bfloat16 already, as quatrain quantize "
+        "XNNPACK's int4 kernels store scales in bfloat16, which changes this checkpoint's scales "
+        f"by up to {worst:.2%}. Scales that are already bfloat16 values, as quatrain quantize "
         "writes them, do not change."
     )
 

@@ -95,8 +95,8 @@ class ExportOptions:
         self._check_backend()
         if self.kv_cache is not None and self.attention_sink is not None:
             raise InputError(
-                f"--kv-cache {self.kv_cache} is for attention to the whole context, and "
-                "--attention-sink keeps a part of it; leave one of them out"
+                f"--kv-cache {self.kv_cache} is for attention to the whole context, but "
+                "--attention-sink keeps only a part of it; leave one of them out"
             )
         if self.scheme_plan is not None and self.scheme == Scheme.WEIGHT_ONLY:
             self._require_only(self.scheme_plan)
@@ -120,15 +120,15 @@ class ExportOptions:
             check_attention_sink(self.attention_sink, self.backend)
         if self.backend == "xnnpack" and self.scheme_plan is not None:
             raise InputError(
-                f"{self.scheme_plan.source}: --backend xnnpack has 8da4w kernels alone, so there "
+                f"{self.scheme_plan.source}: --backend xnnpack has only 8da4w kernels, so there "
                 "is nothing to plan; leave one of them out"
             )
 
     def _require_only(self, plan: SchemePlan) -> None:
         if plan.only_scheme != self.scheme:
             raise InputError(
-                f"{plan.source}: has linears in 8da4w, and scheme is {self.scheme}; leave the "
-                "scheme out, or have the plan say weight-only for all"
+                f"{plan.source}: has linears in 8da4w, but the scheme is {self.scheme}; leave the "
+                "scheme out, or make all linears of the plan weight-only"
             )
 
 
@@ -146,8 +146,8 @@ def check_attention_sink(asked: tuple[int, int], backend: str) -> None:
     sinks, window = asked
     if sinks < 1 or window < 2:
         raise InputError(
-            f"--attention-sink is {sinks},{window}, expected SINKS,WINDOW of 1 or more and 2 or "
-            "more, such as 4,512"
+            f"--attention-sink is {sinks},{window}, expected SINKS,WINDOW with at least 1 and 2, "
+            "such as 4,512"
         )
     if backend == "vulkan":
         raise InputError(

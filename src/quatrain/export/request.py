@@ -50,14 +50,17 @@ class ExportRequest:
         elif self.runtime is not None:
             remedy = "name the device"
             if self.backend != "vulkan":
-                remedy = f"leave it out: --backend {self.backend} writes the same for every release"
-            raise InputError(f"--runtime says nothing without --target; {remedy}")
+                remedy = (
+                    f"leave it out: --backend {self.backend} writes the same program for every "
+                    "release"
+                )
+            raise InputError(f"--runtime has no effect without --target; {remedy}")
         if self.runtime is not None:
             require_loadable(self.runtime)
         if self.scheme is not None and self.scheme_plan is not None:
             raise InputError(
-                f"{self.scheme_plan.source}: says which linear has which scheme, and so does "
-                f"the scheme {self.scheme} for all; leave one of them out"
+                f"{self.scheme_plan.source}: sets the scheme of each linear, but the scheme "
+                f"{self.scheme} applies to all; leave one of them out"
             )
         self.options()
 

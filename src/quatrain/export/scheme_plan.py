@@ -102,7 +102,7 @@ def read_scheme_plan(path: Path) -> SchemePlan:
     _known_keys(where, stated, ("default", "linears"))
     linears = stated.get("linears", {})
     if not isinstance(linears, dict):
-        raise InputError(f"{where}: linears is no table, expected [linears] and a line for each")
+        raise InputError(f"{where}: linears is not a table, expected [linears] and a line for each")
     default = stated.get("default")
     return SchemePlan(
         {name: _planned(f"{where}: {name!r}", entry) for name, entry in linears.items()},

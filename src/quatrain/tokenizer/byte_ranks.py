@@ -37,12 +37,12 @@ def read_tekken(path: Path) -> tokenizers.Tokenizer:
         pattern = config["pattern"]
     except KeyError as error:
         raise UnknownTokenizer(
-            f"{path}: has no {error}, as Mistral's first such files have not, or is damaged; give "
-            "a tokenizer.json as --tokenizer"
+            f"{path}: has no {error}: it is one of Mistral's first files of this kind, or "
+            "damaged; give a tokenizer.json as --tokenizer"
         ) from error
     except (TypeError, AttributeError, ValueError) as error:
         raise InputError(
-            f"{path}: is no tekken.json, or damaged: {error}; download it again, or give a "
+            f"{path}: is not a tekken.json, or is damaged: {error}; download it again, or give a "
             "tokenizer.json as --tokenizer"
         ) from error
     return _from_ranks(ranks, names, 0, pattern, path)
@@ -86,7 +86,7 @@ def _require_few_special(count: int, path: Path) -> None:
     """Raise `InputError` before a list of as many is made."""
     if count > _MOST_SPECIAL:
         raise InputError(
-            f"{path}: has {count} special tokens by what says so, which no model has: it, or the "
+            f"{path}: is said to have {count} special tokens, more than any model has: it, or the "
             "tokenizer_config.json beside it, is damaged; download both again"
         )
 

@@ -59,8 +59,8 @@ def pick(templates: Mapping[str, str], name: str | None, tools: bool, source: st
         if wanted in templates:
             return templates[wanted]
     raise InputError(
-        f"{source}: has no chat template named {names[-1]!r}, but {', '.join(sorted(templates))}; "
-        "give one of them as --chat-template"
+        f"{source}: has no chat template named {names[-1]!r}, expected one of "
+        f"{', '.join(sorted(templates))} as --chat-template"
     )
 
 

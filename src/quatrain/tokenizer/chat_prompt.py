@@ -13,7 +13,7 @@ from quatrain.tokenizer.load import Tokenizer
 _SAID_ELSEWHERE = {
     "messages": "by --prompt and --system",
     "tools": "by --tools",
-    "add_generation_prompt": "by what is asked for, an answer",
+    "add_generation_prompt": "by the program, which always asks for an answer",
 }
 
 
@@ -68,8 +68,8 @@ def chat_prompt(
     empty = [without_text("user")(message) for message in said]
     if text and (not prompt or (empty != said and prompt == _if_any(rendered, empty))):
         raise InputError(
-            f"{tokenizer.source}: its chat template makes no text of the prompt; leave --chat out, "
-            "in place of a chat take `quatrain run`"
+            f"{tokenizer.source}: its chat template leaves out the prompt; leave --chat out, or "
+            "use `quatrain run` instead of a chat"
         )
     return prompt
 
@@ -91,7 +91,9 @@ def prompt_of_all(
         others = [without(message) for message in messages]
         # Its own text: a template that has a default says something else without the message.
         if others != messages and prompt == _if_any(rendered, others):
-            raise InputError(f"{source}: its chat template leaves out {part}; say it in {instead}")
+            raise InputError(
+                f"{source}: its chat template leaves out {part}; put it into {instead}"
+            )
     return prompt
 
 
@@ -130,15 +132,16 @@ def _check_read(tokenizer: Tokenizer, options: ChatOptions) -> None:
     for name in options.variables:
         if name in _SAID_ELSEWHERE:
             raise InputError(
-                f"--template-var {name}: is said {_SAID_ELSEWHERE[name]}; leave the variable out"
+                f"--template-var {name}: is set {_SAID_ELSEWHERE[name]}; leave the variable out"
             )
         if name not in read:
             others = sorted(read - _SAID_ELSEWHERE.keys())
             raise InputError(
-                f"--template-var {name}: {source}: its chat template reads no such variable, but "
-                f"{', '.join(others) or 'none'}"
+                f"--template-var {name}: the chat template of {source} does not use it, expected "
+                f"one of {', '.join(others) or 'none'}"
             )
     if has_tools and "tools" not in read:
         raise InputError(
-            f"--tools: {source}: its chat template takes no tools; describe them in --system"
+            f"--tools: the chat template of {source} does not support tools; describe them in "
+            "--system"
         )

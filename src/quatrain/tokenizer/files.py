@@ -102,7 +102,7 @@ def find_tokenizer(model: Path | str, *folders: Path | str) -> Path:
     for folder in (model.parent, *map(Path, folders)):
         if file := tokenizer_in(folder):
             return file
-    elsewhere = "".join(f", none in {folder}" for folder in folders)
+    elsewhere = "".join(f", nor in {folder}" for folder in folders)
     raise InputError(
         f"{model}: no tokenizer beside it ({own.name} or tokenizer.json){elsewhere}; "
         "copy the model's tokenizer.json there"

@@ -74,7 +74,7 @@ def _chat_templates(metadata: dict[str, Any], source: Path) -> str | list[dict[s
     wrong = next((name for name, text in stated.items() if not isinstance(text, str)), None)
     if wrong is not None:
         raise InputError(
-            f"{source}: {wrong} is {stated[wrong]!r}, expected a text; the file is damaged"
+            f"{source}: {wrong} is {stated[wrong]!r}, expected a string; the file is damaged"
         )
     named = {
         name.removeprefix(f"{key}."): text

@@ -94,8 +94,8 @@ class Tokenizer:
             if not is_of_tokenizers(error):
                 raise
             raise InputError(
-                f"{self.source}: cannot cut {text[:40]!r} into tokens: {error}; give the "
-                "model's own tokenizer as --tokenizer, or leave out what this one lacks"
+                f"{self.source}: cannot tokenize {text[:40]!r}: {error}; give the model's own "
+                "tokenizer as --tokenizer, or leave out the characters that this one lacks"
             ) from error
 
     def begin(self, ids: list[int]) -> list[int]:
@@ -115,7 +115,7 @@ class Tokenizer:
         except OverflowError as error:
             wrong = next(one for one in ids if not 0 <= one < 2**32)
             raise InputError(
-                f"{wrong} is not a token id; those of {self.source} go from 0 to "
+                f"{wrong} is not a token id; those of {self.source} are 0 to "
                 f"{self.model.get_vocab_size() - 1}"
             ) from error
 

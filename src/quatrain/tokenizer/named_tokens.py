@@ -155,7 +155,7 @@ def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
     try:
         return {int(index): _token(token, source, False) for index, token in decoder.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{source}: its added tokens are no ids and tokens: {error}") from error
+        raise InputError(f"{source}: its added tokens are not tokens by id: {error}") from error
 
 
 def _extra(config: Mapping[str, Any]) -> list[Any]:
@@ -168,10 +168,14 @@ def _token(token: Any, source: str, special: bool = True) -> AddedToken:
     """`token`, a text or an object around it; `special`: where that does not say."""
     text = token_text(token)
     if text is None:
-        raise InputError(f"{source}: {token!r} is no token, expected its text or its content")
+        raise InputError(
+            f"{source}: {token!r} is not a token, expected a string, or an object with its content"
+        )
     flags = {key: token[key] for key in _FLAGS if key in token} if _is_token(token) else {}
     if not all(isinstance(value, bool) for value in flags.values()):
-        raise InputError(f"{source}: the token {text!r} has {flags}, expected true and false")
+        raise InputError(
+            f"{source}: the token {text!r} has {flags}, expected true or false for each"
+        )
     return AddedToken(text, **({"special": special} | flags))
 
 

@@ -34,8 +34,8 @@ _INFILLING = {
 }  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
 _AS_IT_SAYS = (
-    'state "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json for what this one '
-    "says"
+    'set "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json to use this '
+    "file as it is"
 )
 NAMED: dict[str, dict[str, Any]] = {
     "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
@@ -116,9 +116,9 @@ def build_as_class(
 def _not_bpe(model: tokenizers.Tokenizer, path: Path, name: str) -> UnknownTokenizer:
     stated = tokenizer_class(path, {"tokenizer_class": "PreTrainedTokenizerFast"})
     return UnknownTokenizer(
-        f"{path}: is of the kind {type(model.model).__name__}, of whose vocabulary transformers' "
-        f"{name} makes a BPE, which is not done here; give a tokenizer.json of the kind BPE as "
-        "--tokenizer" + ("" if stated == name else f", or {_AS_IT_SAYS}")
+        f"{path}: is of type {type(model.model).__name__}, which transformers' {name} converts to "
+        "BPE, which is not implemented; give a tokenizer.json of type BPE as --tokenizer"
+        + ("" if stated == name else f", or {_AS_IT_SAYS}")
     )
 
 
@@ -127,8 +127,8 @@ def refuse_unknown(name: str, path: Path, give: str) -> None:
     tokenizer in `path`, does so in a way that is not known here."""
     if name in _OTHERS:
         raise UnknownTokenizer(
-            f"{path}: its class, {name}, prepares and cuts texts in a way of its own whatever the "
-            f"file says, which is not known here; give {give}"
+            f"{path}: its class, {name}, changes how texts are split, whatever the file says, in "
+            f"a way that is not implemented; give {give}"
         )
 
 

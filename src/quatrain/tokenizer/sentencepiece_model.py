@@ -39,14 +39,15 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
         stated_ids = _stated_ids(trainer)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, struct.error) as error:
         raise InputError(
-            f"{path}: is no SentencePiece model, or damaged: {error!r}; download it again, or give "
-            "a tokenizer.json as --tokenizer"
+            f"{path}: is not a SentencePiece model, or is damaged: {error!r}; download it again, "
+            "or give a tokenizer.json as --tokenizer"
         ) from error
     if trainer.get(_MODEL_TYPE, 1) != _BPE:
         kind = trainer.get(_MODEL_TYPE, 1)
         raise UnknownTokenizer(
-            f"{path}: is a SentencePiece model of another kind than BPE (its type is {kind}; 1 is "
-            "unigram), which no program's runner reads; give a tokenizer.json as --tokenizer"
+            f"{path}: is a SentencePiece model of another type than BPE (its type is {kind}; 1 is "
+            "unigram), which ExecuTorch's tokenizer cannot read; give a tokenizer.json as "
+            "--tokenizer"
         )
     values = {
         "tokens": tokens,

@@ -73,9 +73,9 @@ def _sentencepiece(path: Path, name: str, config: _Config) -> tuple[tokenizers.T
     refuse_unknown(
         name,
         path,
-        "as --tokenizer the tokenizer.json that transformers' AutoTokenizer.from_pretrained(FOLDER)"
-        '.save_pretrained(OUT) writes, its tokenizer_config.json stating "tokenizer_class": '
-        '"PreTrainedTokenizerFast"',
+        "as --tokenizer the tokenizer.json that transformers' "
+        "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(OUT) writes, with "
+        '"tokenizer_class": "PreTrainedTokenizerFast" in its tokenizer_config.json',
     )
     metadata = sentencepiece_metadata(path)
     llama = name == "LlamaTokenizer"
@@ -100,15 +100,15 @@ def _sentencepiece(path: Path, name: str, config: _Config) -> tuple[tokenizers.T
 def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
     if name not in ("Qwen2Tokenizer", "GPT2Tokenizer"):
         raise UnknownTokenizer(
-            f"{path}: its tokenizer's class is {name or 'not stated'}, which is not known to have "
-            "such a file (Qwen2Tokenizer and GPT2Tokenizer do); give a tokenizer.json as "
+            f"{path}: its tokenizer's class is {name or 'not stated'}, for which this file is not "
+            "supported, expected Qwen2Tokenizer or GPT2Tokenizer; give a tokenizer.json as "
             "--tokenizer"
         )
     vocabulary, merges = read_object(path), _merges(path.with_name(MERGES))
     try:
         model = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # tokenizers raises bare Exception
-        said = f"{path}: does not go with {MERGES}: {error}; download both again"
+        said = f"{path}: does not match {MERGES}: {error}; download both again"
         raise InputError(said) from error
     prepare_as(name, model, config)
     return model
@@ -119,8 +119,8 @@ def _merges(path: Path) -> list[tuple[str, str]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError) as error:
         raise UnknownTokenizer(
-            f"{path}: cannot be read, which {VOCABULARY} needs beside it: {error}; download it, or "
-            "give a tokenizer.json as --tokenizer"
+            f"{path}: cannot be read, but {VOCABULARY} needs it: {error}; download it, or give a "
+            "tokenizer.json as --tokenizer"
         ) from error
     # The first line may state a version, and a merge may begin with the same sign.
     stated = lines[1:] if lines[0].startswith("#version") else lines
@@ -128,6 +128,6 @@ def _merges(path: Path) -> list[tuple[str, str]]:
     wrong = next((pair for pair in pairs if len(pair) != 2), None)
     if wrong is not None:
         raise InputError(
-            f"{path}: {' '.join(wrong)[:80]!r} is no pair of tokens; download it again"
+            f"{path}: {' '.join(wrong)[:80]!r} is not a pair of tokens; download it again"
         )
     return [(left, right) for left, right in pairs]

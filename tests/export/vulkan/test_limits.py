@@ -129,7 +129,7 @@ def test_what_decides_on_a_choice_is_of_int4_linears_and_of_the_longest_call() -
 # Gemma 3 270M: a float table of 167,772,160 elements, and a window of 512 tokens.
 GEMMA = {"vocab_size": 262144, "dim": 640, "sliding_window": 512, "max_seq_len": 2048}
 REMEDIES = {
-    "int8": r"262144 x 640, is int8 here and written in floating point.*more than 134217728 "
+    "int8": r"262144 x 640, is int8 here but written in floating point.*at most 134217728 "
     r"elements\. Quantize the model again with --embedding int4; or use --backend xnnpack",
     "fp": r"is stored in floating point.*quatrain convert --embedding int4; or use --backend",
 }

@@ -109,7 +109,9 @@ def test_vulkan_has_no_operator_for_it():
 
 
 def test_it_holds_no_part_of_the_context_alone():
-    with pytest.raises(InputError, match="--attention-sink keeps a part of it; leave one of them"):
+    with pytest.raises(
+        InputError, match="--attention-sink keeps only a part of it; leave one of them"
+    ):
         ExportOptions(backend="xnnpack", kv_cache="int8", attention_sink=(4, 8))
 
 

@@ -155,7 +155,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c", n_layers=3, no_rope_layer_interval=2)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", XNNPACK)
-    assert any("its layers are of several kinds" in note for note in report.notes)
+    assert any("its layers differ in kind" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(

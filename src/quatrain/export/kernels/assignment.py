@@ -27,8 +27,8 @@ _KERNELS: dict[tuple[str, type[nn.Module]], str] = {
 
 _WHY_NOT = {
     ("vulkan", Int8DynActInt8WeightLinear): (
-        "is int8 per channel, whose activations are int8 in either scheme, and ExecuTorch's Vulkan "
-        "delegate has no kernel for that; quantize the model again with --output-layer int4, or "
+        "is int8 per channel and has int8 activations in both schemes, for which ExecuTorch's "
+        "Vulkan delegate has no kernel; quantize the model again with --output-layer int4, or "
         "export 8da4w with --backend xnnpack"
     ),
     ("xnnpack", WeightOnlyInt4Linear): (
@@ -37,9 +37,10 @@ _WHY_NOT = {
     ),
     # Source: `_check_per_channel_group_params` of ExecuTorch's `backends/xnnpack`.
     ("xnnpack", Int8DynActInt4WeightLinear): (
-        "is in groups of fewer than 32 weights, and XNNPACK's kernels take multiples of 32; "
-        "quantize the floating-point model again with --group-size 32, or use `quatrain convert` "
-        "on another quantizer's checkpoint, which requantizes it; or use --backend vulkan"
+        "has groups of fewer than 32 weights, but XNNPACK's kernels support only multiples of "
+        "32; quantize the floating-point model again with --group-size 32, or use `quatrain "
+        "convert` on another quantizer's checkpoint, which requantizes it; or use --backend "
+        "vulkan"
     ),
 }
 
@@ -100,7 +101,7 @@ def _refusal(stuck: list[tuple[str, nn.Module]], options: ExportOptions) -> Inpu
     times = (16 if options.activation_dtype == "fp16" else 32) // bits
     return InputError(
         f"{name}{more}: {_WHY_NOT[options.backend, type(first)]}. --allow-fallback runs it "
-        f"dequantized, in floating point, at about {times} times the bytes."
+        f"dequantized, in floating point, at about {times} times the size."
     )
 
 

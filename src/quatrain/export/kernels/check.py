@@ -80,7 +80,7 @@ def located_linears(
             )
     if linears:
         extra = sorted(linear.name for linear in linears)
-        raise QuatrainError(f"the program has linears that the backbone has not: {extra}")
+        raise QuatrainError(f"the program has linears that the backbone does not have: {extra}")
     return found
 
 

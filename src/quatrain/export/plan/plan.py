@@ -138,9 +138,9 @@ def _refuse_quantizing(path: Path, asked: QuantizeRequest) -> None:
         found = getattr(asked, name)
         if found not in (getattr(usual, name), "keep"):
             raise InputError(
-                f"{name.replace('_', '-')} = {found!r} is of a model in floating point, and {path} "
-                "is an int4 checkpoint, which stays as it is; leave it out, or give the model that "
-                "it was made of"
+                f"{name.replace('_', '-')} = {found!r} is for a floating-point model, but {path} "
+                "is an int4 checkpoint, which is not changed; leave it out, or give the original "
+                "model"
             )
 
 

@@ -73,7 +73,7 @@ def constant_bytes(
         laid_out = F.pad(laid_out, (0, missing))
     if tuple(laid_out.shape) != like.shape:
         raise QuatrainError(
-            f"a {form} constant has shape {list(laid_out.shape)}, the program expects "
+            f"a {form} constant has shape {list(laid_out.shape)}, but the program expects "
             f"{list(like.shape)}"
         )
     return _bytes(laid_out)

@@ -45,7 +45,7 @@ def cached_template(
         raise IrregularGraph(f"there are fewer than {LAYERS}")
     kinds = {config.layer(index) for index in range(1, config.n_layers)}
     if len(kinds) > 1 or not backbone.rewinds or config.per_layer_dim:
-        raise IrregularGraph("its layers are of several kinds")
+        raise IrregularGraph("its layers differ in kind")
     path = cache_folder() / "templates" / f"{template_key(backbone, scheme, settings)}.pte"
     if not path.is_file():
         _make_folder(path.parent)
@@ -59,7 +59,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: the cache cannot be made: {error.strerror}; {_ANOTHER_CACHE}"
+            f"{folder}: the cache folder cannot be created: {error.strerror}; {_ANOTHER_CACHE}"
         ) from error
 
 

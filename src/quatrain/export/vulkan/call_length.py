@@ -38,7 +38,7 @@ def check_call_length(program: Program, backbone: nn.Module) -> None:
     taken = graph.tensor(graph.inputs[0]).shape[1]
     if taken < said:
         raise QuatrainError(
-            f"the program takes {taken} tokens in a call and says that it takes {said}: attention "
+            f"the program takes {taken} tokens in a call, but its metadata says {said}: attention "
             "over so many keys does not fit the textures of this target. Use another --target or "
             "none, or a --max-seq-len up to the window."
         )

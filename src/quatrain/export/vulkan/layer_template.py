@@ -75,7 +75,7 @@ def _name_constants(program: Program, sources: list[ConstantSource]) -> None:
         if isinstance(value, Tensor) and value.constant is not None:
             number = read_number(graph.constant(value_id))
             if number is None or number > len(sources):
-                raise IrregularGraph(f"a constant of shape {list(value.shape)} came from nowhere")
+                raise IrregularGraph(f"a constant of shape {list(value.shape)} has no known source")
             nbytes = graph.constants[value.constant].nbytes
             named[value.constant] = Constant(nbytes, sources[number - 1].key)
     graph.constants = named

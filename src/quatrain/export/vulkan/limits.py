@@ -59,7 +59,8 @@ def check_8da4w(rows: list[LinearRow], config: BackboneConfig, options: ExportOp
         remedy = "Export with --weight-only-linear, or leave the choice to --target"
         if options.scheme_plan is not None:
             remedy = (
-                f"Make {narrowest.name} and its like weight-only in {options.scheme_plan.source}"
+                f"Make {narrowest.name} and similar linears weight-only in "
+                f"{options.scheme_plan.source}"
             )
         raise InputError(f"would fail on {options.target.name}: {found}. {remedy}")
 
@@ -92,15 +93,14 @@ def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | Non
         if config.use_hf_rope and rotated % 8:
             return (
                 f"{rotated} channels of each head are rotated (head_dim {head_dim}, "
-                f"partial_rotary_factor {config.partial_rotary_factor:g}), and a phone does not "
-                "load a program with a rotary width that is not a multiple of 8. "
-                f"Use {_on_the_cpu(options)}."
+                f"partial_rotary_factor {config.partial_rotary_factor:g}), but a phone does not "
+                "load a program with a rotary width that is not a multiple of 8. Use "
+                f"{_on_the_cpu(options)}."
             )
         if not config.use_hf_rope and head_dim % 8:
             return (
-                f"head_dim is {head_dim}, and a phone rotates heads in Meta's layout "
-                "(use_hf_rope false) wrongly unless head_dim is a multiple of 8. "
-                f"Use {_on_the_cpu(options)}."
+                f"head_dim is {head_dim}, but a phone rotates heads in Meta's layout (use_hf_rope "
+                f"false) wrongly unless head_dim is a multiple of 8. Use {_on_the_cpu(options)}."
             )
     return None
 
@@ -124,13 +124,13 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
         )
     if any(layer.attention_sinks for layer in layers):
         return (
-            f"attention_sinks is {config.attention_sinks}: of a window a Vulkan program keeps the "
-            f"last tokens alone. Use {_on_the_cpu(options)}."
+            f"attention_sinks is {config.attention_sinks}, but a Vulkan program keeps only the "
+            f"last tokens of a window. Use {_on_the_cpu(options)}."
         )
     if config.attn_logit_softcapping is not None and any(layer.shares_kv for layer in layers):
         return (
-            "num_kv_shared_layers: other layers read the keys of one whose attention has a soft "
-            f"cap, which is not exported to Vulkan; use {_on_the_cpu(options)}."
+            "num_kv_shared_layers: layers use the keys of a layer whose attention has a soft "
+            f"cap, which cannot be exported to Vulkan; use {_on_the_cpu(options)}."
         )
     return None
 
@@ -141,9 +141,9 @@ def _per_layer_problem(opened: Checkpoint, options: ExportOptions) -> str | None
         return None
     width = config.n_layers * config.per_layer_dim
     return (
-        f"it has an embedding for each layer (per_layer_dim), a table of {config.vocab_size} x "
-        f"{width}, which is in floating point; a Vulkan program reads it on the CPU, in int4. "
-        "Quantize the model again without --embedding fp, or use "
+        "the model has an embedding for each layer (per_layer_dim), a table of "
+        f"{config.vocab_size} x {width}, in floating point, but a Vulkan program reads such a "
+        "table on the CPU, in int4. Quantize the model again without --embedding fp, or use "
         f"{_on_the_cpu(options)}."
     )
 
@@ -159,17 +159,17 @@ def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None
     kind = opened.embedding_kind
     if kind == "int4":
         return None
-    stored = "stored" if kind == "fp" else f"{kind} here and written"
+    stored = "stored" if kind == "fp" else f"{kind} here but written"
     remedy = "Quantize the model again with --embedding int4"
     if kind == "fp":
         remedy = "Convert the checkpoint with quatrain convert --embedding int4"
     release = options.target.runtime if options.target else None
     if needs_older_forms(release):
-        remedy += f" and ship a runtime later than {release}, which has none in int4"
+        remedy += f" and ship a runtime later than {release}, which has no int4 embedding"
     return (
-        f"the embedding, {rows} x {config.dim}, is {stored} in floating point, and "
-        f"ExecuTorch's Vulkan delegate takes none of more than {LARGEST_FLOAT_EMBEDDING} elements. "
-        f"{remedy}; or use {_on_the_cpu(options)}."
+        f"the embedding, {rows} x {config.dim}, is {stored} in floating point, but ExecuTorch's "
+        f"Vulkan delegate supports at most {LARGEST_FLOAT_EMBEDDING} elements. {remedy}; or use "
+        f"{_on_the_cpu(options)}."
     )
 
 
@@ -183,6 +183,6 @@ def _embedding_width_problem(opened: Checkpoint, options: ExportOptions) -> str 
     if config.dim % EMBEDDED_TOGETHER == 0:
         return None
     return (
-        f"the int4 embedding has rows of {config.dim}, and ExecuTorch's Vulkan runtime takes "
-        f"multiples of {EMBEDDED_TOGETHER}. Quantize the model again with --embedding int8."
+        f"the int4 embedding has rows of {config.dim}, but ExecuTorch's Vulkan runtime supports "
+        f"only multiples of {EMBEDDED_TOGETHER}. Quantize the model again with --embedding int8."
     )

@@ -35,8 +35,8 @@ class RoundedAgain:
 
     def __str__(self) -> str:
         return (
-            f"XNNPACK's int4 kernels take positive scales only: {self.rounded} of {self.groups} "
-            "groups, whose scale is negative, are rounded again. That changes the weights by "
+            f"XNNPACK's int4 kernels need positive scales: {self.rounded} of {self.groups} "
+            "groups, whose scale is negative, are requantized. That changes the weights by "
             f"{self.relative_rms_error:.2%} (relative RMS); Vulkan's kernels keep them. A model "
             "that was quantized with --backend vulkan can be quantized without it"
         )

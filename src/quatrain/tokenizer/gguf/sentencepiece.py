@@ -126,8 +126,8 @@ def _require_bytes(vocabulary: GgufVocabulary, tokens: list[str]) -> None:
     if missing:
         raise InputError(
             f"{vocabulary.source}: tokenizer.ggml.tokens lacks {len(missing)} of the 256 bytes, "
-            f"{missing[0]} first; a text with other characters could not be written in it. "
-            "The file is damaged"
+            f"the first of them {missing[0]}, so other characters could not be tokenized. The "
+            "file is damaged"
         )
 
 

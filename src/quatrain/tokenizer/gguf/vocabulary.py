@@ -54,7 +54,7 @@ class GgufVocabulary:
         value = self.get(key)
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise InputError(
-                f"{self.source}: has no list of texts tokenizer.ggml.{key}; the file is damaged"
+                f"{self.source}: tokenizer.ggml.{key} is not a list of strings; the file is damaged"
             )
         return value
 
@@ -63,7 +63,7 @@ class GgufVocabulary:
         value = self.get(key)
         if not isinstance(value, np.ndarray):
             raise InputError(
-                f"{self.source}: has no numbers tokenizer.ggml.{key}; the file is damaged"
+                f"{self.source}: tokenizer.ggml.{key} is not a list of numbers; the file is damaged"
             )
         if len(value) != len(self.tokens) or not np.isfinite(value).all():
             raise InputError(
@@ -91,7 +91,7 @@ class GgufVocabulary:
             left, _, right = merge.partition(" ")
             if not (left in ids and right in ids and left + right in ids):
                 raise InputError(
-                    f"{self.source}: the merge {merge!r} is not of two tokens that make a third; "
+                    f"{self.source}: the merge {merge!r} does not join two tokens into a third; "
                     "the file is damaged"
                 )
             found.append((left, right))
