@@ -32,6 +32,6 @@ def refuse_broken_link(file: Path) -> None:
         return  # its name is none that a file can have
     if is_broken:
         raise InputError(
-            f"{file}: is a link to {str(file.readlink())!r}, which is not there; copy the model "
-            "with what its links lead to (`cp -rL`), or download it again"
+            f"{file}: is a link to {str(file.readlink())!r}, which does not exist; copy the model "
+            "with the files that its links lead to (`cp -rL`), or download it again"
         )

@@ -86,7 +86,9 @@ def test_the_assets_are_laid_out(tiny_release: Path, report: dict, tmp_path: Pat
     with pytest.raises(InputError, match="holds other files"):
         lay_out(tiny_release / "out", report, tmp_path / "app")
     (assets / "phones.json").write_text("{}")
-    with pytest.raises(InputError, match=r"phones.json is not a release's, which names its prog"):
+    with pytest.raises(
+        InputError, match=r"phones.json was not written by a release, which lists its prog"
+    ):
         lay_out(tiny_release / "out", report, tmp_path / "app")
     with pytest.raises(InputError, match="there is no such folder"):
         lay_out(tiny_release / "out", report, tmp_path / "nowhere")

@@ -26,7 +26,7 @@ def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -
     phones = {phone["id"]: phone for phone in report_of(tiny_release)["phones"]}
     assert phones["pixel-8"]["file"] == phones["pixel-8-pro"]["file"] == "tiny-8da4w-fp32.pte"
     assert phones["pixel-6"]["file"] == "tiny-cpu.pte"
-    assert "no profile of its GPU, a Mali-G78" in phones["pixel-6"]["reasons"][0]
+    assert "its GPU, a Mali-G78 MP20, has no profile" in phones["pixel-6"]["reasons"][0]
     assert not phones["pixel-8"]["defects"]["1.3"]["fails"]
     failing = {one["defect"] for one in phones["pixel-8"]["defects"]["1.0"]["fails"]}
     assert "unknown-operator" in failing
@@ -146,8 +146,8 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
     named = ["--phones", "pixel-6", "--runtime", "1.5"]
     lines = invoked([*words, *named]).stdout.splitlines()
     assert lines[-2:] == [
-        "Google Pixel 6: model-cpu.pte (the CPU's program: there is no profile of its GPU, a "
-        "Mali-G78 MP20)",
+        "Google Pixel 6: model-cpu.pte (the CPU's program: its GPU, a Mali-G78 MP20, has no "
+        "profile)",
         "any other phone: model-cpu.pte",
     ]
 
@@ -157,7 +157,7 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
     [
         ({"method": "gptq"}, "method = 'gptq' is for a floating-point model, but .*model is an"),
         ({"group_size": 64}, "group-size = 64 is for a floating-point model"),
-        ({"scheme": "8da4w"}, "scheme = '8da4w' is of the GPUs' programs, and no phone is named"),
+        ({"scheme": "8da4w"}, "scheme = '8da4w' is for GPU programs, but no phone is named"),
     ],
 )
 def test_what_would_count_for_nothing_is_refused(
@@ -181,7 +181,7 @@ def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_pa
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds other files \(notes.txt\)"):
         make_release(tiny_release / "model", tmp_path)
-    with pytest.raises(InputError, match="holds the model itself"):
+    with pytest.raises(InputError, match="holds the source model"):
         make_release(tiny_release / "model", tiny_release / "model")
     (tmp_path / "out").mkdir()
     for manifest, message in (
@@ -195,7 +195,9 @@ def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_pa
 
 def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -> None:
     spec = merged_spec(None, {"max_kl": 0.1})
-    with pytest.raises(InputError, match=r"--max-kl is against floating point, .* --reference"):
+    with pytest.raises(
+        InputError, match=r"--max-kl compares with the floating-point model, .* --reference"
+    ):
         make_release(tiny_release / "model", tiny_release / "nothing", spec)
     assert not (tiny_release / "nothing").exists()
 
@@ -205,7 +207,10 @@ def test_another_model_to_measure_against_is_refused_before_any_work(
 ) -> None:
     write_meta(tmp_path / "other")
     for reference, message in (
-        (tmp_path / "other", "other: its vocab_size is 272, of .*model 96; give the model that it"),
+        (
+            tmp_path / "other",
+            "other: its vocab_size is 272, but 96 for .*model; give the original model",
+        ),
         (tiny_release / "out", "out: holds neither config.json"),
     ):
         spec = merged_spec(None, {"reference": str(reference)})

@@ -9,7 +9,10 @@ from quatrain.errors import InputError
 from quatrain.release.spec import ReleaseSpec, write_spec
 
 WRONG = {
-    "an unknown key": ("max_kl = 1", r"'max_kl' is no key of a release; known are name, phones"),
+    "an unknown key": (
+        "max_kl = 1",
+        r"'max_kl' is not a key of a release, expected one of name, phones",
+    ),
     "a text for a list": ('phones = "pixel-8"', "phones is 'pixel-8', expected a list of texts"),
     "a text for a number": ('max-kl = "0.1"', "max-kl is '0.1', expected a number"),
     "a flag for a number": ("tokens = true", "tokens is True, expected a whole number"),

@@ -48,7 +48,9 @@ def test_it_serves_until_it_is_interrupted(tiny: Tiny) -> None:
 
 def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     copy = shutil.copy(tiny.programs["8da4w"], tmp_path)
-    with pytest.raises(InputError, match=r"would be called '8da4w' by clients, as .* rename"):
+    with pytest.raises(
+        InputError, match=r"its name for clients would be '8da4w', as for .* rename"
+    ):
         load_models([tiny.programs["8da4w"], Path(copy)])
 
 
@@ -69,9 +71,9 @@ def test_a_program_computes_as_on_a_phone(tiny: Tiny) -> None:
 
 
 def test_a_defect_needs_a_program_for_vulkan() -> None:
-    with pytest.raises(InputError, match="--emulate dq8ca-group-sums: no program here is for Vul"):
+    with pytest.raises(InputError, match="--emulate dq8ca-group-sums: applies only to Vulkan pro"):
         load_models([artifact("peer-xnnpack-8da4w")], emulate=["dq8ca-group-sums"])
-    with pytest.raises(InputError, match="--as-on pixel-8: no program here is for Vulkan"):
+    with pytest.raises(InputError, match="--as-on pixel-8: applies only to Vulkan programs"):
         load_models([artifact("peer-xnnpack-8da4w")], as_on="pixel-8")
 
 
@@ -79,10 +81,14 @@ def test_an_address_that_is_taken_is_refused() -> None:
     with listening("127.0.0.1", 0) as other:
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(InputError, match=f"--port {port}: cannot be listened on: .* in use"):
+        with pytest.raises(
+            InputError, match=f"--port {port}: the server cannot listen there: .* in use"
+        ):
             listening("127.0.0.1", port)
     for host in ("nowhere", "no..where"):
-        with pytest.raises(InputError, match=f"--host {host} --port 1: cannot be listened on"):
+        with pytest.raises(
+            InputError, match=f"--host {host} --port 1: the server cannot listen there"
+        ):
             listening(host, 1)
 
 

@@ -69,7 +69,7 @@ REFUSED = {
         "chat/completions", {"tool_choice": "required"}, "tool_choice", "the model decides",
     ),
     "an older name": (
-        "chat/completions", {"functions": [{}]}, "functions", "newer names are tools",
+        "chat/completions", {"functions": [{}]}, "functions", "newer fields are tools",
     ),
     "an unknown field": ("chat/completions", {"top_a": 1}, "top_a", "top_a: is not a field"),
     "penalty": ("completions", {"presence_penalty": 0.5}, "presence_penalty", "found 0.5; logits"),
@@ -94,7 +94,7 @@ REFUSED = {
         "chat/completions", {"top_logprobs": 3}, "top_logprobs", "needs logprobs: true",
     ),
     "options of a stream": (
-        "completions", {"stream_options": {}}, "stream_options", "give stream: true",
+        "completions", {"stream_options": {}}, "stream_options", "set stream: true",
     ),
     "an empty prompt": ("completions", {"prompt": ""}, "prompt", "the prompt has no tokens"),
     "two prompts": ("completions", {"prompt": ["a", "b"]}, "prompt", "one prompt per request"),

@@ -167,7 +167,7 @@ def test_nothing_said_beside_a_prompt_is_ignored():
         with pytest.raises(InputError, match=rf"--template-var {name}: is said by "):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
     deaf = tokenizer_of({"chat_template": "{{ messages[-1].content }}"})
-    with pytest.raises(InputError, match="takes no tools"):
+    with pytest.raises(InputError, match="does not support tools"):
         chat_prompt(deaf, "hi", ChatOptions(tools=[TOOL]))
     with pytest.raises(InputError, match="leaves out a system message"):
         chat_prompt(deaf, "hi", ChatOptions(system="Be brief."))

@@ -39,7 +39,7 @@ def check_module(module: Path) -> None:
     """Refuse, with `InputError`, a folder in which other assets would be replaced."""
     assets = module / ASSETS
     if not module.is_dir():
-        raise InputError(f"--android {module}: there is no such folder; name the app's module")
+        raise InputError(f"--android {module}: no such folder; name the app's module")
     names = sorted(file.name for file in assets.iterdir()) if assets.is_dir() else []
     if names and PHONES not in names:
         raise InputError(
@@ -47,8 +47,8 @@ def check_module(module: Path) -> None:
         )
     if names and not isinstance(read_object(assets / PHONES).get("programs"), dict):
         raise InputError(
-            f"--android {module}: {ASSETS / PHONES} is not a release's, which names its programs; "
-            "move what is there elsewhere"
+            f"--android {module}: {ASSETS / PHONES} was not written by a release, which lists its "
+            "programs; move the files elsewhere"
         )
 
 

@@ -26,8 +26,8 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
     require_own_folder(output, None if model is None else readable(Path(model)))
     if spec.scheme is not None and not spec.phones:
         raise InputError(
-            f"scheme = {str(spec.scheme)!r} is of the GPUs' programs, and no phone is named; name "
-            "some (--phones), or leave it out: the CPU's program is 8da4w"
+            f"scheme = {str(spec.scheme)!r} is for GPU programs, but no phone is named; name some "
+            "(--phones), or leave it out: the CPU's program is 8da4w"
         )
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)
@@ -47,8 +47,8 @@ def _check_phone(asked: str) -> None:
 def _check_text(text: Path | str) -> None:
     if is_device_or_pipe(Path(text)):
         raise InputError(
-            f"--text {text}: is a pipe or a device, and a release reads its text again for every "
-            "program, and keeps it; give a file"
+            f"--text {text}: is a pipe or a device, but a release reads its text several times, "
+            "and keeps it; give a file"
         )
     read_text(text, "--text")
 
@@ -60,8 +60,8 @@ def check_workers(jobs: int | None, ray: str | None) -> None:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if jobs is not None and ray is not None:
         raise InputError(
-            f"--jobs {jobs} is of this machine, and with --ray {ray} the cluster works on as many "
-            "tasks as it has room for; leave one of them out"
+            f"--jobs {jobs} applies to this machine, but with --ray {ray} the cluster runs as "
+            "many tasks as it has room for; leave one of them out"
         )
 
 
@@ -72,7 +72,7 @@ def require_own_folder(folder: Path, source: Path | None, kind: str = RELEASE) -
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: is a file, expected a folder to write into")
     if source is not None and folder.resolve() in (source.resolve(), *source.resolve().parents):
-        raise InputError(f"-o {folder}: holds the model itself; name a new folder for the release")
+        raise InputError(f"-o {folder}: holds the source model; name a new folder for the release")
     names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
     if names and not {MANIFEST, WORK} & set(names):
         raise InputError(
@@ -87,10 +87,10 @@ def _require_kind(folder: Path, kind: str) -> None:
     if (found := said.get("format")) != kind:
         held = {RELEASE: "one release", SEVERAL: "several releases"}
         what = held.get(str(found), f"another {MANIFEST}")
-        raise InputError(f"-o {folder}: holds {what}; name a new folder for this")
+        raise InputError(f"-o {folder}: holds {what}; name a new folder for this release")
     parts = "files" if kind == RELEASE else "cells"
     if not isinstance(said.get(parts), dict):
         raise InputError(
-            f"-o {folder}: its {MANIFEST} is damaged: {parts!r} is no object; name a new folder "
-            "for the release"
+            f"-o {folder}: its {MANIFEST} is damaged: {parts!r} is not an object; name a new "
+            "folder for the release"
         )

@@ -23,7 +23,7 @@ def _gate(name: str, of: str, passed: bool, said: str) -> _Gate:
 def _of_file(spec: ReleaseSpec, file: Mapping[str, Any]) -> Iterator[_Gate]:
     verify, name = file["verify"], file["file"]
     problems = "; ".join(verify["problems"])
-    yield _gate("verify", name, verify["passed"], problems or "computes what its checkpoint means")
+    yield _gate("verify", name, verify["passed"], problems or "computes the same as its checkpoint")
     if spec.max_mb is not None:
         size, allowed = file["bytes"] / 1e6, spec.max_mb
         yield _gate("max-mb", name, size <= allowed, f"{size:.1f} MB, allowed {allowed:g}")

@@ -48,7 +48,7 @@ class PhoneRun:
         """A sentence for each answer that is not the expected one."""
         return [
             f"on the phone ({self.phone}, {self.renderer}) {self.file} answers {one['prompt']!r} "
-            f"otherwise from character {one['characters']} on: {one['said']!r}"
+            f"differently from character {one['characters']} on: {one['said']!r}"
             for one in self.answers
             if one["same"] is False
         ]
@@ -85,7 +85,9 @@ def run_on_phone(
     file = file_for(phones_of(report), renderer)
     expected = read_expected(release / EXPECTED).get(file or "")
     if file is None or expected is None:
-        raise InputError(f"--run-on-phone: no program of the release is for its GPU, {renderer}")
+        raise InputError(
+            f"--run-on-phone: the release has no program for the phone's GPU, {renderer}"
+        )
     with stages(f"push {file}"):
         _adb("shell", f"mkdir -p {_FOLDER}")
         for pushed in (release / file, release / TOKENIZER, runner):
@@ -161,7 +163,6 @@ def _adb(*words: str) -> str:
     output = done.stdout.decode(errors="replace")
     if done.returncode:
         said = (done.stderr.decode(errors="replace") or output).strip().splitlines()
-        raise InputError(
-            f"adb {shlex.join(words)[:120]}: failed: {said[-1] if said else 'it said nothing'}"
-        )
+        reason = said[-1] if said else "without a message"
+        raise InputError(f"adb {shlex.join(words)[:120]}: failed: {reason}")
     return output

@@ -83,9 +83,7 @@ class Pipeline:
         """Of the files of a model. Raises `InputError` where they are others than before."""
         found = [self.store.digest(file) for file in source_files(path, None)]
         if self._digests_at_first.setdefault(path, found) != found:
-            raise InputError(
-                f"{path}: was changed while the release was made of it; run the same again"
-            )
+            raise InputError(f"{path}: changed while the release was made; run the command again")
         return found
 
     def _tokenizer(self) -> list[str]:

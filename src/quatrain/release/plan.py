@@ -175,7 +175,7 @@ class _Planner:
         if isinstance(planned, str):
             remedy = f"; or leave out {phone}, which needs it" if phone else ""
             if phone is None and self.files:
-                remedy = "; or have those for GPUs alone: cpu = false in --spec"
+                remedy = "; or make only the programs for GPUs: cpu = false in --spec"
             said = planned.rstrip(".")
             raise InputError(f"no program for the CPU can be made: {said}{remedy}")
         return planned.file
@@ -191,7 +191,7 @@ class _Planner:
         """What the phone `asked` gets: its GPU's program, or the CPU's where none is right."""
         phone = find_phone(asked)
         if phone is not None and phone.gpu_id is None:
-            why = f"there is no profile of its GPU, a {phone.gpu}"
+            why = f"its GPU, a {phone.gpu}, has no profile"
             return self._on_cpu(asked, phone.name, None, why)
         gpu, _ = find_device(asked)
         name = phone.name if phone else gpu.name

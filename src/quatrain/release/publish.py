@@ -56,7 +56,7 @@ def publish(
     except OSError as error:
         raise InputError(
             f"-o {folder}: cannot be written: {error.strerror or error}; free some space and run "
-            "it again: it goes on where it was"
+            "the command again, which resumes the work"
         ) from error
 
 

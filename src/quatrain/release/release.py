@@ -151,8 +151,8 @@ def _require_reference(source: Path, spec: ReleaseSpec) -> None:
     is read at the very end."""
     if spec.needs_reference and reference_of(source, spec) is None:
         raise InputError(
-            f"--{spec.needs_reference[0]} is against floating point, and {source} is a checkpoint; "
-            "name the model that it was made of as --reference"
+            f"--{spec.needs_reference[0]} compares with the floating-point model, but {source} is "
+            "a checkpoint; give the original model as --reference"
         )
     if spec.reference is None:
         return
@@ -162,8 +162,8 @@ def _require_reference(source: Path, spec: ReleaseSpec) -> None:
         found, expected = getattr(exact, field), getattr(own, field)
         if found != expected:
             raise InputError(
-                f"--reference {spec.reference}: its {field} is {found}, of {source} {expected}; "
-                "give the model that it was made of"
+                f"--reference {spec.reference}: its {field} is {found}, but {expected} for "
+                f"{source}; give the original model"
             )
 
 
@@ -180,7 +180,7 @@ def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec)
         files = [file for file in written if file.name == TOKENIZER]
         if not files:
             raise InputError(
-                f"{source}: came without a tokenizer, which a phone needs; name one in --spec, as "
+                f"{source}: has no tokenizer, which a phone needs; name one in --spec, as "
                 "tokenizer = 'tokenizer.json'"
             )
         return Tokenizer.load(files[0])
@@ -199,9 +199,9 @@ def _require_texts(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context:
             raise InputError(f"prompts: {prompt!r} has no tokens; give some text")
         if count > context:
             raise InputError(
-                f"prompts: {prompt!r} has {count} tokens{' in the chat template' * chat}, and the "
-                f"programs' context {context}; shorten it, or name a longer max-seq-len where the "
-                "model has one"
+                f"prompts: {prompt!r} has {count} tokens{' in the chat template' * chat}, but the "
+                f"programs' context is {context}; shorten it, or set a longer max-seq-len if the "
+                "model supports it"
             )
 
 

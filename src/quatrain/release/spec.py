@@ -115,15 +115,17 @@ class ReleaseSpec:
                 raise InputError(f"{key_of(name)} is {found}, expected a number above 0")
         if self.name and not _NAME.fullmatch(self.name):
             raise InputError(
-                f"name is {self.name!r}, expected letters, digits and . _ - alone, a letter or "
-                "digit first: files are called so"
+                f"name is {self.name!r}, expected letters, digits and . _ - only, beginning with "
+                "a letter or digit: files are named after it"
             )
         if self.runtime is not None:
             if not isinstance(self.runtime, str):
                 raise InputError(f"runtime is {self.runtime!r}, expected a text, such as '1.5'")
             require_loadable(self.runtime)
         if not self.prompts:
-            raise InputError("prompts is empty; name one or more, or leave it out for the usual")
+            raise InputError(
+                "prompts is empty; name at least one, or leave it out for the default prompts"
+            )
 
     def called(self, name: str) -> "ReleaseSpec":
         """A copy whose files are called `name` unless it has a name already."""
@@ -151,8 +153,8 @@ def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
     values = said | {name: value for name, value in given.items() if value is not None}
     if str(values.get("reference", "")).startswith(_DIGEST):
         raise InputError(
-            f"reference is the digest {values['reference']}, of a model whose files manifest.json "
-            "names; say where it lies: --reference MODEL"
+            f"reference is the digest {values['reference']} of a model whose files manifest.json "
+            "lists; give its path: --reference MODEL"
         )
     stated = [values.pop(axis, None) for axis in AXES]
     axes = [value if isinstance(value, tuple) else (value,) for value in stated]
@@ -194,7 +196,7 @@ def _read(file: Path) -> dict[str, Any]:
     unknown = [key for key in content if key not in known]
     if unknown:
         raise InputError(
-            f"{file}: {unknown[0]!r} is no key of a release; known are {', '.join(known)}"
+            f"{file}: {unknown[0]!r} is not a key of a release, expected one of {', '.join(known)}"
         )
     return {known[key]: _value(file, key, known[key], value) for key, value in content.items()}
 

@@ -90,11 +90,11 @@ def of_validation(error: ValidationError, kind: type[BaseModel]) -> ApiError:
     found = error.errors(include_url=False, include_context=False)
     field = found[0]["loc"][:1]
     if found[0]["type"] == "json_invalid" or not field:
-        return ApiError(400, f"the body is no request: {found[0]['msg']}")
+        return ApiError(400, f"the body is not a valid request: {found[0]['msg']}")
     said = max((one for one in found if one["loc"][:1] == field), key=_telling)
     path = _path(said["loc"])
     if said["type"] == "extra_forbidden":
-        message = f"{path}: is not a field that is used here; leave it out (see docs/serve.md)"
+        message = f"{path}: is not supported here; leave it out (see docs/serve.md)"
     elif said["type"] == "missing":
         message = f"{path}: is missing"
     else:

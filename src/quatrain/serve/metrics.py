@@ -28,14 +28,22 @@ class Metrics:
             registry=self._registry,
         )  # fmt: skip
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
-        self.cached_tokens = self._counter("cached_prompt_tokens", "Of them, not computed again")
+        self.cached_tokens = self._counter(
+            "Prompt tokens reused from the cache", "Of them, not computed again"
+        )
         self.tokens = self._counter("generated_tokens", "Tokens written")
-        self.cancelled = self._counter("cancelled", "Answers whose client left")
+        self.cancelled = self._counter("cancelled", "Answers whose client disconnected")
         self.running = self._gauge("running", "Answers being written")
         self.queued = self._gauge("queued", "Requests that wait")
-        self.queue_seconds = self._histogram("queue", "From a request to the work on it")
-        self.first_token_seconds = self._histogram("first_token", "To the first token")
-        self.answer_seconds = self._histogram("answer", "To the end of the answer")
+        self.queue_seconds = self._histogram(
+            "queue", "Seconds from a request to the start of the work on it"
+        )
+        self.first_token_seconds = self._histogram(
+            "first_token", "Seconds from a request to its first token"
+        )
+        self.answer_seconds = self._histogram(
+            "answer", "Seconds from a request to the end of its answer"
+        )
 
     def text(self) -> bytes:
         """All of them, in Prometheus' text format."""

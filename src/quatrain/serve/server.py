@@ -55,8 +55,8 @@ def listening(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:  # the latter of a name with an empty part
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"--host {host} --port {port}: cannot be listened on: {reason}; "
-            "give another --port, such as 0 for a free one, or an address of this machine"
+            f"--host {host} --port {port}: the server cannot listen there: {reason}; give another "
+            "--port, such as 0 for a free one, or an address of this machine"
         ) from error
     return sock
 

@@ -68,7 +68,7 @@ def test_each_scheme_is_a_release_and_one_page_says_which_to_take(both: Path) ->
         scheme = own["files"][0]["scheme"]
         assert f'scheme = "{scheme}"' in (both / cell / "release.toml").read_text()
         assert (both / files[cell]).is_file()
-    assert phone["why"].startswith("the first named; without a model in floating point")
+    assert phone["why"].startswith("the first one named; without a floating-point model")
     for page in ("report.md", "report.html"):
         assert all(file in (both / page).read_text() for file in files.values())
 
@@ -127,7 +127,7 @@ def test_the_plan_of_several(tiny_release: Path, both: Path, tmp_path: Path) -> 
     words = ["release", str(tiny_release / "model"), "-o", str(tmp_path / "out")]
     for option in ("--dry-run", "--json"):
         refused = invoked([*words, "--spec", str(phoneless), option])
-        assert "is of the GPUs' programs, and no phone is named" in str(refused.exception)
+        assert "is for GPU programs, but no phone is named" in str(refused.exception)
     refused = _run(tiny_release, tmp_path / "out", "--android", str(tmp_path))
     assert "--android works with one release, and this command makes 2;" in str(refused.exception)
 
@@ -180,7 +180,9 @@ def test_cells_are_called_by_what_differs(tmp_path: Path) -> None:
     assert [cell.name for cell in cells_of(models, specs[:1])] == ["a", "b"]
     with pytest.raises(InputError, match=r"a: would be called a-rtn, as .*a is"):
         cells_of([models[0], models[0]], specs)
-    with pytest.raises(InputError, match="name = 'n' is of one model, and 2 are named"):
+    with pytest.raises(
+        InputError, match="name = 'n' is for one model, but 2 are named; leave it out"
+    ):
         cells_of(models, merged_specs(None, {"name": "n"}))
     for wrong in ("[]", "[1]", '["none"]'):
         (tmp_path / "r.toml").write_text(f"method = {wrong}")

@@ -62,7 +62,7 @@ def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> Non
         shutil.copytree(tiny_release / of, tmp_path / to, ignore=shutil.ignore_patterns(".work"))
     toml = tmp_path / "sent" / "release.toml"
     assert str(tiny_release) not in toml.read_text()
-    with pytest.raises(InputError, match=r"sha256:[0-9a-f]{64}, .* where it lies: --reference"):
+    with pytest.raises(InputError, match=r"sha256:[0-9a-f]{64}, .* give its path: --reference"):
         merged_spec(toml, {})
     spec = merged_spec(toml, {"reference": str(tmp_path / "r")})
     make_release(tmp_path / "m", tmp_path / "again", spec)
@@ -207,12 +207,14 @@ def test_a_model_that_is_changed_meanwhile_is_refused(
 
     monkeypatch.setitem(functions.FUNCTIONS, "doctor", change)
     spec = merged_spec(copy / "release.toml", {})
-    with pytest.raises(InputError, match="model: was changed while the release was made of it"):
+    with pytest.raises(InputError, match="model: changed while the release was made; run"):
         make_release(copy / "model", tmp_path / "new", spec)
 
 
 def test_jobs_here_are_not_for_a_cluster(tiny_release: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--jobs 2 is of this machine, and with --ray auto the"):
+    with pytest.raises(
+        InputError, match="--jobs 2 applies to this machine, but with --ray auto the"
+    ):
         make_release(tiny_release / "model", tmp_path / "out", jobs=2, ray="auto")
     with pytest.raises(InputError, match="--jobs is 0, expected 1 or more"):
         make_release(tiny_release / "model", tmp_path / "out", jobs=0)
@@ -231,7 +233,9 @@ def test_a_folder_that_another_release_works_in_is_refused(
     tiny_release: Path, tmp_path: Path
 ) -> None:
     copy = copied(tiny_release, tmp_path)
-    refused = pytest.raises(InputError, match="another release is being made there; wait for its")
+    refused = pytest.raises(
+        InputError, match="another release is being written there; wait until it"
+    )
     with held_alone(copy / "out" / ".work"), refused:
         release_again(copy)
     assert release_again(copy).failures == []

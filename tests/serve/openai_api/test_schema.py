@@ -22,9 +22,9 @@ CHECKS = [
 ]
 # What a schema cannot say of a request, and a model does.
 OF_THE_MODEL = (
-    "the prompt has", "is not in the vocabulary", "stream_options: is for", "top_logprobs: needs",
+    "the prompt has", "is not in the vocabulary", "stream_options: is only", "top_logprobs: needs",
     "max_completion_tokens is", "its chat template", "tools: the chat template", "].tool_calls: ",
-    "].tool_call_id: goes", "].content: is missing", "parallel_tool_calls: false",
+    "].tool_call_id: belongs", "].content: is missing", "parallel_tool_calls: false",
 )  # fmt: skip
 KEY = {"Authorization": "Bearer secret"}
 

@@ -155,10 +155,10 @@ REFUSED = {
     "a call of the user": (
         [ASKED[0] | {"tool_calls": [
             {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}]}],
-        r"messages\[0\].tool_calls: are the assistant's",
+        r"messages\[0\].tool_calls: belong to messages of the assistant",
     ),
     "no content": ([*ASKED, {"role": "user"}], r"messages\[1\].content: is missing"),
-    "an answer to nothing": ([{"role": "tool", "content": "3"}], "tool_call_id: goes with"),
+    "an answer to nothing": ([{"role": "tool", "content": "3"}], "tool_call_id: belongs to"),
 }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_a_template_that_leaves_out_an_answer_is_told_of(folder: Path) -> None:
     model = ServedModel("deaf", 0, _Parrot(), words, context=1000, vocab_size=len(KNOWN))
     answer = {"role": "tool", "tool_call_id": "c", "content": "3"}
     request = ChatRequest(model="deaf", messages=[*ASKED, answer], tools=[TOOL])
-    with pytest.raises(ApiError, match="leaves out what a tool answered"):
+    with pytest.raises(ApiError, match="leaves out the result of a tool"):
         prompt_tokens(model, request, None)
 
 

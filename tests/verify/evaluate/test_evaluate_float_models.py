@@ -230,6 +230,6 @@ def test_what_cannot_be_evaluated_is_refused(model: Path, tmp_path: Path) -> Non
         evaluate_models([model], TEXT, as_on="pixel-8")
     without = saved(random_model("Llama"), tmp_path / "model")
     with pytest.raises(
-        InputError, match=r"came without a tokenizer, and evaluate needs the first.*--tokenizer"
+        InputError, match=r"has no tokenizer, and evaluate needs the first.*--tokenizer"
     ):
         evaluate_models([without], TEXT)

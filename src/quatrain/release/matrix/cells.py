@@ -30,7 +30,9 @@ def cells_of(
         field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1
     ]
     if len(models) > 1 and specs[0].name is not None:
-        raise InputError(f"name = {specs[0].name!r} is of one model, and {len(models)} are named")
+        raise InputError(
+            f"name = {specs[0].name!r} is for one model, but {len(models)} are named; leave it out"
+        )
     cells: dict[str, Cell] = {}
     for model in models:
         own = (names or {}).get(model) or name_of(model)
@@ -39,8 +41,9 @@ def cells_of(
             cell = Cell("-".join(words), model, spec.called(own))
             if cell.name in cells:
                 raise InputError(
-                    f"{model}: would be called {cell.name}, as {cells[cell.name].model} is; give "
-                    "each model another name, and each method and scheme once"
+                    f"{model}: its release would be called {cell.name}, as that of "
+                    f"{cells[cell.name].model}; give each model another name, and each method and "
+                    "scheme once"
                 )
             cells[cell.name] = cell
     return list(cells.values())

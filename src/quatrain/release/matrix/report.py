@@ -96,18 +96,18 @@ def _divergence(row: Mapping[str, Any]) -> float:
 def _why(best: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> str:
     """Why the first of `choices` is first."""
     if best["failures"]:
-        return f"none holds what had to hold; of this: {best['failures'][0]}"
+        return f"none passes every check; the first failure of this one: {best['failures'][0]}"
     holding = [one for one in choices if not one["failures"]]
     alike = [one for one in holding if one["backend"] == best["backend"]]
-    said = [] if len(holding) == len(choices) else [f"{len(holding)} of {len(choices)} hold"]
+    said = [] if len(holding) == len(choices) else [f"{len(holding)} of {len(choices)} pass"]
     if len(alike) < len(holding):
         said.append("it runs on the GPU")
     if best["kl"] is None:
         said.append(
-            "the first named; without a model in floating point (--reference) nothing tells them "
-            "apart"
+            "the first one named; without a floating-point model (--reference) they cannot be "
+            "compared"
         )
     else:
-        least = f", the least of {len(alike)}" if len(alike) > 1 else ""
+        least = f", the lowest of {len(alike)}" if len(alike) > 1 else ""
         said.append(f"KL {best['kl']:.4f} nats{least}")
     return "; ".join(said)

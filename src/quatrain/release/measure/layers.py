@@ -74,8 +74,8 @@ def _errors(
             if not _WEIGHT.fullmatch(name):  # a table that keeps some of its tokens
                 continue
             raise InputError(
-                f"--reference {exact.source}: {name} is {list(want.shape)}, in the checkpoint "
-                f"{list(got.shape)}; give the model that it was made of"
+                f"--reference {exact.source}: {name} is {list(want.shape)}, but {list(got.shape)} "
+                "in the checkpoint; give the original model"
             )
         change, weight = (got - want).double(), want.double()
         error = RoundingError(float(change.square().sum()), float(weight.square().sum()))

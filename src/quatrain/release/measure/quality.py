@@ -120,8 +120,8 @@ def _opened_reference(reference: Path, vocab_size: int) -> EvaluatedModel:
     exact = open_evaluated_float_model(reference, "release")
     if exact.vocab_size != vocab_size:
         raise InputError(
-            f"--reference {reference}: has a vocabulary of {exact.vocab_size} tokens, the program "
-            f"of {vocab_size}; give the model that it was made of"
+            f"--reference {reference}: has a vocabulary of {exact.vocab_size} tokens, but the "
+            f"program has {vocab_size}; give the original model"
         )
     return exact
 

@@ -33,7 +33,7 @@ def measure_speed(
     if is_vulkan(opened):
         choice, reason = first_choice(opened.vulkan)
         if choice != "gpu" or reason:
-            return {"not_measured": f"no GPU is at hand here: {reason}"}
+            return {"not_measured": f"this machine has no usable GPU: {reason}"}
         device = "gpu"
     ids = Tokenizer.load(find_tokenizer(program)).encode(text)[: min(_PROMPT, opened.context // 2)]
     try:

@@ -48,8 +48,8 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
     activations = _drawn(
         "activations",
         "Activations",
-        f"The largest magnitude that goes into a linear, over {layers['tokens']} tokens in "
-        "floating point; darker by orders of magnitude. float16 ends at 65504.",
+        f"The largest magnitude of a linear's inputs, over {layers['tokens']} tokens in floating "
+        "point; darker by orders of magnitude. float16 ends at 65504.",
         _largest(layers["lowest"], layers["highest"]),
         level=lambda value: math.log10(max(value, 1e-9)),
     )

@@ -54,8 +54,8 @@ def _connected(address: str, memory: int) -> Any:
     largest = max((node["Resources"].get("memory", 0) for node in ray.nodes()), default=0)
     if memory > largest:
         raise InputError(
-            f"--ray {address}: a task takes {memory / 1e9:.1f} GB, and the largest machine of the "
-            f"cluster offers {largest / 1e9:.1f} GB; add a larger one"
+            f"--ray {address}: a task takes {memory / 1e9:.1f} GB, but the largest machine of the "
+            f"cluster has {largest / 1e9:.1f} GB; add a larger one"
         )
     return ray
 
@@ -90,8 +90,8 @@ def _take(ray: Any, result: Any, place: Path) -> None:
     except ray.exceptions.RayError as error:
         first = str(error).strip().partition("\n")[0]
         raise QuatrainError(
-            f"--ray: a worker was lost {_RETRIES + 1} times ({first}); run it again: what is made "
-            "is kept"
+            f"--ray: a worker was lost {_RETRIES + 1} times ({first}); run the command again: "
+            "finished work is kept"
         ) from error
     shutil.rmtree(place, ignore_errors=True)
     Path(aside).rename(place)

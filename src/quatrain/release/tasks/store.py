@@ -115,8 +115,8 @@ def held_alone(folder: Path) -> Iterator[None]:
     with lock:
         hold(
             lock.fileno(),
-            f"-o {folder.parent}: another release is being made there; wait for its end, or name "
-            "another folder",
+            f"-o {folder.parent}: another release is being written there; wait until it ends, or "
+            "name another folder",
         )
         yield
 

@@ -81,7 +81,7 @@ def load_models(
     if (emulate or as_on) and not any(is_vulkan(program) for program in opened):
         asked = f"--emulate {emulate[0]}" if emulate else f"--as-on {as_on}"
         raise InputError(
-            f"{asked}: no program here is for Vulkan, whose kernels it is about; leave it out, or "
+            f"{asked}: applies only to Vulkan programs, and none is served; leave it out, or "
             f"serve a Vulkan program beside {programs[0]}"
         )
     arithmetic = arithmetic_as_on(as_on)
@@ -89,8 +89,7 @@ def load_models(
     for defect in emulate:
         if not any(defect in found for found in changing):
             raise InputError(
-                f"--emulate {defect}: changes nothing of what the programs here compute; leave it "
-                "out"
+                f"--emulate {defect}: does not change what these programs compute; leave it out"
             )
     tokenizers = [Tokenizer.load(chosen_tokenizer(tokenizer, program.path)) for program in opened]
     stages = stages or Stages()
@@ -109,8 +108,8 @@ def _check_names(programs: Sequence[Path]) -> None:
         other = found.setdefault(path.stem, path)
         if other is not path:
             raise InputError(
-                f"{path}: would be called {path.stem!r} by clients, as {other} is; rename a copy "
-                "of one of them, its tokenizer files beside it"
+                f"{path}: its name for clients would be {path.stem!r}, as for {other}; rename a "
+                "copy of one of them, with its tokenizer files beside it"
             )
 
 

@@ -38,11 +38,13 @@ class Worker:
         was put away for another one meanwhile."""
         with self._changed:
             if self._stopped:
-                raise too_busy(f"{self.model.name}: was put away for another program", 1)
+                raise too_busy(
+                    f"{self.model.name}: was unloaded to make room for another program", 1
+                )
             waiting = len(self._waiting) + self._busy
             if waiting > self._max_queue:
                 seconds = min(math.ceil(self._seconds * waiting), _LONGEST_WAIT)
-                said = f"{self.model.name}: {len(self._waiting)} requests wait already"
+                said = f"{self.model.name}: {len(self._waiting)} requests are already waiting"
                 raise too_busy(said, seconds)
             self._waiting.append(answer)
             self._changed.notify()

@@ -44,7 +44,10 @@ class Workers:
                 return model, defect
         known = ", ".join(self.models)
         raise ApiError(
-            404, f"model: there is no {name!r} here; there is {known}", "model", "model_not_found"
+            404,
+            f"model: there is no model {name!r}, expected one of {known}",
+            "model",
+            "model_not_found",
         )
 
     async def worker(self, name: str) -> Worker:
@@ -84,7 +87,7 @@ class Workers:
                     return
             await asyncio.sleep(_PAUSE)
         raise too_busy(
-            f"{len(self._variants)} programs with emulated defects are at work already, which is "
-            "as many as this server loads (--max-variants)",
+            f"{len(self._variants)} programs with emulated defects are already busy, which is the "
+            "limit of this server (--max-variants)",
             10,
         )

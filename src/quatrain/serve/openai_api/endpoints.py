@@ -127,7 +127,7 @@ async def _answered(
     if not wanted.stream:
         if options is not None:
             raise ApiError(
-                400, "stream_options: is for streams; give stream: true", "stream_options"
+                400, "stream_options: is only for streams; set stream: true", "stream_options"
             )
         return await send_whole(request, worker, asked, shape)
     with_usage = options is not None and options.include_usage is True
@@ -153,7 +153,8 @@ def _most_tokens(wanted: ChatRequest, context: int) -> int:
     if older and newer and older != newer:
         raise ApiError(
             400,
-            f"max_completion_tokens is {newer}, and max_tokens, its older name, {older}; give one",
+            f"max_completion_tokens is {newer}, but max_tokens, its older name, is {older}; give "
+            "one",
             "max_completion_tokens",
         )
     return newer or older or context
@@ -161,7 +162,7 @@ def _most_tokens(wanted: ChatRequest, context: int) -> int:
 
 def _wants_logprobs(wanted: ChatRequest) -> bool:
     if wanted.top_logprobs is not None and not wanted.logprobs:
-        raise ApiError(400, "top_logprobs: needs logprobs: true beside it", "top_logprobs")
+        raise ApiError(400, "top_logprobs: needs logprobs: true", "top_logprobs")
     return wanted.logprobs is True
 
 
@@ -172,8 +173,8 @@ def _reads_calls(wanted: ChatRequest, model: ServedModel) -> bool:
     if wanted.parallel_tool_calls is False:
         raise ApiError(
             400,
-            "parallel_tool_calls: false is not held to, the model may call several tools at once; "
-            "leave it out",
+            "parallel_tool_calls: false is not supported, the model may call several tools at "
+            "once; leave it out",
             "parallel_tool_calls",
         )
     templates = model.tokenizer.chat_templates

@@ -82,11 +82,16 @@ class Message(Strict):
         Raises `InputError` where a field is there or missing that its role does not go with.
         """
         if self.tool_calls and self.role != "assistant":
-            raise InputError(f"tool_calls: are the assistant's, not the {self.role}'s")
+            raise InputError(
+                f"tool_calls: belong to messages of the assistant, not of the {self.role}"
+            )
         if (self.tool_call_id is None) == (self.role == "tool"):
-            raise InputError("tool_call_id: goes with the role 'tool', and says which call it is")
+            raise InputError(
+                "tool_call_id: belongs to messages with the role 'tool', and names the answered "
+                "call"
+            )
         if self.content is None and not self.tool_calls:
-            raise InputError("content: is missing; only a message with tool_calls can be without")
+            raise InputError("content: is missing; only a message with tool_calls may omit it")
         content = self.content or ""
         if not isinstance(content, str):
             content = "".join(part.text for part in content)

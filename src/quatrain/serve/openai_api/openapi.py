@@ -10,12 +10,12 @@ from typing import Any
 from quatrain.serve.openai_api.requests import ChatRequest, CompletionRequest, GenerationRequest
 
 _REFUSALS = {
-    400: "A field is missing, wrong or not used here, or the prompt is too long",
+    400: "A field is missing, wrong or not supported, or the prompt is too long",
     404: "There is no such model",
     413: "The body is too large",
-    415: "The body is not said to be JSON",
-    429: "Too many requests wait; Retry-After says when to come back",
-    500: "The model could not be computed",
+    415: "The content type is not application/json",
+    429: "Too many requests are waiting; Retry-After says when to try again",
+    500: "The model could not compute an answer",
 }
 
 
@@ -80,7 +80,7 @@ def openapi(models: Sequence[str], with_key: bool) -> dict[str, Any]:
         "/v1/chat/completions": {
             "post": _post("Answer a conversation", ChatRequest, models, schemas)
         },
-        "/metrics": {"get": _text("Counters, as Prometheus reads them", "text/plain")},
+        "/metrics": {"get": _text("Counters, in Prometheus' format", "text/plain")},
     }
     document = {
         "openapi": "3.1.0",

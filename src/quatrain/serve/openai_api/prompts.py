@@ -35,8 +35,9 @@ def prompt_tokens(
     if max_prompt_tokens is not None and len(tokens) > max_prompt_tokens:
         raise ApiError(
             400,
-            f"the prompt has {len(tokens)} tokens, this server takes {max_prompt_tokens}; shorten "
-            "it, or start the server with a larger --max-prompt-tokens",
+            f"the prompt has {len(tokens)} tokens, but this server accepts at most "
+            f"{max_prompt_tokens}; shorten it, or start the server with a larger "
+            "--max-prompt-tokens",
             field,
             "context_length_exceeded",
         )
@@ -55,7 +56,7 @@ def _conversation(model: ServedModel, request: ChatRequest) -> str:
     if not model.tokenizer.chat_templates:
         raise ApiError(
             400,
-            f"model: {model.name} has no chat template, so it is no chat model; ask "
+            f"model: {model.name} has no chat template, so it is not a chat model; use "
             "/v1/completions, which continues a text",
             "model",
         )
@@ -64,8 +65,8 @@ def _conversation(model: ServedModel, request: ChatRequest) -> str:
     if tools and "tools" not in variables_read(model.tokenizer, None, True):
         raise ApiError(
             400,
-            f"tools: the chat template of {model.name} takes none; describe them in a system "
-            "message, and leave this out",
+            f"tools: the chat template of {model.name} does not support tools; describe them in a "
+            "system message, and leave this out",
             "tools",
         )
 
@@ -88,6 +89,6 @@ def _without_calls(message: dict[str, Any]) -> dict[str, Any]:
 
 # What older templates do not look at, and a message without it.
 _PARTS = SYSTEM | {
-    "what a tool answered": without_text("tool"),
+    "the result of a tool": without_text("tool"),
     "the calls of tools": _without_calls,
 }

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from quatrain.serve.openai_api.messages import Empty, Message, Strict, Tool
 
-_AS_IT_IS = "logits are taken as the model gives them"
-_TOOLS = "the newer names are tools and tool_choice"
+_AS_IT_IS = "the logits of the model are not changed"
+_TOOLS = "the newer fields are tools and tool_choice"
 
 
 def _whole(value: Any) -> Any:
@@ -60,7 +60,7 @@ class GenerationRequest(Strict):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
 
-    n: One | None = Field(None, description="one answer per request; ask again for another")
+    n: One | None = Field(None, description="only one answer per request; send several requests")
     frequency_penalty: Zero | None = Field(None, description=_AS_IT_IS)
     presence_penalty: Zero | None = Field(None, description=_AS_IT_IS)
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = Field(
@@ -83,8 +83,10 @@ class CompletionRequest(GenerationRequest):
     ) = Field(description="one prompt per request: a text, or token ids")
     logprobs: Annotated[int, Field(ge=0, le=5), _Whole] | None = None
 
-    best_of: One | None = Field(None, description="one answer per request")
-    echo: Literal[False] | None = Field(None, description="the prompt is not given back")
+    best_of: One | None = Field(None, description="only one answer per request")
+    echo: Literal[False] | None = Field(
+        None, description="the prompt is not repeated in the answer"
+    )
     suffix: Annotated[str, Field(max_length=0)] | None = Field(
         None, description="a text is continued, not filled in"
     )
@@ -113,13 +115,13 @@ class ChatRequest(GenerationRequest):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     response_format: TextFormat | None = Field(
-        None, description="what is written is not held to a form"
+        None, description="constrained formats are not supported"
     )
     safety_identifier: str | None = None
     service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = Field(None, description="nothing is kept")
     tool_choice: Literal["none", "auto"] | None = Field(
-        None, description="whether a tool is called, the model decides"
+        None, description="the model decides whether it calls a tool"
     )
     tools: list[Tool] | None = None
 

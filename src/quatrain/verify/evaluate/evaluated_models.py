@@ -115,7 +115,7 @@ def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
         found = model.tokenizer()
         if found is None:
             raise InputError(
-                f"{path}: came without a tokenizer, and {verb} needs the first model's; give a "
+                f"{path}: has no tokenizer, and {verb} needs the first model's; give a "
                 "tokenizer.json (--tokenizer), or name another model first"
             )
         return found

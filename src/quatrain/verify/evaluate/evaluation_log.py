@@ -98,8 +98,8 @@ def _held(folder: Path) -> Iterator[None]:
     """As `held_folder`. Raises `InputError` where another evaluation works there, or the folder
     cannot be made."""
     refusal = (
-        f"--resume {folder}: another evaluation is being made there; wait for its end, or name "
-        "another folder"
+        f"--resume {folder}: another evaluation is being written there; wait until it ends, or "
+        "name another folder"
     )
     with ExitStack() as held:
         with _writing(folder):

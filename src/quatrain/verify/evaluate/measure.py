@@ -43,7 +43,7 @@ def cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | No
     if len(begin) >= length:
         raise InputError(
             f"{tokenizer.source}: begins a text with {len(begin)} tokens, and a chunk has "
-            f"{length}; give the model's own with --tokenizer"
+            f"{length}; give the model's own tokenizer with --tokenizer"
         )
     most = length - max(1, len(begin))
     if stride is not None and not 0 < stride <= most:
