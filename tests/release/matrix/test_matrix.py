@@ -215,5 +215,5 @@ def test_the_best_holds_runs_on_the_gpu_and_is_nearest_to_floating_point() -> No
         )
     )  # fmt: skip
     (phone,) = matrix_report(cells, reports)["models"][0]["phones"]
-    assert phone["why"] == "5 of 6 hold; it runs on the GPU; KL 0.1000 nats, the least of 4"
+    assert phone["why"] == "5 of 6 pass; it runs on the GPU; KL 0.1000 nats, the lowest of 4"
     assert [choice["kl"] for choice in phone["choices"]] == [0.1, 0.2, 0.3, None, 0.02, 0.01]
