@@ -17,6 +17,7 @@ from quatrain.checkpoint.layout import (
 )
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES
+from quatrain.short_lists import and_more
 
 _FLOATING = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -60,9 +61,8 @@ def _check_left_in_floating_point(model: StoredModel, vectors: Mapping[str, Any]
     modules = [name.removesuffix(".weight") for name in vectors]
     found = [name for name in modules if f"{name}.scales" in model.stored]
     if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise InputError(
-            f"{model.source}: {found[0]}{more} is quantized, but programs compute it in floating "
+            f"{model.source}: {and_more(found)} is quantized, but programs compute it in floating "
             "point; exclude it when you quantize the model (modules_to_not_convert, ignore), or "
             "run `quatrain quantize` on the floating-point model"
         )

@@ -18,6 +18,7 @@ from quatrain.backbone.vector_shapes import vector_shapes
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.names_in_file import InFile
 from quatrain.errors import InputError
+from quatrain.short_lists import and_more
 
 EMBEDDING = "tok_embeddings"
 OUTPUT = "output"
@@ -129,7 +130,5 @@ class StoredModel:
             )
 
     def _listed(self, names: list[str]) -> str:
-        shown = ", ".join(map(self.in_file, names[:4]))
-        if len(names) > 4:
-            shown += f" and {len(names) - 4} more"
+        shown = and_more([*map(self.in_file, names)], 4)
         return f"tensor {shown} is" if len(names) == 1 else f"tensors {shown} are"

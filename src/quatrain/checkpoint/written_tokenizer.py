@@ -10,6 +10,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import UnknownTokenizer
 from quatrain.json_files import read_object
+from quatrain.short_lists import and_more
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.executorch_form import stated_metaspace
@@ -72,8 +73,7 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
     if not beyond:
         return []
-    (index, token), more = beyond[0], len(beyond) - 1
-    named = f"{token!r} ({index})" + (f" and {more} more" if more else "")
+    named = and_more([f"{token!r} ({index})" for index, token in beyond])
     return [
         "The tokenizer has tokens for which the embedding has no row (the model's ids end at "
         f"{vocab_size - 1}): {named}. A prompt with one is refused; a calibration text is read "
@@ -157,18 +157,14 @@ def _in_executorch(tokenizer: Path) -> list[str]:
         )
     if taking:
         notes.append(
-            f"White space beside {_first_of(taking)} belongs to that token here, but stays in the "
+            f"White space beside {and_more(taking)} belongs to that token here, but stays in the "
             "text for ExecuTorch's tokenizer in an app: leave it out of the prompts there."
         )
     if prepared := normalized_tokens(tokenizer):
         notes.append(
-            f"This tokenizer looks for {_first_of(prepared)} after a space is put before the "
+            f"This tokenizer looks for {and_more(prepared)} after a space is put before the "
             "text, as transformers does, and so finds it only at the beginning of a word; "
             'ExecuTorch\'s tokenizer in an app finds it anywhere. With "normalized": false in '
             "the source's tokenizer.json both find it anywhere."
         )
     return notes
-
-
-def _first_of(tokens: list[str]) -> str:
-    return tokens[0] + (f" and {len(tokens) - 1} more" if len(tokens) > 1 else "")

@@ -14,6 +14,7 @@ from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
 from quatrain.commands.quantize import Base
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat
+from quatrain.short_lists import and_more
 
 if TYPE_CHECKING:
     from quatrain.quantize.report import QuantizeReport
@@ -138,6 +139,6 @@ def _rounded_lines(report: "QuantizeReport") -> list[str]:
         by_kind.setdefault(linear.was, []).append(said)
     lines = []
     for was, linears in by_kind.items():
-        more = f" and {len(linears) - _SHOWN} more (--json)" if len(linears) > _SHOWN else ""
-        lines.append(f"            {was}: {', '.join(linears[:_SHOWN])}{more}")
+        all_of_them = " (--json)" if len(linears) > _SHOWN else ""
+        lines.append(f"            {was}: {and_more(linears, _SHOWN)}{all_of_them}")
     return lines

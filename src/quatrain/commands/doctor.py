@@ -6,6 +6,7 @@ import typer
 
 from quatrain.commands._printing import plain_console, print_json
 from quatrain.commands._shared_options import Debug, Json, Model, Runtime, known_targets
+from quatrain.short_lists import and_more
 
 if TYPE_CHECKING:
     from quatrain.targets import Examination
@@ -82,10 +83,7 @@ def _print_findings(examination: "Examination") -> None:
         lines = [f"{finding.title}: {finding.consequence}"]
         lines += [f"condition: {finding.condition}"] if finding.condition else []
         lines.append(f"devices: {', '.join(finding.gpus) or 'every GPU'}")
-        shown = finding.occurrences[:4]
-        more = len(finding.occurrences) - len(shown)
-        rest = f"; and {more} more" if more else ""
-        lines.append(f"where: {'; '.join(shown)}{rest}")
+        lines.append(f"where: {and_more(finding.occurrences, 4, '; ')}")
         for line in lines:  # the second line of each as far in as the first
             console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
         console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)

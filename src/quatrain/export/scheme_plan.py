@@ -18,6 +18,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
+from quatrain.short_lists import and_more
 from quatrain.text_files import read_text
 
 DEFAULT_MAX_KL = 0.005  # nats that int8 activations may cost where schemes are chosen
@@ -67,9 +68,8 @@ class SchemePlan:
         missing = [name for name, scheme in found.items() if scheme is None]
         if missing:
             raise InputError(
-                f"{self.source}: has no scheme for {missing[0]!r}"
-                + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-                + '; add a line, or above [linears] default = "8da4w"'
+                f"{self.source}: has no scheme for {and_more(list(map(repr, missing)))}; add a "
+                'line, or above [linears] default = "8da4w"'
             )
         return {name: scheme for name, scheme in found.items() if scheme is not None}
 

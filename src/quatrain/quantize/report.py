@@ -12,6 +12,7 @@ from quatrain.quantize.output.output_folder import OWN_FILES
 from quatrain.quantize.output.writer import Written
 from quatrain.quantize.plan.growth import PartSize, part_sizes, why_it_grows
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
+from quatrain.short_lists import and_more
 from quatrain.stages import Stages, peak_rss_bytes
 
 
@@ -162,7 +163,7 @@ def _without_weights(opened: OpenedSource) -> list[str]:
     errors, notes = opened.errors, []
     empty = [name for name, error in errors.items() if not error.squared_weight]
     if empty:
-        notes = [f"{_first(empty)}: all weights are 0, {_NEVER_WRITTEN}"]
+        notes = [f"{and_more(empty, 3)}: all weights are 0, {_NEVER_WRITTEN}"]
     in_part = [
         f"{error.zero_rows} of {prod(tensor.shape[:-1])} rows of {tensor.target}"
         for tensor in opened.plan.tensors
@@ -173,9 +174,5 @@ def _without_weights(opened: OpenedSource) -> list[str]:
         and error.squared_weight
     ]
     if in_part:
-        notes.append(f"{_first(in_part)}: all weights of these rows are 0, {_NEVER_WRITTEN}")
+        notes.append(f"{and_more(in_part, 3)}: all weights of these rows are 0, {_NEVER_WRITTEN}")
     return notes
-
-
-def _first(found: list[str]) -> str:
-    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")

@@ -7,6 +7,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.short_lists import and_more
 from quatrain.targets.catalogue import (
     Defect,
     GpuProfile,
@@ -53,8 +54,7 @@ class Finding:
 
     def __str__(self) -> str:
         """One line: what happens, where first, and the remedy."""
-        more = len(self.occurrences) - 1
-        where = self.occurrences[0] + (f" and {more} more" if more else "")
+        where = and_more(self.occurrences)
         return (
             f"{self.defect}, {self.kind}: {self.title} ({where}): {self.consequence}; {self.remedy}"
         )

@@ -20,6 +20,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     rounded_when_read,
 )
 from quatrain.errors import InputError
+from quatrain.short_lists import and_more
 
 _EXPERT = re.compile(r"(.*\.experts\.)\d+(\.\w+)\.weight")
 
@@ -51,7 +52,7 @@ def with_all_quantized(
         return tensors
     names = {name: called.get(f"{name}.weight", name).removesuffix(".weight") for name in left}
     if round_again is None:
-        raise _left(names[left[0]], len(left) - 1, source)
+        raise _left([names[name] for name in left], source)
     model.check_shapes({f"{name}.weight": shapes[name] for name in left})
     group_size = _group_size(tensors, config)
     stored = dict(tensors.stored)
@@ -85,7 +86,7 @@ def with_experts_quantized(
         module = name.removesuffix(".weight")
         own = called.get(name, name).removesuffix(".weight")
         if round_again is None:
-            raise _left(own, 0, source)
+            raise _left([own], source)
         columns, groups = tensors.stored[f"{like}.weight"].shape[1], f"{like}.scales"
         size = columns // tensors.stored[groups].shape[1]
         stored |= _rounded(module, own, tensors, size, source, round_again)
@@ -97,10 +98,9 @@ def with_experts_quantized(
     return LazyTensors(stored)
 
 
-def _left(name: str, others: int, source: str) -> InputError:
-    more = f" and {others} more" if others else ""
+def _left(names: list[str], source: str) -> InputError:
     return InputError(
-        f"{source}: {name}{more} is in floating point, while other linears are int4; run "
+        f"{source}: {and_more(names)} is in floating point, while other linears are int4; run "
         f"`quatrain convert {source} DIR`, which rounds it to int4 too and reports the error"
     )
 

@@ -14,6 +14,7 @@ from quatrain.linear import (
 )
 from quatrain.linear.int4 import Int4Linear
 from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.short_lists import and_more
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.
 _KERNELS: dict[tuple[str, type[nn.Module]], str] = {
@@ -95,12 +96,11 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
 
 def _refusal(stuck: list[tuple[str, nn.Module]], options: ExportOptions) -> InputError:
     """Of the linears `stuck`, which are all of one kind."""
-    name, first = stuck[0]
-    more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+    names, first = and_more([name for name, _ in stuck]), stuck[0][1]
     bits = 4 if isinstance(first, Int4Linear) else 8
     times = (16 if options.activation_dtype == "fp16" else 32) // bits
     return InputError(
-        f"{name}{more}: {_WHY_NOT[options.backend, type(first)]}. --allow-fallback runs it "
+        f"{names}: {_WHY_NOT[options.backend, type(first)]}. --allow-fallback runs it "
         f"dequantized, in floating point, at about {times} times the size."
     )
 

@@ -1,0 +1,9 @@
+"""Lists of names in messages, cut short."""
+
+from collections.abc import Sequence
+
+
+def and_more(items: Sequence[str], shown: int = 1, separator: str = ", ") -> str:
+    """The first `shown` of `items`, and how many others there are: "a, b and 3 more"."""
+    listed = separator.join(items[:shown])
+    return listed if len(items) <= shown else f"{listed} and {len(items) - shown} more"
