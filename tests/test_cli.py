@@ -25,7 +25,7 @@ from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_models import float_tensors
 from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
-from quatrain.cli import VERBS, build_app, exit_cleanly, main
+from quatrain.cli import COMMANDS, build_app, exit_cleanly, main
 from quatrain.commands._before_torch import check_output, leave_cores_to_executorch
 from quatrain.commands._progress import said_where_slow
 from quatrain.errors import InputError
@@ -81,8 +81,10 @@ def refused(done: subprocess.CompletedProcess) -> str:
 
 @pytest.fixture(scope="module")
 def shown() -> dict[tuple[str, ...], str]:
-    """What `-h` and `--help` show, of a verb and of none."""
-    calls = [[*verb, flag] for verb in ((), *((verb,) for verb in VERBS)) for flag in HELP]
+    """What `-h` and `--help` show, of a command and of none."""
+    calls = [
+        [*command, flag] for command in ((), *((command,) for command in COMMANDS)) for flag in HELP
+    ]
     done = in_one_process(calls)
     assert [one.returncode for one in done] == [0] * len(calls)
     return {tuple(one.args): one.stdout for one in done}
@@ -91,21 +93,23 @@ def shown() -> dict[tuple[str, ...], str]:
 HELP = ("-h", "--help")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_help_shows_an_example_and_the_common_options(verb, shown):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_and_the_common_options(command, shown):
     for flag in HELP:
-        assert "Example" in shown[verb, flag]
-        assert "--json" in shown[verb, flag]
-        assert "--debug" in shown[verb, flag]
+        assert "Example" in shown[command, flag]
+        assert "--json" in shown[command, flag]
+        assert "--debug" in shown[command, flag]
 
 
 def test_every_option_says_what_it_is() -> None:
-    verbs = typer.main.get_command(build_app()).commands
-    without = [(name, one.name) for name in verbs for one in verbs[name].params if not one.help]
+    commands = typer.main.get_command(build_app()).commands
+    without = [
+        (name, one.name) for name in commands for one in commands[name].params if not one.help
+    ]
     assert not without
 
 
-@pytest.mark.parametrize("arguments", [[], *([verb] for verb in VERBS)])
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)])
 def test_help_shows_flags_without_a_type(arguments, shown):
     text = shown[*arguments, "--help"]
     assert "<bool>" not in text and "--help" in text
@@ -114,14 +118,14 @@ def test_help_shows_flags_without_a_type(arguments, shown):
 def test_the_version_and_all_verbs_are_shown():
     assert quatrain("--version").stdout == f"quatrain {version('quatrain')}\n"
     listed = quatrain("--help").stdout
-    assert "Export int4" in listed and all(f" {verb} " in listed for verb in VERBS)
+    assert "Export int4" in listed and all(f" {command} " in listed for command in COMMANDS)
 
 
 def test_help_names_the_defects_that_can_be_emulated(shown):
     from quatrain.runtime.defects import EmulatedDefect
 
-    for verb in ("run", "verify", "evaluate"):
-        text = " ".join(shown[verb, "--help"].replace("│", " ").split())
+    for command in ("run", "verify", "evaluate"):
+        text = " ".join(shown[command, "--help"].replace("│", " ").split())
         *others, last = EmulatedDefect
         assert f"{', '.join(others)} or {last}" in text
 
@@ -168,7 +172,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 def test_a_closed_standard_error_is_no_crash(tmp_path):
-    """Of a verb that shows its stages there."""
+    """Of a command that shows its stages there."""
     model = write_gguf(tmp_path / "m.gguf", float_tensors(n_layers=1), kind="Q4_0")
     output = tmp_path / "int4"
     for streams, arguments, code in (
@@ -238,8 +242,8 @@ MISTAKES = {
     "explain, the standard input": (
         ["explain", "-", "--program", "nowhere.pte", "--prompt", "x"], "input is /dev/stdin",
     ),
-    "export, an option before the verb": (
-        ["-o", "a.pte", "export", "nowhere"], "-o is before the verb export; give options after",
+    "export, an option before the command": (
+        ["-o", "a.pte", "export", "nowhere"], "-o is before the command export; give options after",
     ),
     "export, an option of one value twice": (
         ["export", "nowhere", "-o", "a.pte", "--output", "b.pte"], "--output is given 2 times",
@@ -330,7 +334,7 @@ def test_a_folder_that_is_read_only_is_refused_before_any_work(monkeypatch, tmp_
         check_output(tmp_path / "m.pte", "-o")
 
 
-# What each verb reads, and that is not there: {folder} is, and {file} in it.
+# What each command reads, and that is not there: {folder} is, and {file} in it.
 MISSING = [
     ["quantize", "nowhere.gguf", "-o", "{folder}/c"],
     ["convert", "nowhere", "{folder}/c"],
@@ -384,11 +388,13 @@ for arguments in json.load(sys.stdin):
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(asked), capture_output=True, text=True
     )
-    assert done.stdout.splitlines() == [f"{verb} 2 False" for verb, *_ in MISSING], done.stderr
+    assert done.stdout.splitlines() == [f"{command} 2 False" for command, *_ in MISSING], (
+        done.stderr
+    )
     messages = done.stderr.splitlines()
     assert len(messages) == len(MISSING)
     assert all(message.startswith("error: nowhere") for message in messages), messages
-    assert {verb for verb, *_ in MISSING} == set(VERBS) - {"devices", "selftest"}
+    assert {command for command, *_ in MISSING} == set(COMMANDS) - {"devices", "selftest"}
     assert list(tmp_path.iterdir()) == [tmp_path / "m.pte"]
 
 
@@ -399,12 +405,12 @@ def test_debug_shows_the_traceback():
 
 
 def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
-    # The verb first, which leaves the script a template.
-    asked = ["export", str(checkpoint), "-o", str(tmp_path / "verb.pte"), "--weight-only-linear"]
-    verb = invoked(asked)
-    assert verb.exit_code == 0, verb.output
-    assert "29 x et_vk.linear_q4gsw" in verb.stdout
-    said = verb.stdout.splitlines()[-1]
+    # The command first, which leaves the script a template.
+    asked = ["export", str(checkpoint), "-o", str(tmp_path / "command.pte"), "--weight-only-linear"]
+    command = invoked(asked)
+    assert command.exit_code == 0, command.output
+    assert "29 x et_vk.linear_q4gsw" in command.stdout
+    said = command.stdout.splitlines()[-1]
     assert said == shlex.join(["next:", "quatrain", "verify", asked[3], str(checkpoint)])
     seed = quatrain(
         "--checkpoint", checkpoint / "model.safetensors", "--params", checkpoint / "params.json",
@@ -417,7 +423,7 @@ def test_the_seeds_script_exports_like_the_verb(checkpoint, tmp_path):
     assert len(report["linears"]) == 29
     assert report["bytes"] == (tmp_path / "seed.pte").stat().st_size
     assert report["seconds"] and report["peak_rss_bytes"] > 0
-    assert (tmp_path / "verb.pte").read_bytes() == (tmp_path / "seed.pte").read_bytes()
+    assert (tmp_path / "command.pte").read_bytes() == (tmp_path / "seed.pte").read_bytes()
 
 
 def test_what_makes_something_says_how_to_go_on(tiny, tmp_path, monkeypatch):
@@ -548,7 +554,7 @@ def test_bytes_that_are_no_text_are_one_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize("columns", [20, 40, 79, 80])
 def test_a_narrow_terminal_shows_options_whole(columns):
-    for words in ([], *([verb] for verb in VERBS)):
+    for words in ([], *([command] for command in COMMANDS)):
         shown = invoked([*words, "--help"], env={"COLUMNS": str(columns)}).stdout
         assert "\N{HORIZONTAL ELLIPSIS}" not in shown, (words, shown)
         assert words != ["export"] or "--weight-only-linear" in shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quatrain.cli import VERBS
+from quatrain.cli import COMMANDS
 
 SCRIPTS = Path(sys.executable).parent  # where pip puts `quatrain`
 
@@ -30,7 +30,7 @@ def complete(line: str, shell: str = "bash") -> list[str]:
 
 
 def test_verbs() -> None:
-    assert complete("quatrain ") == list(VERBS)
+    assert complete("quatrain ") == list(COMMANDS)
     assert complete("quatrain ex") == ["export", "explain"]
 
 

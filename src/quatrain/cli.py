@@ -1,4 +1,4 @@
-"""The `quatrain` command: parses, prints, exits. Each verb lives in `quatrain.commands`."""
+"""The command line `quatrain`: parses, prints, exits. Its commands are in `quatrain.commands`."""
 
 import _thread
 import atexit
@@ -21,7 +21,7 @@ from quatrain.commands._plain_command import PlainCommand, PlainGroup
 from quatrain.errors import QuatrainError
 from quatrain.text_files import is_utf8
 
-VERBS = (
+COMMANDS = (
     "quantize",
     "convert",
     "plan",
@@ -46,7 +46,7 @@ HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
 def build_app() -> typer.Typer:
-    """The command line with every verb registered, heavy imports left for when one runs."""
+    """The command line with every command registered, heavy imports left for when one runs."""
     app = typer.Typer(
         name="quatrain",
         cls=PlainGroup,
@@ -57,9 +57,9 @@ def build_app() -> typer.Typer:
         help="Export int4 language models to on-device programs, and prove them right.",
     )
     app.callback()(_options)
-    for verb in VERBS:
-        module = importlib.import_module(f"quatrain.commands.{verb}")
-        app.command(verb, cls=PlainCommand)(getattr(module, verb))
+    for command in COMMANDS:
+        module = importlib.import_module(f"quatrain.commands.{command}")
+        app.command(command, cls=PlainCommand)(getattr(module, command))
     return app
 
 
@@ -77,7 +77,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """What `quatrain` takes before a verb."""
+    """What `quatrain` takes before a command."""
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def main() -> None:
     restart_in_utf8()
     sys.unraisablehook = _interrupt_again
     clean_up_when_ended()
-    # Also of an interrupt while verbs are imported. `python -m quatrain` is told the same name,
+    # Also of an interrupt while commands are imported. `python -m quatrain` is told the same name,
     # which completion is installed for.
     exit_cleanly(lambda: build_app()(prog_name="quatrain"))
 

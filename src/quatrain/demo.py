@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _quatrain(*arguments: Any) -> dict[str, Any]:
-    """Run a verb in a process of its own, so that its peak memory is its own."""
+    """Run a command in a process of its own, so that its peak memory is its own."""
     command = [sys.executable, "-m", "quatrain", *map(str, arguments), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:

@@ -13,7 +13,7 @@ from tests.support.paths import DOCS, ROOT
 from tests.support.peers import TOLERANCE
 from tests.support.snippets import PAGES, snippets
 
-from quatrain.cli import VERBS, build_app
+from quatrain.cli import COMMANDS, build_app
 
 _FOLDERS = ("src", "tests", "docs", "benchmarks", "examples")
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -41,7 +41,7 @@ def test_commands_that_are_named_have_these_options(page: Path) -> None:
         words = shlex.split(code) if code.startswith("quatrain ") else []
         if len(words) < 2 or words[1].startswith(("-", "<", ".")):
             continue
-        assert words[1] in VERBS, f"{page.name}: {code}"
+        assert words[1] in COMMANDS, f"{page.name}: {code}"
         command = group.commands[words[1]]
         known = {option for parameter in command.params for option in parameter.opts}
         asked = {word.partition("=")[0] for word in words[2:] if re.match("--?[a-z]", word)}

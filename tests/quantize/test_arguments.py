@@ -36,8 +36,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def said_by(verb, *arguments):
-    error = invoked([verb, *arguments]).exception
+def said_by(command, *arguments):
+    error = invoked([command, *arguments]).exception
     assert isinstance(error, InputError)
     return str(error)
 

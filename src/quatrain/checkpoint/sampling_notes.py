@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Options of verbs that generate text, with the values under which each does nothing.
+# Options of commands that generate text, with the values under which each does nothing.
 _OPTIONS: dict[str, tuple[float, ...]] = {
     "temperature": (),
     "top_k": (0,),

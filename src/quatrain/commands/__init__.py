@@ -1,4 +1,4 @@
-"""One file per verb: it declares the verb's options, calls one public function, and prints.
+"""One file per command: it declares the command's options, calls one public function, and prints.
 
-Nothing heavy (torch, executorch) is imported before a verb runs, so that `--help` is instant.
+Nothing heavy (torch, executorch) is imported before a command runs, so that `--help` is instant.
 """

@@ -73,7 +73,7 @@ def leave_cores_to_executorch(models: Iterable[Path]) -> None:
 
 
 def import_torch() -> None:
-    """Import torch, and say so where it takes seconds, in which a verb says nothing else."""
+    """Import torch, and say so where it takes seconds, in which a command says nothing else."""
     if "torch" not in sys.modules:
         with said_where_slow("import torch"):
             import torch  # noqa: F401
@@ -106,11 +106,11 @@ def fetched_smollm2(stages: "Stages") -> str:
         return str(fetch_smollm2())
 
 
-def check_no_word(model: Path | str, verb: str) -> None:
-    """Refuse the word that `quantize` takes for a model where `verb` takes none."""
+def check_no_word(model: Path | str, command: str) -> None:
+    """Refuse the word that `quantize` takes for a model where `command` takes none."""
     if is_smollm2(model):
         raise InputError(
             "smollm2: there is no such file or folder, and only `quantize`, `evaluate` and "
             "`release` take this word for the demo's model; run `quatrain quantize smollm2 -o "
-            f"smollm2-int4` and {verb} smollm2-int4"
+            f"smollm2-int4` and {command} smollm2-int4"
         )

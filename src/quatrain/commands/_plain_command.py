@@ -18,7 +18,7 @@ _BOXED = 80  # columns that the boxes of help need: the longest option beside it
 
 
 class PlainCommand(TyperCommand):
-    """A verb whose flags are shown without a type, whose options count once, and whose paths are
+    """A command whose flags are shown without a type, whose options count once, and whose paths are
     not empty."""
 
     def get_params(self, ctx: Any) -> Any:
@@ -56,7 +56,7 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """The same of the options before a verb."""
+    """The same of the options before a command."""
 
     def get_params(self, ctx: Any) -> Any:
         return _plain(super().get_params(ctx))
@@ -67,25 +67,25 @@ class PlainGroup(TyperGroup):
         super().format_help(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Outside of boxes, what a verb does is whole there too, where typer cuts it."""
+        """Outside of boxes, what a command does is whole there too, where typer cuts it."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
-                    (verb, " ".join((command.help or "").split("\n\n")[0].split()))
-                    for verb, command in self.commands.items()
+                    (name, " ".join((command.help or "").split("\n\n")[0].split()))
+                    for name, command in self.commands.items()
                 ]
             )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does, but that a verb's options before it are told where they belong."""
-        verb = next((one for one in args if one in self.commands), None)
+        """As typer does, but that a command's options before it are told where they belong."""
+        command = next((one for one in args if one in self.commands), None)
         known = {name for one in self.get_params(ctx) for name in one.opts}
-        if verb and not ctx.resilient_parsing:
-            for one in args[: args.index(verb)]:
+        if command and not ctx.resilient_parsing:
+            for one in args[: args.index(command)]:
                 if one.startswith("-") and one.split("=")[0] not in known:
                     raise InputError(
-                        f"{one} is before the verb {verb}; give options after the verb, as in "
-                        f"`quatrain {verb} ... {one}`"
+                        f"{one} is before the command {command}; give options after the "
+                        f"command, as in `quatrain {command} ... {one}`"
                     )
         return super().parse_args(ctx, args)
 
@@ -114,7 +114,7 @@ def _check_paths(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 
 def _is_path(parameter: Any) -> bool:
-    """Every argument of a verb is one, also where it may be hf://owner/name."""
+    """Every argument of a command is one, also where it may be hf://owner/name."""
     annotation = parameter.type_descriptor.annotation
     return parameter.param_type_name == "argument" or Path in (annotation, *get_args(annotation))
 

@@ -17,9 +17,9 @@ def warn_of_no_work(**options: object) -> None:
     """Say which of the `options` that were given a dry run leaves unused."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
-        verb = "is" if len(given) == 1 else "are"
+        is_or_are = "is" if len(given) == 1 else "are"
         print(
-            f"warning: --dry-run stops before the work that {' and '.join(given)} {verb} for",
+            f"warning: --dry-run stops before the work that {' and '.join(given)} {is_or_are} for",
             file=sys.stderr,
         )
 

@@ -157,12 +157,12 @@ def has_8da4w(program: Program) -> bool:
     return any(linear.scheme == Scheme.DYNAMIC_INT8 for linear in find_linears(program.vulkan))
 
 
-def require_tokens_to_logits(program: Path, metadata: dict[str, Any], verb: str) -> None:
-    """Raise `InputError`, for the command `verb`, if a program takes embeddings or returns hidden
-    states."""
+def require_tokens_to_logits(program: Path, metadata: dict[str, Any], command: str) -> None:
+    """Raise `InputError`, which names the `command`, if a program takes embeddings or returns
+    hidden states."""
     for option in ("embedding_input", "hidden_output"):
         if metadata.get(f"quatrain_{option}"):
             raise InputError(
-                f"{program}: was exported with --{option.replace('_', '-')}; {verb} takes "
+                f"{program}: was exported with --{option.replace('_', '-')}; {command} takes "
                 "programs from tokens to logits (others run from Python, quatrain.runtime)"
             )

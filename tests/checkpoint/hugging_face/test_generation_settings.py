@@ -1,4 +1,4 @@
-"""What generation_config.json says of answers is said, as options of the verbs that write them."""
+"""Notes name the options for the sampling settings in generation_config.json."""
 
 import json
 import shlex
@@ -35,7 +35,7 @@ def test_options_that_do_the_same_are_given(tmp_path, settings, options):
     for option in shlex.split(options):
         if option.startswith("--"):
             name = option.removeprefix("--").replace("-", "_")
-            assert all(name in verb.__annotations__ for verb in (run, chat))
+            assert all(name in command.__annotations__ for command in (run, chat))
 
 
 def test_what_no_verb_follows_is_named(tmp_path):

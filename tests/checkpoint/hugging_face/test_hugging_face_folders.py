@@ -175,7 +175,7 @@ def test_settings_of_a_quantizer_in_a_model_in_floating_point(tmp_path, field, s
 
 @pytest.mark.parametrize("method", ["hqq", "mxfp4", "exl2"])
 def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method):
-    """And no verb advises another one that refuses it too."""
+    """And no command advises another one that refuses it too."""
     folder = with_settings(tmp_path, {"quant_method": method})
     for opened in (open_checkpoint, open_float_model):
         with pytest.raises(

@@ -79,7 +79,7 @@ def _read(
         stored, of_float8 = in_floating_point(stored, settings, str(folder))
         notes += of_float8
     elif settings is not None or is_unpacked(stored):
-        if adapter is None:  # else no verb is named that might refuse it too
+        if adapter is None:  # else no command is named that might refuse it too
             quantizer, _ = checked_quantizer(stored, metadata, settings, str(folder))
             if all_floating(stored):
                 raise not_quantized(quantizer.name, str(folder))

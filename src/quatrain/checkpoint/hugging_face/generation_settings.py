@@ -11,7 +11,7 @@ from quatrain.checkpoint.sampling_notes import notes_on_sampling
 
 GENERATION_CONFIG = "generation_config.json"
 _OF_DRAWING = {"temperature": 1.0, "top_k": 50, "top_p": None, "min_p": None}
-# What no verb does, with the values under which it does nothing.
+# What no command does, with the values under which it does nothing.
 _UNREAD: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "penalty_alpha": (0,),

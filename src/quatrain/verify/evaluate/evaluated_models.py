@@ -68,7 +68,7 @@ def open_any_evaluated_model(
     device: str,
     emulate: str | None,
     scheme: Scheme,
-    verb: str,
+    command: str,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
     side_by_side: bool = False,
 ) -> EvaluatedModel:
@@ -78,10 +78,10 @@ def open_any_evaluated_model(
     in the windows that a program reads, and so rounds as that on the reference does.
     """
     if is_float(path):
-        return open_evaluated_float_model(path, verb)
+        return open_evaluated_float_model(path, command)
     if side_by_side and not is_program(path):
-        return _checkpoint(path, scheme, verb, arithmetic, side_by_side)
-    return open_evaluated_model(path, device, emulate, scheme, verb, arithmetic)
+        return _checkpoint(path, scheme, command, arithmetic, side_by_side)
+    return open_evaluated_model(path, device, emulate, scheme, command, arithmetic)
 
 
 def open_evaluated_model(
@@ -89,33 +89,33 @@ def open_evaluated_model(
     device: str,
     emulate: str | None,
     scheme: Scheme,
-    verb: str,
+    command: str,
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> EvaluatedModel:
     """`device` and `emulate` are for a program, `scheme` is for a checkpoint; `arithmetic` is that
     of a Vulkan program or a checkpoint.
 
-    Raises `InputError` where `path` is neither, or does not go from tokens to logits, which `verb`
-    needs.
+    Raises `InputError` where `path` is neither, or does not go from tokens to logits, which
+    `command` needs.
     """
     if not is_program(path):
-        return _checkpoint(path, scheme, verb, arithmetic)
-    return _program(path, device, emulate, verb, arithmetic)
+        return _checkpoint(path, scheme, command, arithmetic)
+    return _program(path, device, emulate, command, arithmetic)
 
 
-def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
+def open_evaluated_float_model(path: Path, command: str) -> EvaluatedModel:
     """A model in floating point.
 
     Raises `InputError` as `open_float_model` does, and where it does not go from tokens to logits.
     """
     model = open_float_model(path)
-    _require_both_ends(path, model.config, verb)
+    _require_both_ends(path, model.config, command)
 
     def tokenizer() -> Tokenizer:
         found = model.tokenizer()
         if found is None:
             raise InputError(
-                f"{path}: has no tokenizer, and {verb} needs the first model's; give a "
+                f"{path}: has no tokenizer, and {command} needs the first model's; give a "
                 "tokenizer.json (--tokenizer), or name another model first"
             )
         return found
@@ -131,21 +131,21 @@ def open_evaluated_float_model(path: Path, verb: str) -> EvaluatedModel:
     )
 
 
-def _require_both_ends(path: Path, config: BackboneConfig, verb: str) -> None:
+def _require_both_ends(path: Path, config: BackboneConfig, command: str) -> None:
     if not (config.apply_embedding and config.apply_output):
         part = "output" if config.apply_embedding else "embedding"
         raise InputError(
-            f"{path}: has no {part} layer (apply_{part} is false); {verb} takes models from "
+            f"{path}: has no {part} layer (apply_{part} is false); {command} takes models from "
             "tokens to logits (others run from Python, quatrain.backbone)"
         )
 
 
 def _checkpoint(
-    path: Path, scheme: Scheme, verb: str, arithmetic: Arithmetic, side_by_side: bool = False
+    path: Path, scheme: Scheme, command: str, arithmetic: Arithmetic, side_by_side: bool = False
 ) -> EvaluatedModel:
     opened = open_checkpoint(path)
     config, source = opened.config, opened.source
-    _require_both_ends(path, config, verb)
+    _require_both_ends(path, config, command)
     two_regimes = scheme == Scheme.DYNAMIC_INT8 and _has_two_regimes(arithmetic)
     runner_of = backbone_side_by_side if side_by_side else AllPositionLogits
     name = f"eager, {scheme}" + f" as on {arithmetic.name}" * (arithmetic != VULKAN_ARITHMETIC)
@@ -167,15 +167,15 @@ def _program(
     path: Path,
     device: str,
     emulate: str | None,
-    verb: str,
+    command: str,
     arithmetic: Arithmetic,
 ) -> EvaluatedModel:
     program = open_program(path)
     metadata = program.metadata
-    require_tokens_to_logits(path, metadata, verb)
+    require_tokens_to_logits(path, metadata, command)
     missing = {"get_vocab_size", "get_max_context_len"} - metadata.keys()
     if missing:
-        raise InputError(f"{path}: lacks the constant method {min(missing)}, which {verb} needs")
+        raise InputError(f"{path}: lacks the constant method {min(missing)}, which {command} needs")
     longest = int(metadata.get("get_max_seq_len", 1)) if metadata.get("enable_dynamic_shape") else 1
     regime: Regime | None = None
     if is_vulkan(program):
