@@ -108,14 +108,14 @@ def test_a_repository_without_hf_is_told_how_it_is_named(
     (tmp_path / "models").mkdir()
     hub = "https://huggingface.co/HuggingFaceTB/SmolLM2-135M"
     for address, said in (
-        (hub, "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
-        (f"{hub}/tree/main", "hub is named as hf://HuggingFaceTB/SmolLM2-135M$"),
+        (hub, "hub, give hf://HuggingFaceTB/SmolLM2-135M$"),
+        (f"{hub}/tree/main", "hub, give hf://HuggingFaceTB/SmolLM2-135M$"),
         ("http://x.org/model.gguf", "web addresses are not supported"),
         ("https://huggingface.co", "web addresses are not supported"),
     ):
         with pytest.raises(InputError, match=said):
             is_quantized(Path(address))
-    with pytest.raises(InputError, match="hub is named as hf://HuggingFaceTB/SmolLM2-135M"):
+    with pytest.raises(InputError, match="hub, give hf://HuggingFaceTB/SmolLM2-135M"):
         is_quantized(Path("HuggingFaceTB/SmolLM2-135M"))
     for name in ("models/none", "none", str(tmp_path / "none"), "~/none", "hf:owner/name"):
         with pytest.raises(InputError, match=r"no such file or folder$"):

@@ -158,7 +158,7 @@ REFUSED = {
     ),
     "groups of 16 on XNNPACK": (
         ExportOptions(backend="xnnpack"), {"group_size": 16},
-        r"wq and 28 more: is in groups of fewer .*--group-size 32.*convert.*vulkan.* 8 times",
+        r"wq and 28 more: has groups of fewer .*--group-size 32.*convert.*vulkan.* 8 times",
     ),
     "a longer context than the model's": (
         ExportOptions(max_seq_len=65), {}, "--max-seq-len is 65, but .* context of 64",

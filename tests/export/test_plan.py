@@ -87,11 +87,11 @@ def test_what_export_refuses_is_refused_alike(shape, options, tmp_path):
     ("asked", "said"),
     [
         (["--method", "gptq"], "method = 'gptq' is for a floating-point model"),
-        (["--group-size", 64], "group-size = 64 is of"),
-        (["--embedding", "fp"], "embedding = 'fp' is of"),
-        (["--output-layer", "int8"], "output-layer = 'int8' is of"),
+        (["--group-size", 64], "group-size = 64 is for a floating-point model"),
+        (["--embedding", "fp"], "embedding = 'fp' is for a floating-point model"),
+        (["--output-layer", "int8"], "output-layer = 'int8' is for a floating-point model"),
         (["--group-size", 32], "^--group-size 32: is for a floating-point model"),
-        (["--output-layer", "int4"], "^--output-layer int4: is of"),
+        (["--output-layer", "int4"], "^--output-layer int4: is for a floating-point model"),
     ],
 )
 def test_how_to_quantize_is_refused_of_a_checkpoint(asked, said, tmp_path):

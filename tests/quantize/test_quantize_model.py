@@ -116,11 +116,11 @@ def test_the_tokenizer_travels_along(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"eos_token_id": 9000}, "What ends a text is said to be token 9000, and .* go to 271"),
-        ({"eos_token_id": [9000, 9001]}, "What ends a text is said to be token 9000, 9001"),
+        ({"eos_token_id": 9000}, "eos_token_id is 9000, but .* ids end at 271"),
+        ({"eos_token_id": [9000, 9001]}, "eos_token_id is 9000, 9001"),
         ({"eos_token_id": [1, 9000]}, None),
         ({"eos_token_id": None}, "No file has a token that ends a text"),
-        ({"bos_token_id": 9000}, "begins a text is said to be token 9000, .*beyond the embedding"),
+        ({"bos_token_id": 9000}, "bos_token_id is 9000, .*beyond the embedding"),
     ],
 )
 def test_an_end_or_begin_that_the_model_does_not_know_is_said(tmp_path, fields, said):
@@ -175,7 +175,7 @@ def test_q4_0_is_kept(tmp_path):
 
 @pytest.mark.parametrize(("kind", "group"), [("Q3_K", 16), ("Q4_0", 32)])
 def test_int4_is_kept_in_groups_of_16_for_vulkan(tmp_path, kind, group):
-    """As the gguf package reads it; in wider groups it is rounded anew, which is said."""
+    """As the gguf package reads it; in wider groups it is requantized, with a note."""
     w2, wanted = "layers.0.feed_forward.w2", gguf.GGMLQuantizationType[kind]
     block, block_bytes = gguf.GGML_QUANT_SIZES[wanted]
     packed = np.random.default_rng(0).integers(0, 40, (64, 256 // block * block_bytes), np.uint8)
@@ -191,13 +191,13 @@ def test_int4_is_kept_in_groups_of_16_for_vulkan(tmp_path, kind, group):
     weights = (values.unflatten(1, (16, 16)) * scales[..., None]).flatten(1)
     assert np.array_equal(weights.numpy(), gguf.quants.dequantize(packed, wanted))
     assert report.exact_groups == 64 * 16
-    anew = (
-        f"int4 in groups of {group} were requantized into larger groups; they are kept with "
+    requantized = (
+        f"int4 values in groups of {group} were requantized into larger groups; they are kept with "
         f"--group-size {group}"
     )
-    assert not any("rounded anew" in note for note in report.notes)
+    assert not any("were requantized" in note for note in report.notes)
     notes = quantize_model(source, tmp_path / "wide", 64, method="rtn").notes
-    assert any(anew in note and ("vulkan" in note) == (group == 16) for note in notes)
+    assert any(requantized in note and ("vulkan" in note) == (group == 16) for note in notes)
 
 
 def test_what_is_kept_counts_among_the_weights(tmp_path):

@@ -90,7 +90,7 @@ def test_the_assets_are_laid_out(tiny_release: Path, report: dict, tmp_path: Pat
         InputError, match=r"phones.json was not written by a release, which lists its prog"
     ):
         lay_out(tiny_release / "out", report, tmp_path / "app")
-    with pytest.raises(InputError, match="there is no such folder"):
+    with pytest.raises(InputError, match="no such folder"):
         lay_out(tiny_release / "out", report, tmp_path / "nowhere")
 
 

@@ -134,7 +134,7 @@ def test_a_dry_run_says_what_comes_and_writes_nothing(tiny_release: Path, tmp_pa
 def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) -> None:
     words = ["release", str(tiny_release / "model"), "-o", "none", "--dry-run"]
     for wrong, said in (
-        (["--android", "nowhere"], "--android nowhere: there is no such folder"),
+        (["--android", "nowhere"], "--android nowhere: no such folder"),
         (["--jobs", "2", "--ray", "auto"], "--jobs 2 is of this machine"),
     ):
         found = invoked([*words, *wrong])
@@ -185,7 +185,7 @@ def test_folders_that_hold_something_else_are_refused(tiny_release: Path, tmp_pa
         make_release(tiny_release / "model", tiny_release / "model")
     (tmp_path / "out").mkdir()
     for manifest, message in (
-        ({"format": "quatrain-release-1"}, "manifest.json is damaged: 'files' is no object"),
+        ({"format": "quatrain-release-1"}, "manifest.json is damaged: 'files' is not an object"),
         ({"name": "a page"}, "holds another manifest.json; name a new folder"),
     ):
         (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))

@@ -30,7 +30,7 @@ WRONG = {
     "a path for a name": ('name = "../there"', r"name is '../there', expected letters, digits and"),
     "no prompts": ("prompts = []", "prompts is empty"),
     "an unknown release": ('runtime = "9.9"', "nothing is known of ExecuTorch runtime '9.9'"),
-    "a digest": ('reference = "sha256:00"', "^reference is the digest sha256:00, of a model whose"),
+    "a digest": ('reference = "sha256:00"', "^reference is the digest sha256:00 of a model whose"),
     "no TOML": ("max-kl: 1", "cannot be read as TOML"),
 }
 

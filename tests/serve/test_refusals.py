@@ -55,15 +55,15 @@ def test_what_curl_gets(url: str) -> None:
 
 # The path, what replaces fields (None as a body: no JSON), and the field and words of the message.
 REFUSED = {
-    "no JSON": ("chat/completions", "{", None, "the body is no request"),
-    "no object": ("chat/completions", "[]", None, "the body is no request"),
-    "deep": ("completions", "[" * 100_000, None, "the body is no request"),
+    "no JSON": ("chat/completions", "{", None, "the body is not a valid request"),
+    "no object": ("chat/completions", "[]", None, "the body is not a valid request"),
+    "deep": ("completions", "[" * 100_000, None, "the body is not a valid request"),
     "no messages": ("chat/completions", {"messages": []}, "messages", "at least 1"),
-    "n": ("chat/completions", {"n": 2}, "n", "n: .* found 2; one answer per request"),
+    "n": ("chat/completions", {"n": 2}, "n", "n: .* found 2; only one answer per request"),
     "no tool": ("chat/completions", {"tools": [{}]}, "tools[0].type", "tools.* is missing"),
     "tools that nobody is told of": (
         "chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools",
-        "the chat template of weight-only takes none",
+        "the chat template of weight-only does not support tools",
     ),
     "a tool that must be called": (
         "chat/completions", {"tool_choice": "required"}, "tool_choice", "the model decides",
@@ -71,8 +71,11 @@ REFUSED = {
     "an older name": (
         "chat/completions", {"functions": [{}]}, "functions", "newer fields are tools",
     ),
-    "an unknown field": ("chat/completions", {"top_a": 1}, "top_a", "top_a: is not a field"),
-    "penalty": ("completions", {"presence_penalty": 0.5}, "presence_penalty", "found 0.5; logits"),
+    "an unknown field": ("chat/completions", {"top_a": 1}, "top_a", "top_a: is not supported here"),
+    "penalty": (
+        "completions", {"presence_penalty": 0.5}, "presence_penalty",
+        "found 0.5; the logits of the model are not changed",
+    ),
     "a role": (
         "chat/completions", {"messages": [{"role": "function", "content": "w"}]},
         "messages[0].role", "'system', 'developer', 'user', 'assistant' or 'tool'",

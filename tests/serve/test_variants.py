@@ -103,5 +103,5 @@ def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
         stream.close()
     with served([model], Limits(variants=0)) as url:
         assert [one.to_dict()["can_emulate"] for one in client_of(url).models.list()] == [[]]
-        with pytest.raises(openai.NotFoundError, match=f"there is no 'slow.{INT8}' here"):
+        with pytest.raises(openai.NotFoundError, match=f"there is no model 'slow.{INT8}'"):
             _asked(client_of(url), f"slow+{INT8}")

@@ -164,7 +164,7 @@ def test_nothing_said_beside_a_prompt_is_ignored():
         ):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
     for name in ("messages", "tools", "add_generation_prompt"):
-        with pytest.raises(InputError, match=rf"--template-var {name}: is said by "):
+        with pytest.raises(InputError, match=rf"--template-var {name}: is set by "):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
     deaf = tokenizer_of({"chat_template": "{{ messages[-1].content }}"})
     with pytest.raises(InputError, match="does not support tools"):

@@ -217,7 +217,10 @@ SIZE = models.COMMON["vocab_size"]
         ({"token_type": np.ones(3, np.int32)}, "token_type holds 3 finite numbers"),
         ({"unknown_token_id": SIZE}, f"unknown_token_id is {SIZE}, expected below {SIZE}"),
         ({"unknown_token_id": None, "token_type": np.ones(SIZE, np.int32)}, "no unknown token"),
-        ({"tokens": [f"t{i}" for i in range(SIZE)]}, "lacks 256 of the 256 bytes, <0x00> first"),
+        (
+            {"tokens": [f"t{i}" for i in range(SIZE)]},
+            "lacks 256 of the 256 bytes, the first of them <0x00>",
+        ),
         ({"tokens": ["a"]}, "expected below 1"),
         ({"model": "t5"}, r"'t5', expected 'gpt2' \(byte-level BPE\) or 'llama'"),
         ({"model": np.ones(2)}, "its tokenizer is array"),

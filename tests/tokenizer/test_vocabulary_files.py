@@ -281,8 +281,12 @@ def tekken(**content) -> bytes:
         ("tokenizer.model", trained("small") + b"\x12\x05\x18\x02\xc2\x02\x00", "damaged: TypeErr"),
         ("tokenizer.model", trained("small") + b"\x1a\x03\x12\x01a", "charsmap. cannot be r"),
         ("tekken.json", b"{}", "has no 'config'.*--tokenizer"),
-        ("tekken.json", tekken(vocab=[{"token_bytes": "é"}]), "or damaged: string.*ASCII"),
-        ("tekken.json", tekken(config={"default_num_special_tokens": 10**12}), "no model has"),
+        ("tekken.json", tekken(vocab=[{"token_bytes": "é"}]), "or is damaged: string.*ASCII"),
+        (
+            "tekken.json",
+            tekken(config={"default_num_special_tokens": 10**12}),
+            "more than any model has",
+        ),
     ],
 )
 def test_what_cannot_be_read(tmp_path, name, content, says):

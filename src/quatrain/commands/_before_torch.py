@@ -106,11 +106,12 @@ def fetched_smollm2(stages: "Stages") -> str:
         return str(fetch_smollm2())
 
 
-def check_no_word(model: Path | str, command: str) -> None:
-    """Refuse the word that `quantize` takes for a model where `command` takes none."""
+def refuse_smollm2(model: Path | str, action: str) -> None:
+    """Refuse the word smollm2, which only some commands accept for a model; `action` is what this
+    command does with the model, as part of the remedy."""
     if is_smollm2(model):
         raise InputError(
-            "smollm2: there is no such file or folder, and only `quantize`, `evaluate` and "
-            "`release` take this word for the demo's model; run `quatrain quantize smollm2 -o "
-            f"smollm2-int4` and {command} smollm2-int4"
+            "smollm2: no such file or folder; only `quantize`, `evaluate` and `release` accept "
+            "this word for the demo's model; run `quatrain quantize smollm2 -o "
+            f"smollm2-int4` and {action} smollm2-int4"
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_no_word, import_torch
+from quatrain.commands._before_torch import import_torch, refuse_smollm2
 from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
 from quatrain.commands._printing import goes_on_with, print_json
 from quatrain.commands._progress import shown_stages
@@ -96,7 +96,7 @@ def convert(
     """
     from quatrain.quantize.arguments import check_arguments
 
-    check_no_word(source, "convert")
+    refuse_smollm2(source, "convert")
     check_arguments(source, output, group_size, params, backend, tokenizer)
 
     import_torch()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_model, check_no_word, check_output, import_torch
+from quatrain.commands._before_torch import check_model, check_output, import_torch, refuse_smollm2
 from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile
@@ -43,7 +43,7 @@ def diagnose(
         check_output(heat_map, "--heat-map", model, text, tokenizer)
         check_drawable(heat_map)
     words = read_text(text) if text else None
-    check_no_word(model, "diagnose")
+    refuse_smollm2(model, "diagnose")
     check_model(model)
     import_torch()
     from quatrain.verify.diagnose.diagnose import diagnose_activations

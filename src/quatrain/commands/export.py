@@ -8,10 +8,10 @@ import typer
 
 from quatrain.checkpoint.open import detect
 from quatrain.commands._before_torch import (
-    check_no_word,
     check_output,
     check_tokenizer,
     import_torch,
+    refuse_smollm2,
 )
 from quatrain.commands._export_options import (
     AllowFallback,
@@ -101,7 +101,7 @@ def export(
     Example: `quatrain export smollm2-int4 -o smollm2.pte --weight-only-linear`
     """
     check_output(output, "-o", checkpoint, params, scheme_plan, tokenizer)
-    check_no_word(checkpoint, "export")
+    refuse_smollm2(checkpoint, "export")
     scheme = one_scheme(weight_only_linear, linear_scheme, scheme_plan)
     if max_kl is not None and scheme != "auto":
         raise InputError("--max-kl is the limit of --linear-scheme auto; give both, or neither")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._before_torch import check_model, check_no_word, check_output, import_torch
+from quatrain.commands._before_torch import check_model, check_output, import_torch, refuse_smollm2
 from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import AsOn, Debug, Device, Json
@@ -37,7 +37,7 @@ def logits(
     """
     ids = _token_ids(tokens)
     check_output(output, "-o", model)
-    check_no_word(model, "take the logits of")
+    refuse_smollm2(model, "take the logits of")
     check_model(model)
     import_torch()
     from quatrain.verify.logits import write_logits

@@ -6,7 +6,7 @@ import typer
 
 from quatrain.arithmetic import Backend
 from quatrain.checkpoint.open import detect
-from quatrain.commands._before_torch import check_no_word
+from quatrain.commands._before_torch import refuse_smollm2
 from quatrain.commands._export_options import (
     AllowFallback,
     AttentionSink,
@@ -93,7 +93,7 @@ def plan(
 
     Example: `quatrain plan smollm2-int4 --target mali-g715 --runtime 1.4`
     """
-    check_no_word(source, "plan")
+    refuse_smollm2(source, "plan")
     from quatrain.export import ExportRequest
     from quatrain.export.scheme_plan import read_scheme_plan
 

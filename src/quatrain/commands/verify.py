@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.checkpoint.open import detect
-from quatrain.commands._before_torch import check_no_word, check_program, import_torch
+from quatrain.commands._before_torch import check_program, import_torch, refuse_smollm2
 from quatrain.commands._printing import print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import (
@@ -72,7 +72,7 @@ def verify(
     Example: `quatrain verify smollm2.pte smollm2-int4`
     """
     check_program(model)
-    check_no_word(checkpoint, "verify against")
+    refuse_smollm2(checkpoint, "verify against")
     detect(checkpoint)
     import_torch()
     from quatrain.verify.checks.prompts import PROMPTS

@@ -99,8 +99,8 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {"feed_forward_length": [96, 96, 192, 96, 96, 96]}, {}, "twice it for the last"),
         ("gemma4", {"feed_forward_length": [float("inf")] * 6}, {}, "inf.*expected one number"),
         ("gemma3n", {"feed_forward_length": [float("nan")] * 5}, {}, "nan.*expected one number"),
-        ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 truth values"),
-        ("gemma3", {"sliding_window_pattern": [True] * 3}, {}, "expected 4 truth values"),
+        ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 booleans"),
+        ("gemma3", {"sliding_window_pattern": [True] * 3}, {}, "expected 4 booleans"),
         ("gemma2", {"sliding_window_pattern": 0}, {}, "is 0, expected one or more"),
         (
             "cohere2",

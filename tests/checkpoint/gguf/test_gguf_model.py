@@ -375,8 +375,8 @@ def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
         ("llama", "imatrix", "is llama.cpp's measurements.*; give the model's own file$"),
         ("clip", "mmproj", "is the image or audio encoder.*; give the model's own file$"),
         ("clip", None, "is the image or audio encoder.*; give the model's own file$"),
-        ("controlvector", None, "a control vector.*; give the model's own file$"),
-        ("llama", "new", "is no model.*; give the model's own file$"),
+        ("controlvector", None, "is a control vector of llama.cpp.*; give the model's own file$"),
+        ("llama", "new", "is not a model.*; give the model's own file$"),
     ],
 )
 def test_what_is_no_model_is_named(tmp_path, architecture, kind, message):
@@ -538,7 +538,7 @@ def test_big_endian_is_named_with_what_turns_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(1, "in a newer file of the model, or its folder"), (4, "a converter of version 3")],
+    [(1, "use a newer file of the model, or its folder"), (4, "a converter of version 3")],
 )
 def test_another_version_is_not_a_broken_download(tmp_path, version, remedy):
     path = ggufs.write_gguf(tmp_path / "m.gguf")

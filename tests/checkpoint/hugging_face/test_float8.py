@@ -407,7 +407,11 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
         ),
         ("NVFP4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "stored as 'sparse-24-bit"),
         ("auto-round", {"rotation_config": {"hadamard": True}}, "weights are rotated"),
-        ("auto-round", {"data_type": "nvfp4_v2"}, "data_type 'nvfp4_v2', expected .*; take"),
+        (
+            "auto-round",
+            {"data_type": "nvfp4_v2"},
+            "data_type 'nvfp4_v2', expected .*; quantize the",
+        ),
         ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
         ("modelopt", {"quant_algo": "NVFP4_AWQ"}, "'modelopt' with quant_algo 'NVFP4_AWQ'"),
     ],

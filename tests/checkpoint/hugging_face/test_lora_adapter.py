@@ -218,10 +218,13 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),
         ({"kasa_config": {"beta": 1e-4}}, "'kasa_config' is"),
         ({"monteclora_config": {}}, "'monteclora_config' is"),
-        ({"alpha_pattern": {"layers.[0-3": 4}}, r"json: its alpha_pattern 'layers\.\[0-3' is no p"),
-        ({"rank_pattern": {"(": 4}}, r"json: its rank_pattern '\(' is no pattern"),
-        ({"rank_pattern": {"q_proj": 16, "embed_tokens": 4}}, "q_proj is 16, and its .* of rank 8"),
-        ({"rank_pattern": {"embed_tokens": 4}, "r": 4}, "self_attn.q_proj is 4, and its .* rank 8"),
+        ({"alpha_pattern": {"layers.[0-3": 4}}, r"alpha_pattern has 'layers\.\[0-3', which is not"),
+        ({"rank_pattern": {"(": 4}}, r"json: its rank_pattern has '\(', which is not a valid"),
+        (
+            {"rank_pattern": {"q_proj": 16, "embed_tokens": 4}},
+            "q_proj is 16, but its .* rank 8",
+        ),
+        ({"rank_pattern": {"embed_tokens": 4}, "r": 4}, "self_attn.q_proj is 4, but its .* rank 8"),
     ],
 )
 def test_what_cannot_be_merged_is_named(tmp_path, fields, message):

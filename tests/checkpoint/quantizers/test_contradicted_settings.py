@@ -63,9 +63,9 @@ CONTRADICTED = [
     ("awq", {"rotation": "random"}, None, "rotated .rotation random"),
     ("gptq", auto_round(rotation_config={"algorithm": "hadamard"}), None, "rotated .rotation_conf"),
     ("gptq", {"desc_act": True}, without_order, "g_idx is missing.*desc_act: true"),
-    ("gptq", {"group_size": 64}, without_order, "groups of 32, .* state group_size 64"),
-    ("awq", {"group_size": 64}, None, "groups of 32, .* state group_size 64"),
-    ("compressed-tensors", group(group_size=64), None, "groups of 32, .* state group_size 64"),
+    ("gptq", {"group_size": 64}, without_order, "groups of 32, .* have group_size 64"),
+    ("awq", {"group_size": 64}, None, "groups of 32, .* have group_size 64"),
+    ("compressed-tensors", group(group_size=64), None, "groups of 32, .* have group_size 64"),
     ("gptq", {"quant_method": None}, None, "has no quant_method; add"),
     ("compressed-tensors", group(symmetric=False), None, "weight_zero_point.*symmetric: false"),
     ("compressed-tensors", group(actorder="group"), None, "weight_g_idx.*actorder: group"),
@@ -87,7 +87,7 @@ def test_settings_that_the_tensors_contradict(tmp_path, method, settings, change
             ]
     # That is said where `quantize` is given it, too; what values contradict, where they are read.
     in_values = message.startswith(("one below", "one above"))
-    with pytest.raises(InputError, match="quantized already" if in_values else message):
+    with pytest.raises(InputError, match="already quantized" if in_values else message):
         open_float_model(folder)
 
 

@@ -238,7 +238,10 @@ def test_a_context_without_room_behind_the_first_token_is_refused(tmp_path: Path
 
 
 REFUSED = {
-    "too short": (["--calibration", "short.txt"], "short.txt: is 3 tokens, expected 1024 at least"),
+    "too short": (
+        ["--calibration", "short.txt"],
+        "short.txt: has 3 tokens, expected at least",
+    ),
     "not text": (["--calibration", "bytes"], "--calibration bytes: cannot be read as text"),
     "nothing there": (["--calibration", "none"], "--calibration none: cannot be read as text"),
     "too few": (["--self-generated", "5"], "--self-generated 5: expected at least 1024 tokens"),

@@ -48,7 +48,9 @@ def test_nor_where_it_is_named_by_a_file_or_its_parameters(tmp_path):
     def with_params(path, output):
         convert_model(path, output, params=params)
 
-    assert_refused(with_params, source / "m.pth", params.parent, r"itself \(params\.json\)")
+    assert_refused(
+        with_params, source / "m.pth", params.parent, r"holds the source model \(params\.json\)"
+    )
 
 
 OTHERS = {

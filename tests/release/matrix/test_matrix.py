@@ -178,7 +178,7 @@ def test_cells_are_called_by_what_differs(tmp_path: Path) -> None:
     assert [cell.name for cell in cells] == ["a-rtn", "a-gptq", "b-rtn", "b-gptq"]
     assert [cell.spec.name for cell in cells] == ["a", "a", "b", "b"]
     assert [cell.name for cell in cells_of(models, specs[:1])] == ["a", "b"]
-    with pytest.raises(InputError, match=r"a: would be called a-rtn, as .*a is"):
+    with pytest.raises(InputError, match=r"a: its release would be called a-rtn, as that of .*a;"):
         cells_of([models[0], models[0]], specs)
     with pytest.raises(
         InputError, match="name = 'n' is for one model, but 2 are named; leave it out"

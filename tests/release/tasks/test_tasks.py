@@ -62,7 +62,9 @@ def test_it_is_made_again_bit_for_bit(tiny_release: Path, tmp_path: Path) -> Non
         shutil.copytree(tiny_release / of, tmp_path / to, ignore=shutil.ignore_patterns(".work"))
     toml = tmp_path / "sent" / "release.toml"
     assert str(tiny_release) not in toml.read_text()
-    with pytest.raises(InputError, match=r"sha256:[0-9a-f]{64}, .* give its path: --reference"):
+    with pytest.raises(
+        InputError, match=r"sha256:[0-9a-f]{64} of a model .* give its path: --reference"
+    ):
         merged_spec(toml, {})
     spec = merged_spec(toml, {"reference": str(tmp_path / "r")})
     make_release(tmp_path / "m", tmp_path / "again", spec)

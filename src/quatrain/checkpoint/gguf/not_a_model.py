@@ -8,7 +8,7 @@ _NO_MODELS = {
     "adapter": "an adapter for a model",
     "imatrix": "llama.cpp's measurements of a model, for quantizing it",
     **dict.fromkeys(("clip", "clip-vision", "mmproj"), "the image or audio encoder of a model"),
-    "a control vector of llama.cpp": "what llama.cpp adds to a model's layers to steer it",
+    "controlvector": "a control vector of llama.cpp",
 }
 # What the names of tensors begin with that encode images, or join them to the text, or sound.
 _ENCODERS = ("v.", "mm.", "a.")
@@ -28,7 +28,7 @@ def require_model(file: GgufFile) -> None:
             "which llama.cpp does not read either; use a GGUF file written by llama.cpp's "
             "converter, or the Hugging Face folder"
         )
-    what = _NO_MODELS.get(architecture if kind == "model" else kind, "no model")
+    what = _NO_MODELS.get(architecture if kind == "model" else kind, "not a model")
     remedy = "give the model's own file"
     if kind == "adapter":
         remedy = (
