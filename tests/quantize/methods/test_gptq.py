@@ -240,7 +240,7 @@ def test_a_context_without_room_behind_the_first_token_is_refused(tmp_path: Path
 REFUSED = {
     "too short": (
         ["--calibration", "short.txt"],
-        "short.txt: has 3 tokens, expected at least",
+        "short.txt: has 3 tokens, expected at least 1024",
     ),
     "not text": (["--calibration", "bytes"], "--calibration bytes: cannot be read as text"),
     "nothing there": (["--calibration", "none"], "--calibration none: cannot be read as text"),
