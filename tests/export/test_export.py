@@ -146,7 +146,7 @@ def test_scales_that_xnnpack_rounds_are_mentioned(tmp_path):
 REFUSED = {
     "int8 output on Vulkan": (
         ExportOptions(), {"output": "int8"},
-        r"^output: is int8 per channel, .*--output-layer int4.* about 4 times the size",
+        r"^output: is int8 per channel and .*--output-layer int4.* about 4 times the size",
     ),
     "the same without int8 activations elsewhere": (
         ExportOptions(scheme="weight-only", activation_dtype="fp16"), {"output": "int8"},

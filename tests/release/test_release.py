@@ -135,7 +135,7 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
     words = ["release", str(tiny_release / "model"), "-o", "none", "--dry-run"]
     for wrong, said in (
         (["--android", "nowhere"], "--android nowhere: no such folder"),
-        (["--jobs", "2", "--ray", "auto"], "--jobs 2 is of this machine"),
+        (["--jobs", "2", "--ray", "auto"], "--jobs 2 applies to this machine"),
     ):
         found = invoked([*words, *wrong])
         assert isinstance(found.exception, InputError) and said in str(found.exception)

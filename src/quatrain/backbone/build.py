@@ -49,16 +49,15 @@ def build_backbone(
     """A float32 `Backbone` on the given tensors, its linears in `scheme`.
 
     `tensors` is in the pre-quantized layout (`tensor_shapes`), or floating point throughout, in
-    which case `scheme` and `group_size` have nothing to act on. int8 tensors are used as they
-    are, memory-mapped if they were; floating ones are converted to float32 where they are not.
-    The mapping itself and its tensors are left unchanged.
+    which case `scheme` and `group_size` have no effect. int8 tensors are used as stored,
+    memory-mapped if they were; floating-point tensors are converted to float32. The mapping itself
+    and its tensors are left unchanged.
 
-    `max_seq_len` is the context to make room for (the config's unless given). Embeddings are
-    its input, or hidden states its output, where the config says so too. Tables of the whole
-    vocabulary are cut to the config's pruning maps. Without `blocks` it has no layers.
-    `table_kinds`: "int4", "int8" or "fp" by "tok_embeddings" and "output", for tensors without
-    values, by which they are told otherwise. Raises `InputError` where a tensor is missing, left
-    over, or does not fit the config.
+    `max_seq_len` is the context to allocate (by default the config's). Embeddings are its input, or
+    hidden states its output, if the config says so. Tables of the whole vocabulary are pruned by
+    the config's pruning maps. Without `blocks` it has no layers. `table_kinds`: "int4", "int8" or
+    "fp" by "tok_embeddings" and "output", for tensors without values, from which the kind cannot be
+    inferred. Raises `InputError` if a tensor is missing, left over, or does not fit the config.
     """
     config = replace(config, max_seq_len=max_seq_len or config.max_seq_len)
     embedding_input = embedding_input or not config.apply_embedding

@@ -13,11 +13,11 @@ from quatrain.backbone.layers.rope import Rope
 
 
 class LayerByLayer:
-    """What a `Backbone` computes for B texts of T tokens each, read side by side.
+    """Computes a `Backbone` for B texts of T tokens each, one layer at a time.
 
-    `tensors`: a model in floating point by Meta name, read as they are indexed: a layer's when that
-    layer is loaded, which the caller lets go of before the next. `ends`: the backbone without its
-    layers; with `hidden_output` it has no output layer.
+    `tensors`: a floating-point model by Meta name, read when indexed: a layer's tensors when that
+        layer is loaded, which the caller releases before the next. `ends`: the backbone without its
+        layers; with `hidden_output` it has no output layer.
     """
 
     def __init__(

@@ -74,12 +74,12 @@ def embedding_format(
 
 
 def by_values(name: str, weight: torch.Tensor) -> bool:
-    """Tables are told apart by the range of their values."""
+    """The kind of a table follows from the range of its values."""
     return is_int4(weight)
 
 
 def by_kind(kinds: Mapping[str, str]) -> IsInt4Table:
-    """By what `kinds` says of each."""
+    """The kind of each table is given by `kinds`."""
     return lambda name, weight: kinds[name] == "int4"
 
 

@@ -13,10 +13,10 @@ from quatrain.tokenizer.files import tokenizer_files_in
 
 
 def source_files(path: Path, params: Path | None, base: Path | None = None) -> list[Path]:
-    """The files that decide what is made of `path`: its tensors', those that say how to read them,
-    and its tokenizer's; of an adapter, those of its model `base` too.
+    """The files that determine the result for `path`: those of its tensors, those that say how to
+    read them, and its tokenizer's; for an adapter, also those of its model `base`.
 
-    Raises `InputError` where one is a Git LFS pointer.
+    Raises `InputError` if one is a Git LFS pointer.
     """
     if base is None:
         files = _files(path, params)

@@ -22,7 +22,7 @@ _OF_MODEL = re.compile(
 
 
 def without_wrappers(name: str) -> str:
-    """`name` without the modules that wrap others, wherever they stand."""
+    """`name` without wrapper modules, at any position."""
     return _ANYWHERE.sub("", name)
 
 

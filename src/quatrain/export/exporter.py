@@ -212,7 +212,7 @@ def _prepare(
 def _write_program(
     backbone: Backbone, metadata: dict[str, Any], options: ExportOptions, path: Path, stages: Stages
 ) -> list[str]:
-    """Write the program; returns what there is to say about how."""
+    """Write the program; returns notes on how."""
     vulkan = options.backend == "vulkan"
     try:
         if vulkan:

@@ -43,7 +43,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
 
 
 def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
-    """What there is to say where none was brought and an earlier one lies beside the program."""
+    """A note if the checkpoint has no tokenizer and an earlier one lies beside the program."""
     earlier = beside(output, TOKENIZER)
     if brought or not earlier.is_file():
         return []
@@ -54,8 +54,8 @@ def notes_on_tokenizer(output: Path, brought: list[Path]) -> list[str]:
 
 
 def _zero_points(options: ExportOptions) -> str:
-    """What the doctor finds in zero points that are no int8, as those of half precision are; for
-    a target it looks."""
+    """A note on the doctor's defect of floating-point zero points, as in half precision; with a
+    target the doctor checks it."""
     is_half = options.activation_dtype == "fp16"
     if options.target is not None or options.scheme != Scheme.DYNAMIC_INT8 or not is_half:
         return ""
@@ -68,7 +68,7 @@ def _zero_points(options: ExportOptions) -> str:
 
 
 def _half_attention(config: BackboneConfig, options: ExportOptions) -> str:
-    """What the doctor finds possible of caches too long for a texture, which are buffers."""
+    """A note on caches too long for a texture, for which the doctor reports a possible defect."""
     windows = [config.layer(index).attention_window for index in range(config.n_layers)]
     plain = config.attn_logit_softcapping is None and None in windows
     if options.activation_dtype != "fp16" or config.max_seq_len <= SURE_IMAGE or not plain:
@@ -131,8 +131,8 @@ def _kept_inputs(backbone: Backbone) -> str:
 
 
 def _shorter_calls(backbone: Backbone, options: ExportOptions) -> str:
-    """Source: `TextLLMRunner::generate` of ExecuTorch 1.3 and 1.4, which takes such programs for
-    ones whose window slides without end."""
+    """Source: `TextLLMRunner::generate` of ExecuTorch 1.3 and 1.4, which treats such programs as
+    having an endless sliding window."""
     context, longest = backbone.config.max_seq_len, longest_call(backbone, options.backend)
     if longest == context:
         return ""

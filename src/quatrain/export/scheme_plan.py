@@ -27,8 +27,8 @@ _SCHEMES = " or ".join(Scheme)
 
 @dataclass(frozen=True)
 class PlannedLinear:
-    """What a plan says of a linear: its scheme; the KL divergence, in nats, that was measured with
-    this linear alone in 8da4w (None: not measured); and why it has that scheme."""
+    """The entry of a linear: its scheme; the KL divergence, in nats, measured with only this linear
+    in 8da4w (None: not measured); and why it has that scheme."""
 
     scheme: Scheme
     kl: float | None = None
@@ -53,8 +53,8 @@ class SchemePlan:
     source: str = "the scheme plan"
 
     def schemes(self, names: Iterable[str]) -> dict[str, Scheme]:
-        """The scheme of each int4 linear of `names`. Raises `InputError` for a linear of which the
-        plan says nothing, and for an entry that matches none."""
+        """The scheme of each int4 linear of `names`. Raises `InputError` for a linear without an
+        entry, and for an entry that matches no linear."""
         names = list(names)
         found = dict.fromkeys(names, self.default)
         for pattern, planned in self.linears.items():

@@ -1,4 +1,4 @@
-"""The quantized layers that stand where a backbone's linears and embedding were.
+"""The quantized layers that replace a backbone's linears and embedding.
 
 Their buffers are the pre-quantized layout of a checkpoint, so one state dict loads into
 either activation scheme.

@@ -88,8 +88,8 @@ class WeightOnlyInt4Linear(Int4Linear):
 class Int8DynActInt4WeightLinear(Int4Linear):
     """`y = int8(x) @ dequantize(weight).T + bias`: x rounded per token to asymmetric int8.
 
-    The activation's scale and zero point are float32, chosen anew for each token ("8da4w").
-    `arithmetic` is that of torchao and XNNPACK_ARITHMETIC unless `compute_as` changes it.
+    The activation's scale and zero point are float32, chosen for each token ("8da4w"). `arithmetic`
+    is that of torchao and XNNPACK_ARITHMETIC unless `compute_as` changes it.
     """
 
     arithmetic: Arithmetic = XNNPACK_ARITHMETIC

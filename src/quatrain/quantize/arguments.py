@@ -23,11 +23,11 @@ def check_arguments(
     backend: ForBackend = "any",
     tokenizer: Path | str | None = None,
 ) -> None:
-    """Raise `InputError` where kernels of `backend` do not take groups of `group_size`, `source` is
-    nothing that is read, `params` is no JSON object, `tokenizer` cannot be opened, or no checkpoint
-    made of these may go to `output`.
+    """Raise `InputError` if the kernels of `backend` do not support `group_size`, `source` is not
+    in a supported format, `params` is not a JSON object, `tokenizer` cannot be opened, or the
+    checkpoint may not be written to `output`.
 
-    `source` is None where it is still to be fetched, `group_size` where it is to be chosen.
+    `source` is None if it is still to be fetched, `group_size` if it is to be chosen.
     """
     if group_size is not None:
         _check_group_size(group_size, backend)
@@ -42,8 +42,8 @@ def check_arguments(
 
 
 def check_calibration(method: Rounding | None, files: Iterable[Path | str] | None) -> None:
-    """Raise `InputError` where `method` has no use for what is said of a calibration text, or one
-    of its `files` is no text; `files` is None where nothing is said."""
+    """Raise `InputError` if `method` does not use a calibration text but options for one are given,
+    or if one of its `files` is not text; `files` is None without such options."""
     if files is None:
         return
     if method == "rtn":

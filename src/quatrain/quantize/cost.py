@@ -70,7 +70,8 @@ class Dequantized(Mapping[str, torch.Tensor]):
 def measured_cost(
     opened: OpenedSource, output: Path, stages: Stages
 ) -> tuple[Cost | None, list[str]]:
-    """What `output`, made of the model `opened`, costs; and a note where that cannot be said."""
+    """(the loss of quality of the checkpoint `output`, quantized from the model `opened`; a note if
+    it could not be measured)"""
     model, tokenizer = opened.source, opened.tokenizer
     assert isinstance(model, FloatModel)
     if not writes(model.config):
@@ -131,7 +132,7 @@ def _hidden(
 ) -> torch.Tensor:
     """The last hidden states [N, dim] that each but the last token of a text is predicted from."""
     hidden = layers.hidden(tokens, advance)[:, :-1].flatten(0, 1)
-    layers.ends.tok_embeddings = None  # lets go of it
+    layers.ends.tok_embeddings = None  # frees its memory
     return hidden
 
 

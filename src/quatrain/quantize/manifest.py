@@ -1,4 +1,4 @@
-"""The manifest beside a converted checkpoint: what was made of what."""
+"""The manifest beside a converted checkpoint: which files were made from which."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ def digested(file: Path) -> dict[str, Any]:
 def manifest(
     opened: OpenedSource, files: list[dict[str, Any]], options: dict[str, Any], written: Written
 ) -> dict[str, Any]:
-    """What was made of what; nothing in it depends on where or when."""
+    """The sources and results, without paths or times."""
     rounded = opened.rounded()
     return {
         "quatrain": version("quatrain"),

@@ -24,9 +24,9 @@ from quatrain.tokenizer.files import files_of, require_tokenizer
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """`files`: those that `source` is read from, at `path`. `open_again` gives it anew. `errors`:
-    what rounding changed, by tensor, noted as it happens. `tokenizer`: a tokenizer.json in place of
-    the source's own."""
+    """`files`: the files of `source`, at `path`. `open_again` reopens it. `errors`: the rounding
+    errors by tensor, filled in as tensors are quantized. `tokenizer`: a tokenizer.json to use
+    instead of the source's own."""
 
     path: Path
     files: list[Path]
@@ -76,9 +76,9 @@ def open_quantized(
     round_again: bool,
     backend: ForBackend,
 ) -> OpenedSource:
-    """A checkpoint; `round_again`: the linears that the layout cannot hold are rounded anew, as are
-    those in groups that `backend` does not take. Raises `InputError` as `open_checkpoint` and
-    `plan_checkpoint`."""
+    """A checkpoint; `round_again`: linears that the layout cannot hold are requantized, as are
+    those with a group size that `backend` does not support. Raises `InputError` as
+    `open_checkpoint` and `plan_checkpoint`."""
     requantization = Requantization(round_again, group_sizes_for(backend))
 
     def open_again() -> Checkpoint:

@@ -120,7 +120,7 @@ def quantize_model(
         written = write_checkpoint(opened, temporary, "", stages, methods)
     cost, said = None, [] if calibrated is None else calibrated.notes()
     if calibrated is not None:
-        del calibrated, methods[rounding]  # lets go of its tables
+        del calibrated, methods[rounding]  # frees the memory of its tables
         cost, unmeasured = measured_cost(opened, folder, stages)
         said += unmeasured
     report = make_report(opened, Path(output), written, stages)

@@ -98,7 +98,7 @@ def rounded_linears(opened: OpenedSource) -> list[RoundedLinear]:
 
 
 def _wider_groups(opened: OpenedSource) -> list[str]:
-    """What there is to say where int4 of the source is rounded anew into wider groups."""
+    """Notes if int4 values of the source are requantized into wider groups."""
     source, plan = opened.source, opened.plan
     if not isinstance(source, FloatModel):
         return []
@@ -123,7 +123,7 @@ _NEVER_WRITTEN = (
 def make_report(
     opened: OpenedSource, output: Path, written: Written, stages: Stages
 ) -> QuantizeReport:
-    """What there is to say once all of the checkpoint is in `output`."""
+    """The report once the whole checkpoint is in `output`."""
     plan, errors, rounded = opened.plan, opened.errors, opened.rounded()
     parts: dict[str, list[RoundingError]] = {}
     if isinstance(opened.source, FloatModel):
@@ -158,8 +158,8 @@ def make_report(
 
 
 def _without_weights(opened: OpenedSource) -> list[str]:
-    """What there is to say of matrices that are 0 throughout, and of linears with rows that are.
-    Tables have such rows where they were made longer than the vocabulary."""
+    """Notes on matrices that contain only zeros, and on linears with such rows. Tables have such
+    rows if they are longer than the vocabulary."""
     errors, notes = opened.errors, []
     empty = [name for name, error in errors.items() if not error.squared_weight]
     if empty:

@@ -1,4 +1,4 @@
-"""Weights that are quantized already, rounded anew where the layout cannot hold them."""
+"""Requantizes quantized weights that the layout cannot hold."""
 
 from dataclasses import dataclass, field
 

@@ -51,11 +51,11 @@ def read_tekken(path: Path) -> tokenizers.Tokenizer:
 def read_tiktoken(
     path: Path, config: dict[str, Any]
 ) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """(the tokenizer, cut as Llama 3 cuts, its special tokens behind the others; the `config` of
-    its tokenizer_config.json, or what goes without saying of Llama 3).
+    """(the tokenizer, with Llama 3's pattern and its special tokens after the others; the `config`
+    of its tokenizer_config.json, or Llama 3's defaults).
 
-    Raises `UnknownTokenizer` where the file is no such one, or of a model whose special tokens
-    nothing names, and `InputError` where what names them is damaged.
+    Raises `UnknownTokenizer` if the file is in another format, or no file names its special tokens,
+    and `InputError` if the file that names them is damaged.
     """
     try:
         lines = [line.split() for line in path.read_bytes().splitlines() if line]
@@ -83,7 +83,7 @@ def read_tiktoken(
 
 
 def _require_few_special(count: int, path: Path) -> None:
-    """Raise `InputError` before a list of as many is made."""
+    """Raise `InputError` before a list of that length is created."""
     if count > _MOST_SPECIAL:
         raise InputError(
             f"{path}: is said to have {count} special tokens, more than any model has: it, or the "
@@ -94,8 +94,9 @@ def _require_few_special(count: int, path: Path) -> None:
 def _from_ranks(
     ranks: list[bytes], special: list[str], first_special: int, pattern: str, path: Path
 ) -> tokenizers.Tokenizer:
-    """Byte-level BPE from tokens alone, the best first: any two that make a third are merged. The
-    `special` ones have ids from `first_special` on, the others come behind or before them."""
+    """Byte-level BPE from a list of tokens, the best first: any two whose concatenation is a token
+    are merged. The `special` ones have ids from `first_special` on, the others follow or precede
+    them."""
     letters = byte_letters()
     texts = ["".join(letters[byte] for byte in token) for token in ranks]
     offset = len(special) if first_special == 0 else 0
@@ -120,7 +121,8 @@ def _from_ranks(
 
 
 def cut_words(model: tokenizers.Tokenizer, pattern: str, prefix: bool) -> None:
-    """Have byte-level `model` cut a text into words by `pattern`, a space put before it or not."""
+    """Make byte-level `model` split a text into words by `pattern`, with or without a space put
+    before it."""
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
     letters = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
     model.pre_tokenizer = pre_tokenizers.Sequence([split, letters])

@@ -42,7 +42,7 @@ _GGUF: dict[str, tuple[str, ...]] = {
 }
 
 
-# What stands for an answer while a chat template is looked at.
+# A placeholder for an answer when a chat template is examined.
 _ANSWER = "quatrain"
 
 

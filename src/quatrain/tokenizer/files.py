@@ -156,10 +156,10 @@ def tokenizer_class(tokenizer: Path, config: dict[str, Any]) -> str:
 
 
 def read_config_of(tokenizer: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what the files beside `tokenizer` say of it, as one tokenizer_config.json; the tokens of
-    added_tokens.json, as an `added_tokens_decoder`).
+    """(the settings in the files beside `tokenizer`, merged into one tokenizer_config.json; the
+    tokens of added_tokens.json, as an `added_tokens_decoder`).
 
-    Raises `InputError` where one is damaged.
+    Raises `InputError` if one is damaged.
     """
     read = [
         read_object(file) if (file := sibling(tokenizer, name)).is_file() else {}

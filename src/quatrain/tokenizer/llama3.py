@@ -25,11 +25,11 @@ _TEMPLATE = (
 
 
 def llama3_config(tokenizer: Path, ranks: int) -> dict[str, Any] | None:
-    """What a tokenizer_config.json would say of the file `tokenizer`, which holds as many `ranks`;
-    None where it is not Llama 3's.
+    """A tokenizer_config.json for the file `tokenizer`, which holds this number of `ranks`; None if
+    it is not Llama 3's.
 
-    It is where there are 128,000, or where params.json beside it counts 256 tokens more. Llama 3.1
-    and later, which scale their rotary embedding, name more of their special tokens.
+    It is if there are 128,000, or if params.json beside it has 256 tokens more. Llama 3.1 and
+    later, which scale their rotary embedding, name more of their special tokens.
     """
     file = tokenizer.with_name("params.json")
     params = read_object(file) if file.is_file() else {}

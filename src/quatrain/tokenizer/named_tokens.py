@@ -116,8 +116,8 @@ def add_named_tokens(
 
 
 def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, Any]:
-    """`config`, whose special tokens `model` looks for as they are written from here on, whatever
-    `lstrip` and the like say of them, which the result no longer does."""
+    """`config` without `lstrip` and similar flags on its special tokens, which `model` now finds
+    exactly as they are written."""
     texts = [*special_texts(config).values(), *map(token_text, _extra(config))]
     named = {text for text in texts if text is not None}
     model.add_tokens([AddedToken(text, special=True) for text in sorted(named)])
@@ -142,8 +142,8 @@ def found_as_written(stated: Any) -> Any:
 
 
 def finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """`model`, its added tokens looked for so: read anew, since a token that is added again keeps
-    the form in which it was looked for."""
+    """`model`, with its added tokens found as written. It is rebuilt from its JSON, because a token
+    that is added again keeps its old flags."""
     content = json.loads(model.to_str())
     content["added_tokens"] = found_as_written(content["added_tokens"])
     return tokenizers.Tokenizer.from_str(json.dumps(content))

@@ -63,7 +63,8 @@ NAMED: dict[str, dict[str, Any]] = {
         "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **_INFILLING,
     },
 }  # fmt: skip
-# Those that build theirs anew in a way that is not known here; no model that is read has one.
+# Classes that rebuild their tokenizer in a way that is not implemented; no supported model uses
+# one.
 _OTHERS = frozenset({
     "AlbertTokenizer", "BarthezTokenizer", "BartTokenizer", "BertTokenizer", "BigBirdTokenizer",
     "BlenderbotTokenizer", "CLIPTokenizer", "CamembertTokenizer", "DPRQuestionEncoderTokenizer",

@@ -1,1 +1,1 @@
-"""What a block is made of, and the backbone around its blocks."""
+"""The parts of a block, and of the backbone around its blocks."""

@@ -1,10 +1,10 @@
 """Alternating updates and learned augmented residuals (Gemma 3n).
 
-The residual stream is several, side by side: [B, T, streams * dim], of which the first one alone
-goes through a layer. Before it, each stream is predicted from all; after it, each is corrected by
-what the layer made of the first (Baykal et al., 2023, "Alternating Updates for Efficient
-Transformers").
-Source: `Gemma3nTextAltUp`, `Gemma3nTextLaurelBlock` and `Gemma3nTextModel` of transformers 5.
+There are several residual streams, side by side: [B, T, streams * dim]. Only the first goes through
+a layer. Before the layer, each stream is predicted from all; after it, each is corrected by the
+layer's result for the first (Baykal et al., 2023, "Alternating Updates for Efficient
+Transformers"). Source: `Gemma3nTextAltUp`, `Gemma3nTextLaurelBlock` and `Gemma3nTextModel` of
+transformers 5.
 """
 
 import torch
@@ -48,7 +48,7 @@ class AltUp(nn.Module):
     def corrections(
         self, predictions: list[torch.Tensor], activated: torch.Tensor
     ) -> list[torch.Tensor]:
-        """`predictions`, corrected by what the layer made of the first, [B, T, dim]."""
+        """`predictions`, corrected by the layer's result for the first stream, [B, T, dim]."""
         weights = self.one(self.correct(self._modalities(activated)))
         innovation = activated - predictions[0]
         return [

@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
         return self.w2(self._hidden(x))
 
     def _hidden(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, T, hidden_dim]. What it is made of is let go of: of many texts that is much."""
+        """[B, T, hidden_dim]. Intermediate results are freed, which matters for many texts."""
         hidden = self.activate(self.w1(x) if self.cut is None else self.cut(self.w1(x)))
         return hidden if self.w3 is None else hidden * self.w3(x)
 

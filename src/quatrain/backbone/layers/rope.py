@@ -13,10 +13,10 @@ class Rope(nn.Module):
     """The cosines and sines of every position of the context, float32.
 
     Each table is [max_seq_len, head_dim / 2] for the interleaved layout, where planes that are not
-    rotated have an angle of 0; for the half-split layout the same columns stand twice,
-    [max_seq_len, rotated]; `rotated` is head_dim times `partial_rotary_factor`. `local`: the
-    tables of sliding-window layers. Of others (Gemma 4) the planes after the first
-    `global_rotary_planes` of all do not turn.
+    rotated have an angle of 0; for the half-split layout the same columns are repeated,
+    [max_seq_len, rotated]; `rotated` is head_dim times `partial_rotary_factor`. `local`: the tables
+    of sliding-window layers. In the other layers (Gemma 4), planes after the first
+    `global_rotary_planes` are not rotated.
     """
 
     cos: torch.Tensor

@@ -1,7 +1,7 @@
-"""What is known of a model family: how each kind of file that holds one is read.
+"""The description of a model family: how each kind of file that holds one is read.
 
-Everything is told apart from a plain Llama: a reading states what its files have otherwise, in the
-fields of a params.json (see `quatrain.backbone.config`) and in Meta's tensor names.
+A reading describes how the files differ from those of a plain Llama, in the fields of a params.json
+(see `quatrain.backbone.config`) and in Meta's tensor names.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,24 +38,27 @@ NO_BIASES, QKV_BIASES = Biases(False, False), Biases(True, False)
 class HuggingFaceReading:
     """A folder of the Hugging Face hub: config.json and tensors.
 
-    `model_type`: what config.json calls the family. `defaults`: what config.json's fields are where
-    it leaves them out, as transformers' configuration of that `model_type` has them. `sizes`:
-    likewise of those that every config.json states, except of a text model that is the part of
-    another (`families.multimodal`), which states differences only.
-    `params(fields)`: of config.json's fields, those of params.json that are not read for every
-    family, in place of what was read; `rope`: likewise, of the rotary embedding.
-    `names`: of its tensors' modules, those called otherwise, to Meta's. `tensors(stored, fields)`:
-    its tensors, cut or changed where Meta's naming has them otherwise, under Hugging Face names
-    still; a quantized matrix F is F.weight, F.scales and perhaps F.zeros by then.
-    `unused(stored, fields)`: the names of tensors that files may have and the model does not
-    compute with, which are left out and told of.
-    `activations`: the values of `hidden_act` that are implemented, to those of `act_fn`; None is
-    one that config.json does not state. `aliases`: fields that its configuration class takes in
-    place of others where they are there, to those. `on_hub`: parts of its tensors' names as the hub
-    has them, where transformers reads them under others, to those; in order.
-    `by_layer`: whether `params` reads `per_layer_config`, fields of some layers alone.
-    `tied`: whether the embedding serves as a missing output layer where config.json does not
-    say. `biases`: which linears have one."""
+    `model_type`: what config.json calls the family.
+    `defaults`: the values of fields that config.json omits, as in transformers' configuration of
+    that `model_type`.
+    `sizes`: the same for fields that every config.json states, except that of a text model within a
+    multimodal model (`families.multimodal`), which states only differences.
+    `params(fields)`: the fields of params.json that are not read in the same way for every family;
+    `rope`: the same for the rotary embedding.
+    `names`: the modules whose names differ from Llama's, and Meta's names for them.
+    `tensors(stored, fields)`: splits or changes tensors that Meta's layout stores differently,
+    still under Hugging Face names; a quantized matrix F is F.weight, F.scales and perhaps F.zeros
+    there.
+    `unused(stored, fields)`: the names of tensors that files may have and the model does not use;
+    they are left out, with a note.
+    `activations`: the supported values of `hidden_act`, and the `act_fn` of each; None stands for a
+    missing field.
+    `aliases`: other names that its configuration class accepts for fields.
+    `on_hub`: parts of tensor names that differ between the hub and transformers, in order.
+    `by_layer`: whether `params` reads `per_layer_config`, the fields of single layers.
+    `tied`: whether output and embedding are tied if config.json does not say.
+    `biases`: which linears have one.
+    """
 
     model_type: str
     defaults: Mapping[str, Any]
@@ -94,19 +97,19 @@ def sizes(hidden: int, intermediate: int, layers: int) -> dict[str, int]:
 class GgufReading:
     """A GGUF file: metadata and tensors.
 
-    Keys, names and what they mean are those of llama.cpp's converter and loader. Where these fix a
-    figure for an architecture and write none into the file, `params` fixes it as well.
+    Keys, names and their meaning are those of llama.cpp's converter and loader. A value that these
+    fix for an architecture, without writing it into the file, is fixed by `params` as well.
 
     `architecture`: the file's general.architecture. `half_split`: whether its Q and K rows are in
     that order (interleaved otherwise). `params(metadata)`: fields of params.json beyond a plain
-    Llama's; a key that changes what is computed is refused where this does not look it up. `rope`:
-    likewise, of the rotary embedding. `names`: of its tensors, those called otherwise, to Meta's.
-    `fused(metadata)`: of each tensor that is several in one, the parts' names and rows. `filters`:
-    tensors [channels, taps] of a filter for each channel, [channels, 1, taps] elsewhere.
-    `tensors(tensors, metadata)`: its tensors by name, those cut or put in order that Meta's naming
-    has otherwise. `unused(names, metadata)`: those that files may have and the model does not
-    compute with, which are left out and told of. `biased`: whether Q, K and V always have a
-    bias."""
+    Llama's; a key that changes the computation is refused if this function does not read it.
+    `rope`: the same for the rotary embedding. `names`: the tensors whose names differ from Llama's,
+    and Meta's names for them. `fused(metadata)`: tensors that contain several, with the names and
+    rows of the parts. `filters`: tensors [channels, taps] with a filter for each channel, which are
+    [channels, 1, taps] in other files. `tensors(tensors, metadata)`: splits or reorders tensors
+    that Meta's layout stores differently. `unused(names, metadata)`: tensors that files may have
+    and the model does not use; they are left out, with a note. `biased`: whether Q, K and V always
+    have a bias."""
 
     architecture: str
     half_split: bool
@@ -126,10 +129,10 @@ class GgufReading:
 class MetaReading:
     """A folder of Meta's: params.json and tensors.
 
-    `marks`: fields that no other family's params.json has; without any, it is that of all others.
-    `defaults(params)`: what it means by fields that it leaves out. `tensors(stored, params,
-    source)`: the tensors of a file or of a shard under the backbone's names. `params(params,
-    tensors, source)`: its fields in the backbone's; `tensors` is what the other made of them."""
+    `marks`: fields that no other family's params.json has; a family without marks reads all other
+    files. `defaults(params)`: the values of missing fields. `tensors(stored, params, source)`: the
+    tensors of a file or of a shard under the backbone's names. `params(params, tensors, source)`:
+    the fields for the backbone; `tensors` is the result of the function of that name."""
 
     marks: frozenset[str] = frozenset()
     defaults: Callable[[Params], Params] = lambda params: {}

@@ -1,4 +1,5 @@
-"""Llama 2, 3, 3.1, 3.2 and SmolLM2: what all others are told apart from."""
+"""Llama 2, 3, 3.1, 3.2 and SmolLM2; the other families are described by their differences from
+it."""
 
 from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import (

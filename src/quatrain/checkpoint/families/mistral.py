@@ -65,7 +65,7 @@ def _ministral(fields: Fields) -> Params:
 
 
 def _ministral3_rope(fields: Fields) -> Params:
-    """With the rotary embedding's figures stands by what queries grow."""
+    """The parameters of the rotary embedding also hold the factor by which queries grow."""
     stated = fields.object_of("rope_scaling") | fields.object_of("rope_parameters")
     scaling = stated or Fields(_ROPE3, fields.source)
     if not stated and fields["rope_theta"] != _DEFAULTS3["rope_theta"]:

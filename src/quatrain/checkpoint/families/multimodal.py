@@ -10,15 +10,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Multimodal:
-    """A model that also sees or hears, as transformers' classes of its `model_type` have it.
+    """A multimodal model, as in transformers' classes of its `model_type`.
 
-    `text`: the `model_type` of its text model where `text_config` states none. `others`: its
-    modules beside the text model and the output layer.
-    `tied`: whether the embedding serves as a missing output layer where config.json does not say.
-    `flat`: whether the text model's fields may stand beside the others, without a `text_config`.
-    `defaults`: what the text model's fields are, otherwise than in its own configuration, where
-    `text_config` leaves them out. `base`: of the rotary embedding, which transformers 5 takes for
-    any `rope_theta` that stands in `text_config` alone.
+    `text`: the `model_type` of its text model if `text_config` has none. `others`: its modules
+    other than the text model and the output layer. `tied`: whether output and embedding are tied if
+    config.json does not say. `flat`: whether config.json may hold the text model's fields directly,
+    without a `text_config`. `defaults`: values of fields that `text_config` omits, if they differ
+    from those of the text model's own configuration. `base`: the base of the rotary embedding that
+    transformers 5 uses in place of any `rope_theta` that is only in `text_config`.
     """
 
     text: str

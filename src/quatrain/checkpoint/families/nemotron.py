@@ -1,5 +1,5 @@
-"""Nemotron 3 and Minitron: layer norms whose weights are told from 1, half of each head rotated, a
-feed-forward without a gate that squares its relu."""
+"""Nemotron 3 and Minitron: layer norms whose weights are stored as differences from 1, half of each
+head rotated, a feed-forward with a squared relu and without a gate."""
 
 from functools import partial
 

@@ -35,9 +35,10 @@ def _olmo3(fields: Fields) -> Params:
 
 
 def _olmo3_rope(fields: Fields) -> Params:
-    """Layers that see all tokens may be scaled, by `rope_scaling` or, since transformers 5, in
-    their part of `rope_parameters`; sliding layers have the same base, unscaled. One that stands
-    by itself is for both in transformers 4, and for the former in transformers 5."""
+    """Full-attention layers may have a scaled rotary embedding, by `rope_scaling` or, since
+    transformers 5, in their part of `rope_parameters`; sliding layers have the same base, unscaled.
+    A scaling that is not stated by layer type applies to both in transformers 4, and only to
+    full-attention layers in transformers 5."""
     by_layer = fields.object_of("rope_parameters")
     if by_layer.keys() - {FULL, SLIDING}:  # of which transformers reads nothing
         raise fields.refusal("rope_parameters", f"only '{FULL}' and '{SLIDING}'")

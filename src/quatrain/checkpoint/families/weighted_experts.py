@@ -75,7 +75,7 @@ def hugging_face_params(fields: Fields, normalized: bool) -> Params:
 
 
 def shared_params(fields: Fields) -> Params:
-    """Likewise those of an expert for every token, behind a gate of its own."""
+    """The same fields for a mixture with a shared expert, which has a gate of its own."""
     return _SHARED | {"shared_hidden_dim": fields.integer("shared_expert_intermediate_size")}
 
 

@@ -54,7 +54,7 @@ def refuse_unread_adapter(folder: Path) -> None:
 
 
 def unmerged_adapter(folder: Path) -> tuple[str, ...]:
-    """What there is to say of an adapter that lies in the folder of a whole model."""
+    """Notes on an adapter in the folder of a whole model."""
     if (folder / _MLX_WEIGHTS).is_file():
         return (
             f"The MLX adapter beside the model ({_MLX_WEIGHTS}) is not merged into it. To merge "

@@ -80,8 +80,8 @@ def is_a_program(path: Path) -> InputError:
 
 
 def first_bytes(path: Path) -> bytes:
-    """The first nine, by which formats are told apart. Raises `InputError` where the file cannot
-    be read."""
+    """The first nine bytes, which identify the format. Raises `InputError` if the file cannot be
+    read."""
     if is_device_or_pipe(path):  # which may have nobody at its other end
         raise InputError(
             f"{path}: is a device or a pipe, but models are memory-mapped; write it to a file, "

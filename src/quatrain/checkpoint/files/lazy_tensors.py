@@ -147,8 +147,8 @@ class LazyTensors(Mapping[str, torch.Tensor]):
     def as_float32(self, source: str, in_file: Callable[[str], str] = str) -> "LazyTensors":
         """The same tensors, each converted to float32 as it is read.
 
-        Raises `InputError`, naming `source` and what it is called `in_file`, where one holds
-        integers: what they stand for is not known here.
+        Raises `InputError`, naming `source` and the tensor's name `in_file`, if one holds integers,
+        whose meaning is unknown here.
         """
         for name, tensor in self.stored.items():
             if not tensor.dtype.is_floating_point:

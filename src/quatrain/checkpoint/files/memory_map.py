@@ -1,7 +1,7 @@
 """Memory-mapped files that release their pages.
 
-Every page of a mapping that was read counts as memory of the process until it is let go of,
-though the system could take it back: over a checkpoint's weights that adds up to all of them.
+Every page of a mapping that was read counts as memory of the process until it is released, although
+the system could reclaim it: for a checkpoint that adds up to all weights.
 """
 
 import mmap
@@ -31,7 +31,8 @@ def map_file(path: Path) -> mmap.mmap:
 
 @contextmanager
 def only_read() -> Iterator[None]:
-    """Files mapped in here are only read, so that their pages may be let go of at any time."""
+    """Files mapped inside this context are only read, so their pages may be released at any
+    time."""
     global _releasing
     before, _releasing = _releasing, True
     try:
@@ -41,9 +42,9 @@ def only_read() -> Iterator[None]:
 
 
 def was_read(nbytes: int) -> None:
-    """Say that `nbytes` of mapped tensors have been read and are not needed for now.
+    """Report that `nbytes` of mapped tensors have been read and are not needed for now.
 
-    Once that comes to 128 MiB the pages of all files mapped in `only_read` are let go of.
+    Once that adds up to 128 MiB, the pages of all files mapped in `only_read` are released.
     """
     global _read
     _read += nbytes
@@ -52,8 +53,8 @@ def was_read(nbytes: int) -> None:
 
 
 def release_mapped() -> None:
-    """Let go of the pages of all files mapped in `only_read`. Tensors in them stay valid: what
-    is needed again is read again."""
+    """Release the pages of all files mapped in `only_read`. Tensors in them stay valid: their pages
+    are read again when needed."""
     global _read
     _read = 0
     if hasattr(mmap, "MADV_DONTNEED"):

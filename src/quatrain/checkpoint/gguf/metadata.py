@@ -144,7 +144,7 @@ class GgufMetadata:
         return self.count("context_length", _UNSTATED_CONTEXT)
 
     def unstated_context(self) -> tuple[str, ...]:
-        """What there is to say where the file states none."""
+        """A note if the file has no context length."""
         if self.get("context_length") is not None:
             return ()
         return (

@@ -98,7 +98,7 @@ def open_gguf_model(path: Path) -> FloatModel:
 
 
 def _quantized_already(file: GgufFile) -> tuple[str, ...]:
-    """What there is to say where the matrices of `file` are not in floating point."""
+    """A note if the matrices of `file` are not in floating point."""
     types = {tensor.type_name for tensor in file.tensors.values() if len(tensor.shape) > 1}
     rounded = sorted(types - _FLOATING)
     if not rounded:
@@ -131,7 +131,7 @@ def _check_metadata(metadata: GgufMetadata) -> None:
 
 
 def _used(file: GgufFile, unused: set[str]) -> tuple[GgufFile, tuple[str, ...]]:
-    """`file` without the tensors `unused`, and what there is to say of them."""
+    """(`file` without the tensors `unused`, a note on them)"""
     if not unused:
         return file, ()
     used = {name: tensor for name, tensor in file.tensors.items() if name not in unused}
@@ -140,7 +140,7 @@ def _used(file: GgufFile, unused: set[str]) -> tuple[GgufFile, tuple[str, ...]]:
 
 
 def _unused_metadata(metadata: GgufMetadata) -> tuple[str, ...]:
-    """What there is to say of metadata that nothing looked up."""
+    """A note on metadata that was not read."""
     keys = [key for key in metadata.unasked() if key not in _SAYS_NO_MORE]
     named = ", ".join(f"{metadata.architecture}.{key} ({metadata.get(key)!r:.60})" for key in keys)
     return (f"Metadata that is not used: {named}.",) if keys else ()

@@ -16,7 +16,7 @@ _OPTIONS = {
 
 
 def sampling_notes(metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """What there is to say of a file with this `metadata`."""
+    """Notes on the sampling settings in this `metadata`."""
     found = {
         key.removeprefix(_PREFIX): value
         for key, value in metadata.items()

@@ -26,8 +26,8 @@ _AT_ONCE = 1 << 20  # numbers
 
 
 def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
-    """`stored` with each matrix that bitsandbytes rounded as what it stands for. Raises
-    `InputError`, naming `source`, where its parts do not fit one another."""
+    """`stored`, with each matrix that bitsandbytes quantized dequantized. Raises `InputError`,
+    naming `source`, if its parts do not fit one another."""
     tensors = dict(stored.stored)
     for name in stored:
         module, _, part = name.rpartition(".")
@@ -109,8 +109,8 @@ def _of_4_bits(
 def _taken(
     tensors: dict[str, StoredTensor], module: str, state: Mapping[str, Any], count: int
 ) -> tuple[StoredTensor, _Blocks]:
-    """(the numbers that places stand for, the blocks), which `tensors` has no more. Raises
-    `ValueError` or `KeyError` where they do not fit a matrix of `count` numbers."""
+    """(the value of each code, the blocks), which are removed from `tensors`. Raises `ValueError`
+    or `KeyError` if they do not fit a matrix of `count` numbers."""
     own = {
         name: tensors.pop(f"{module}.weight.{name}")
         for name in _PARTS

@@ -36,8 +36,8 @@ class Config:
     multimodal: Multimodal | None
 
     def text_model(self, stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
-        """(of the tensors `stored` those that the text model computes with, under the names that
-        it has by itself; what there is to say of the others)."""
+        """(the tensors of `stored` that the text model uses, under the names of a text model by
+        itself; notes on the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
         tensors = tensors.renamed({name: self.reading.called(name) for name in tensors})
         require_naming_convention(TRANSFORMERS, tensors, Path(self.fields.source).parent)
@@ -108,8 +108,8 @@ def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
 
 
 def _stated_bias(fields: Fields, reading: HuggingFaceReading) -> dict[str, bool]:
-    """The biases that must be there. Of attention's output one may lack, as in Llamas made of a
-    Qwen: transformers takes 0 for it."""
+    """The biases that must be there. The bias of attention's output may be missing, as in Llamas
+    converted from a Qwen: transformers takes it as 0."""
     named = {"attention_qkv_bias": "qkv", "feed_forward_bias": "feed_forward"}
     return {name: True for name, part in named.items() if has_bias(part, fields, reading)}
 

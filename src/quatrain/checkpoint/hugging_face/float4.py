@@ -7,7 +7,8 @@
 | `mlx` | F.weight uint32 [N, K / 8], in FP8 [N, K / 4] | F.scales uint8 |
 
 The first of two numbers lies in the low bits. NVFP4 has FP8 scales for 16 columns each, and one for
-the matrix outside MLX; MXFP4 and MXFP8 have powers of 2 for 32, by which MLX's words are told apart.
+the matrix outside MLX; MXFP4 and MXFP8 have powers of 2 for 32 columns, which tells MLX's formats
+apart.
 """  # noqa: E501
 
 import math
@@ -58,7 +59,7 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
 
 
 def factors_of(scales: torch.Tensor) -> torch.Tensor:
-    """What `scales` stand for; in uint8 they are exponents."""
+    """The values of `scales`; uint8 scales are exponents."""
     return (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
 
 

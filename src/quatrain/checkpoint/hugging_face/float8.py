@@ -99,8 +99,8 @@ def _is_of_modelopt(layer: Any) -> bool:
 
 
 def _weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
-    """What a group of compressed-tensors says of weights, or Quark's by that `name`; {} where that
-    is nothing."""
+    """The settings for weights of a group of compressed-tensors, or of Quark by that `name`; {} if
+    there are none."""
     weights = group.get(name) if isinstance(group, dict) else None
     return weights if isinstance(weights, dict) else {}
 
@@ -113,11 +113,11 @@ def has_float8(stored: LazyTensors) -> bool:
 def in_floating_point(
     stored: LazyTensors, settings: Mapping[str, Any] | None, source: str
 ) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(`stored` with each matrix in FP8 or FP4 times its scales, which it has no more; what there
-    is to say of it).
+    """(`stored`, with each matrix in FP8 or FP4 multiplied by its scales, which are removed;
+    notes).
 
-    Raises `InputError`, naming `source`, where scales are missing or do not fit, or what linears
-    read is transformed as the model runs.
+    Raises `InputError`, naming `source`, if scales are missing or do not fit, or if the inputs of
+    linears are transformed at run time.
     """
     refuse_rotated(settings or {}, source)
     refuse_transformed(settings or {}, source)

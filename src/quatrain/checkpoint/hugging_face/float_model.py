@@ -69,7 +69,7 @@ def open_hugging_face_model(folder: Path, adapter: Path | None = None) -> FloatM
 def _read(
     folder: Path, config_json: Config, adapter: Path | None
 ) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(the tensors, the adapter merged into them, what there is to say of them)"""
+    """(the tensors with the adapter merged into them, notes)"""
     fields, reading = config_json.fields, config_json.reading
     whole, metadata = read_folder(folder)
     stored, notes = config_json.text_model(whole)
@@ -101,7 +101,7 @@ def _read(
 
 
 def _without_tokenizer(adapter: Path) -> tuple[str, ...]:
-    """What there is to say of files for a tokenizer in a folder that holds none."""
+    """A note if a folder has files of a tokenizer but no tokenizer."""
     beside = [file.name for file in files_of(adapter / TOKENIZER)[1:]]
     if not beside or tokenizer_in(adapter):
         return ()

@@ -13,11 +13,11 @@ _NAME = re.compile(r"(.*)\.(\w+)\.(weight|bias|scales|zeros)")
 def rows_apart(
     stored: LazyTensors, parts: Mapping[str, Mapping[str, int]], source: str
 ) -> LazyTensors:
-    """`stored` with each matrix called a key of `parts` as those that it is made of, in order:
-    their names and rows.
+    """`stored`, with each matrix named in `parts` split into its parts, given in order by their
+    names and rows.
 
-    Raises `InputError`, naming `source`, where it has another number of rows, or a part is stored
-    besides.
+    Raises `InputError`, naming `source`, if it has another number of rows, or a part is also stored
+    by itself.
     """
     apart: dict[str, StoredTensor] = {}
     for name, tensor in stored.stored.items():

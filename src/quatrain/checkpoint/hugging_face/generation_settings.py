@@ -33,8 +33,8 @@ _UNREAD: dict[str, tuple[Any, ...]] = {
 
 
 def generation_notes(folder: Path) -> tuple[str, ...]:
-    """What there is to say of how a Hugging Face `folder` has answers generated. Raises
-    `InputError` where the file is no object."""
+    """Notes on the generation settings of a Hugging Face `folder`. Raises `InputError` if the file
+    is not an object."""
     file = folder / GENERATION_CONFIG
     if not file.is_file():
         return ()

@@ -73,7 +73,7 @@ def layer_types(fields: Fields, *others: str) -> list[str] | None:
 
 
 def no_rope_interval(fields: Fields) -> int | None:
-    """The n for which every n-th layer goes without rotary embedding; None where none does."""
+    """The n for which every n-th layer has no rotary embedding; None if all layers have one."""
     layers = fields.layer_count()
     rotated = fields.integers_or_none("no_rope_layers")  # by layer, despite its name
     if not rotated:

@@ -59,12 +59,12 @@ def with_adapter(
     tied: bool,
     called: Callable[[str], str],
 ) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(the model's tensors, by Hugging Face name, with `adapter` merged in as they are read; what
-    there is to say of what it changes beside the text model, in a model of the kind `whole`, and
-    of an output layer that it parts from the embedding). `tied`: whether the two are one. `called`:
-    what `stored` calls a tensor of that name on the hub.
+    """(the model's tensors, by Hugging Face name, with `adapter` merged in when they are read;
+    notes on modules that it changes outside the text model, in a model of the kind `whole`, and on
+    an output layer that it unties from the embedding). `tied`: whether the two are tied. `called`:
+    the name in `stored` of a tensor of that name on the hub.
 
-    Raises `InputError` where the adapter is of another kind than LoRA, or of another model.
+    Raises `InputError` if the adapter is not a LoRA adapter, or belongs to another model.
     """
     fields = read_fields(adapter / ADAPTER_CONFIG)
     if fields.get("peft_type") != "LORA":
@@ -107,8 +107,8 @@ def _parts(
 ) -> tuple[
     dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], dict[str, str], tuple[str, ...]
 ]:
-    """(by module the matrices of low rank, by name the tensors that are whole, what each module was
-    called in training, what there is to say of those of no text model)."""
+    """(the low-rank matrices by module, the whole tensors by name, the name of each module in
+    training, notes on modules outside the text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
     plain = {name: called(without_wrappers(name).removeprefix(_PREFIX)) for name in found}
@@ -152,11 +152,10 @@ def _output_apart(
     trained: dict[str, StoredTensor],
     fields: Fields,
 ) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(`stored` with an output layer of its own, the embedding's weights as they are in the base,
-    where an adapter changes the one or the other: PEFT changes each by itself; what there is to say
-    of one that stays as it was). Where the adapter keeps the two tied (`ensure_weight_tying`) what
-    it has of the output layer, the embedding's once more, is taken out: but not where the two have
-    lengths of their own (`use_dora`)."""
+    """(`stored` with a separate output layer, a copy of the base's embedding, if an adapter changes
+    only one of the two: PEFT changes each by itself; a note if one of them is unchanged). If the
+    adapter keeps the two tied (`ensure_weight_tying`), its copy of the output layer is removed,
+    unless the two have separate magnitudes (`use_dora`)."""
     output = low_rank.get(_OUTPUT.removesuffix(".weight"), {})
     tokens_of_both = TOKENS in low_rank.get(_EMBEDDING.removesuffix(".weight"), {})
     # Tokens of an embedding that were trained alone are the output layer's too.

@@ -13,7 +13,8 @@ from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values
 # As the model's own classes have it, and as transformers 5 has those that once had a whole text
 # model (with its output layer) inside.
 _TEXT = re.compile(r"(?:model\.)?(?:language_model|text_model)\.(.+)")
-# What the whole says of its text model; anything else there is of the whole, or of what sees.
+# Fields of the whole model that apply to its text model; its other fields describe the whole, or
+# its encoders.
 _OF_THE_WHOLE = {
     "architectures", "tie_word_embeddings", "bos_token_id", "eos_token_id", "quantization_config",
     "quantization", "compression_config",
@@ -74,7 +75,7 @@ def text_tensors(
 
 
 def left_out(model_type: str, text: str, others: Mapping[str, StoredTensor]) -> tuple[str, ...]:
-    """What there is to say of a model of `model_type`, of which the model `text` is read and the
+    """A note on a model of `model_type`, of which only the text model `text` is read and the
     tensors `others` are not."""
     modules: dict[str, list[StoredTensor]] = {}
     for name, tensor in others.items():

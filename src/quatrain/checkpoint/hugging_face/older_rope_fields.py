@@ -8,8 +8,8 @@ from quatrain.errors import InputError
 
 
 def refuse_two_values(fields: Fields) -> None:
-    """Raise `InputError` where a figure stands beside the rotary embedding's scaling and in it,
-    and is not the same: transformers 4 takes the outer one, 5 the inner one; and for a base of
+    """Raise `InputError` if a field is stated both beside the rotary embedding's scaling and in it,
+    with different values: transformers 4 uses the outer one, 5 the inner one; and if the base is
     null, which 5 does not read."""
     for stated in ("rope_scaling", "rope_parameters"):
         scaling = fields.object_of(stated)

@@ -11,8 +11,9 @@ from quatrain.checkpoint.nth_layers import FULL, SLIDING
 
 
 def proportional_rope(fields: Fields, default: Mapping[str, Any]) -> dict[str, Any]:
-    """What `rope_parameters`, or the `default` in their place, say of a family whose layers without
-    a window may turn a part of all planes only, as fast as they do where all turn."""
+    """The rotary embedding in `rope_parameters`, or in `default` if they are missing, of a family
+    whose full-attention layers may rotate only a part of the planes, at the same angles as if all
+    were rotated."""
     by_layer = fields.object_of("rope_parameters") or Fields(default, fields.source)
     if fields.object_of("rope_scaling"):
         raise fields.refusal("rope_scaling", "null: models of this model_type have rope_parameters")

@@ -40,7 +40,7 @@ from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
 
-# How a runtime would round what is computed, and what of that there is to say.
+# Tensors that say how a runtime quantizes activations, and what a note says about each.
 _UNREAD = {
     re.compile(
         r".*\.self_attn\.(?:(?:attn\.)?[qkv]_(?:scale|zero_point)|[kv]_cache_scale)"
@@ -107,7 +107,7 @@ def _in_floating_point(folder: Path) -> InputError:
 
 
 class _Rounds:
-    """Takes all that may be rounded anew, and is not asked to."""
+    """Accepts every linear that may be requantized, and is never called."""
 
     asymmetric = True
     group_sizes: tuple[int, ...] = GROUP_SIZES
@@ -124,7 +124,7 @@ def require_convertible(folder: Path) -> None:
 
 
 def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(`stored` without what every model computes for itself or does not use, what to say of it)"""
+    """(`stored` without tensors that every model computes itself or does not use, notes on them)"""
     unread = {name for name in stored if IGNORED.fullmatch(name)}
     notes = []
     for pattern, of_what in _UNREAD.items():
@@ -135,6 +135,6 @@ def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
 
 
 def _table_kinds(int4: Mapping[str, bool]) -> dict[str, str]:
-    """What params.json says of the tables that are quantized, by whether each is `int4`."""
+    """The kinds of the quantized tables in params.json, by whether each is `int4`."""
     tables = (("embedding", "model.embed_tokens"), ("output", "lm_head"))
     return {kind: "int4" if int4[name] else "int8" for kind, name in tables if name in int4}

@@ -80,8 +80,8 @@ def _holds_floating_point(folder: Path) -> bool:
 
 
 def stated_settings(fields: Fields) -> dict[str, Any] | None:
-    """What config.json says of a quantizer; None where it says nothing. What MLX says counts before
-    what was left of the model that it was given."""
+    """The quantizer's settings in config.json, or None. MLX's settings take precedence over those
+    left over from its source model."""
     of_mlx = fields.get("quantization")
     if isinstance(of_mlx, dict) and ("bits" in of_mlx or "group_size" in of_mlx):
         return {"quant_method": "mlx"} | of_mlx

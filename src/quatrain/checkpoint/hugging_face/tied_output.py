@@ -19,9 +19,9 @@ def with_embedding(stored: LazyTensors) -> LazyTensors:
 
 
 def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:
-    """(`stored`, of a model whose output is said to be tied, without an output layer that is the
-    embedding once more; what there is to say of one that is not, which counts, as it does for
-    transformers 5). Reads both where both are there, with all that a quantizer made of them."""
+    """(`stored`, of a model whose output is said to be tied, without an output layer that equals
+    the embedding; a note if it differs, in which case it is used, as in transformers 5). Reads both
+    if both are there, with the tensors of a quantizer."""
     output = sorted(name for name in stored if name.startswith(_OUTPUT))
     if not output:
         return stored, ()

@@ -1,9 +1,9 @@
 """Joins Meta's model-parallel shards, consolidated.00.pth and so on, to whole tensors.
 
-Each shard holds a slice of every matrix: of its rows where the layer splits its output (wq, wk,
-wv, w1, w3, output), of its columns where it splits its input (wo, w2); of the experts of Llama 4,
-[experts, N, K], likewise. The embedding is split by columns in Llama 2 and by rows in Llama 3.
-Norms and routers are in every shard. (Meta's `llama_models`, its `model.py`: ColumnParallelLinear,
+Each shard holds a slice of every matrix: of its rows where the layer splits its output (wq, wk, wv,
+w1, w3, output), of its columns where it splits its input (wo, w2); the same for the experts of
+Llama 4, [experts, N, K]. The embedding is split by columns in Llama 2 and by rows in Llama 3. Norms
+and routers are in every shard. (Meta's `llama_models`, its `model.py`: ColumnParallelLinear,
 RowParallelLinear, ParallelEmbedding, VocabParallelEmbedding; `moe.py`: Experts.)
 """
 

@@ -207,9 +207,9 @@ def _int8_matrix(parts: Parts) -> tuple[int, int]:
 
 
 def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:
-    """What the group says of weights that `name` belongs to, in the order of compressed-tensors'
-    own `match_targets`: one that names it, a pattern for it, its class, and another class, which
-    that may be derived from."""
+    """The settings for weights of the group that `name` belongs to, in the order of
+    compressed-tensors' own `match_targets`: a group that names it, a pattern that matches it, its
+    class, or another class, which its class may be derived from."""
     groups = list(settings["config_groups"].values())
     weights = {
         str(target): group["weights"] for group in groups for target in group.get("targets") or ()

@@ -6,7 +6,7 @@ F.weight_scale  float [N, 1]
 For an embedding F [N, K]: F.embedding_quantized likewise, F.embedding_scale float [N, G].
 weight = scale * (number - 2^(b - 1)), of 8 bits scale * number.
 
-config.json's `quantization_config` states num_bits, and by patterns for modules what differs.
+config.json's `quantization_config` states num_bits, and exceptions by patterns for modules.
 """
 
 import re

@@ -17,12 +17,12 @@ USUAL_GROUP_SIZE = 32  # of linears that no group size is known of
 
 
 class RoundAgain(Protocol):
-    """Rounds linears that are not as the layout has them.
+    """Requantizes linears that the layout cannot hold.
 
-    `asymmetric`: whether those with zero points and those in act-order are for it, too; those of
-    more than 4 bits and those in floating point always are. `group_sizes`: those that the layers
-    may have, the smallest first; others are rounded anew. The same linear may be given more than
-    once, and must give the same.
+    `asymmetric`: whether it also accepts linears with zero points or in act-order; it always
+        accepts linears of more than 4 bits or in floating point. `group_sizes`: those that the
+        layers may have, the smallest first; other linears are requantized. The same linear may be
+        given more than once, and must give the same result.
     """
 
     asymmetric: bool

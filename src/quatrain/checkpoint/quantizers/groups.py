@@ -48,10 +48,11 @@ def groups_of_transposed(parts: Parts, shape: tuple[int, int], bits: int = 4) ->
 
 
 def check_stated_size(stated: object, shape: tuple[int, int], groups: int, parts: Parts) -> None:
-    """Refuse the linear of `parts` and of `shape` [N, K] in G = `groups` where its settings state
-    another group size: evenly cut, its groups would not be those that it was quantized in.
+    """Refuse the linear of `parts` and of `shape` [N, K] in G = `groups` if its settings state
+    another group size: an even split would not give the groups that it was quantized in.
 
-    `stated` is as it stands there, -1 and others for a whole row among it, which say nothing.
+    `stated` is the value there, which may be -1 or another value for a whole row; those are
+    accepted.
     """
     columns = shape[1]
     if not isinstance(stated, int) or stated <= 0 or -(-columns // stated) == groups == 1:

@@ -62,9 +62,9 @@ def in_layout(
 def _group_size(
     linears: Mapping[str, GroupedLinear], floating_columns: Iterable[int], sizes: tuple[int, ...]
 ) -> int | None:
-    """The one group size of the layers, of `sizes`: None where none fits, which is refused with
-    the rest of the structure. Of a row that is one group, only its length counts, and of groups
-    that none of `sizes` divides, too: those are rounded anew."""
+    """The one group size of the layers, one of `sizes`; None if none fits, which is refused with
+    the rest of the structure. If a row is one group, or its groups are divided by none of `sizes`,
+    only its length counts: such linears are requantized."""
     layers = {name: linear for name, linear in linears.items() if _is_of_layer(name)}
     int4 = [linear for linear in (layers or linears).values() if linear.fits_int4]
     widths = {linear.shape[1] // linear.groups for linear in int4 if linear.groups > 1}

@@ -10,7 +10,8 @@ _ROWS_AT_ONCE = 1024
 def unpack_columns(
     packed: torch.Tensor, order: tuple[int, ...] | None = None, bits: int = 4
 ) -> torch.Tensor:
-    """int32 [R, C] to int8 [R, n * C], n numbers of `bits` a word: those less what stands for 0.
+    """int32 [R, C] to int8 [R, n * C], n numbers of `bits` a word, minus the number that represents
+    0.
 
     Column n * c + order[i] lies in bits `bits * i` and up of word c; without an order in the i-th.
     """
@@ -22,7 +23,7 @@ def unpack_columns(
         # order[i] = j says where number i goes, so column j comes from number inverse[j].
         shifts = shifts[torch.tensor(order).argsort()]
     step = max(1, _ELEMENTS_AT_ONCE // max(1, words * count))
-    middle = 1 << (bits - 1)  # the unsigned number that stands for 0
+    middle = 1 << (bits - 1)  # the unsigned number that represents 0
     for first in range(0, rows, step):
         block = packed[first : first + step, :, None]
         numbers = (block >> shifts) & ((1 << bits) - 1)
@@ -31,8 +32,8 @@ def unpack_columns(
 
 
 def unpack_stream(words: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
-    """Words of 32 bits [R, C] to int8 [R, columns]: numbers of `bits` one after the other, which
-    words may cut, less what stands for 0."""
+    """Words of 32 bits [R, C] to int8 [R, columns]: numbers of `bits` one after the other, across
+    word boundaries, minus the number that represents 0."""
     octets, middle = words.contiguous().view(torch.uint8), 1 << (bits - 1)
     values = torch.empty((len(octets), columns), dtype=torch.int8)
     weights = 1 << torch.arange(bits, dtype=torch.uint8)

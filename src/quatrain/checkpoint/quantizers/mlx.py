@@ -2,12 +2,11 @@
 
 For a matrix F [N, K] of b bits in G groups, an embedding or output layer too:
 F.weight uint32 [N, K * b / 32]   the numbers one after the other, the first in the low bits
-F.scales float  [N, G]
-F.biases float  [N, G]
-weight = scale * number + bias, the numbers 0 to 2^b - 1: a zero point of -bias / scale, which is
-rarely a whole number, so nearly every group has to be rounded anew.
+F.scales float  [N, G] F.biases float  [N, G] weight = scale * number + bias, the numbers 0 to 2^b -
+1: a zero point of -bias / scale, which is rarely a whole number, so nearly every group has to be
+requantized.
 
-config.json's `quantization` states group_size and bits, and by a module's name what differs.
+config.json's `quantization` states group_size and bits, and exceptions by module name.
 """
 
 from typing import Any

@@ -47,7 +47,7 @@ _WHY_NOT = {
 
 
 def _kernel(linear: nn.Module, options: ExportOptions) -> str | None:
-    """What computes `linear` as it is stored, if anything does."""
+    """The kernel that computes `linear` as stored, or None."""
     is_int4 = isinstance(linear, Int8DynActInt4WeightLinear)
     if is_int4 and options.backend == "xnnpack" and linear.groupsize not in XNNPACK_GROUP_SIZES:
         return None
@@ -73,12 +73,12 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
     `options.allow_fallback`.
     """
     rows: list[LinearRow] = []
-    stuck: list[tuple[str, nn.Module]] = []
+    unsupported: list[tuple[str, nn.Module]] = []
     for name, module in backbone.named_modules():
         if isinstance(module, Int4Linear | Int8DynActInt8WeightLinear | nn.Linear):
             kernel = _kernel(module, options)
             if kernel is None:
-                stuck.append((name, module))
+                unsupported.append((name, module))
             rows.append(
                 LinearRow(
                     name,
@@ -89,14 +89,14 @@ def assign_kernels(backbone: nn.Module, options: ExportOptions) -> list[LinearRo
                     fallback=kernel is None,
                 )
             )
-    if stuck and not options.allow_fallback:
-        raise _refusal(stuck, options)
+    if unsupported and not options.allow_fallback:
+        raise _refusal(unsupported, options)
     return rows
 
 
-def _refusal(stuck: list[tuple[str, nn.Module]], options: ExportOptions) -> InputError:
-    """Of the linears `stuck`, which are all of one kind."""
-    names, first = and_more([name for name, _ in stuck]), stuck[0][1]
+def _refusal(unsupported: list[tuple[str, nn.Module]], options: ExportOptions) -> InputError:
+    """The error for the linears `unsupported`, which are all of one kind."""
+    names, first = and_more([name for name, _ in unsupported]), unsupported[0][1]
     bits = 4 if isinstance(first, Int4Linear) else 8
     times = (16 if options.activation_dtype == "fp16" else 32) // bits
     return InputError(
@@ -106,7 +106,7 @@ def _refusal(stuck: list[tuple[str, nn.Module]], options: ExportOptions) -> Inpu
 
 
 def dequantize_fallbacks(backbone: nn.Module, rows: list[LinearRow]) -> None:
-    """Put a floating-point linear, in place, where `rows` says that one must stand in."""
+    """Replace, in place, each linear that is a fallback in `rows` by a floating-point linear."""
     for row in rows:
         if row.fallback:
             quantized = backbone.get_submodule(row.name)
@@ -115,7 +115,7 @@ def dequantize_fallbacks(backbone: nn.Module, rows: list[LinearRow]) -> None:
 
 
 def dequantized(quantized: Int4Linear | Int8DynActInt8WeightLinear) -> nn.Linear:
-    """The floating-point linear that stands in for `quantized`."""
+    """The floating-point linear that replaces `quantized`."""
     bias = getattr(quantized, "bias", None)
     linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
     linear.in_features, linear.out_features = quantized.in_features, quantized.out_features

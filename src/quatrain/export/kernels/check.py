@@ -29,8 +29,8 @@ def check_program(
 ) -> None:
     """Read the program at `path` and find each linear of `rows` in the kernel it names.
 
-    `backbone` is what a Vulkan program was made of. Raises `QuatrainError` naming the first
-    linear that is elsewhere, and any operator that was left outside the Vulkan delegate.
+    `backbone` is the source of a Vulkan program. Raises `QuatrainError` naming the first linear
+    that is elsewhere, and any operator that was left outside the Vulkan delegate.
     """
     program = open_program(path)
     if options.backend == "vulkan":
@@ -136,8 +136,8 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
         )
     capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
     streams = any(isinstance(part, AltUp) for part in backbone.modules())
-    # Attention with a soft cap and the prediction of streams have no operator of their own, so that
-    # their products stand there.
+    # Attention with a soft cap and the prediction of streams have no operator of their own, so
+    # their matrix products remain.
     of_activations = ("aten::bmm.out", "aten.bmm.out") if capped or streams else ()
     products = [
         step.target

@@ -41,8 +41,8 @@ def compiler_shortcuts() -> Iterator[None]:
 def _operators_listed_once() -> Iterator[None]:
     """List torch's composite operators once.
 
-    Every decomposition of a graph asks for them twice, and torch lists them anew, those of all
-    namespaces for each, as somebody might have registered more between.
+    Every decomposition of a graph asks for them twice, and each time torch lists them again in all
+    namespaces, because more might have been registered in between.
     """
     name = "_collect_all_valid_cia_ops"
     with ExitStack() as stack:
@@ -56,7 +56,7 @@ def _operators_listed_once() -> Iterator[None]:
 def _kernels_made_once() -> Iterator[None]:
     """Make the kernels that a decomposition gives torch's composite operators once.
 
-    Every decomposition of a graph gives some twenty to each of five hundred, anew.
+    Every decomposition of a graph creates some twenty for each of five hundred operators again.
     """
     name = "_override_composite_implicit_decomp"
     with replaced("torch", exported_program, name, _made_once):

@@ -26,9 +26,8 @@ from quatrain.linear.private_operators import check_arguments, torchao_operators
 try:
     # `custom_ops_lib` and `custom_ops` register `torch.ops.et_vk.*` and `torch.ops.llama.*`, which
     # a backbone's parts are traced as; ExecuTorch has no public name for them. `executorch.exir`
-    # registers `quantized_decomposed::embedding_byte` and `embedding_4bit` likewise, and
-    # `kernels.quantized` the forms of that library's operators that programs call. Without them
-    # no backbone is traced.
+    # registers `quantized_decomposed::embedding_byte` and `embedding_4bit`, and `kernels.quantized`
+    # the forms of that library's operators that programs call. Without them no backbone is traced.
     import executorch.backends.vulkan.custom_ops_lib
     import executorch.kernels.quantized  # noqa: F401
     from executorch.backends.vulkan.op_registry import vulkan_supported_ops
@@ -202,8 +201,8 @@ def _shapes_of_token_qparams() -> Iterator[None]:
     """Let `torchao::choose_qparams_affine` of tokens x [..., K] answer with empty results [...].
 
     Each pass would ask the Python of torchao's quantization for their shapes, which takes seconds.
-    torch takes no shape function for an operator that is defined as other operators, so that the
-    definition itself is replaced; nothing computes values while this holds.
+    torch does not accept a shape function for an operator that is defined by other operators, so
+    the definition itself is replaced; no values are computed inside this context.
     """
 
     def empty(x: torch.Tensor, *rest: Any, **_: object) -> tuple[torch.Tensor, torch.Tensor]:

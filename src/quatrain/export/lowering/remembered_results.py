@@ -30,7 +30,7 @@ def results_remembered() -> Iterator[None]:
 
 
 class _Known(NamedTuple):
-    """A result; what it was made of is held so that no other object has the identity of one."""
+    """A result; its inputs are kept alive so that no other object gets the same id."""
 
     made_of: tuple[Any, ...]
     result: Any

@@ -22,7 +22,7 @@ class SdpaWithKvCache(nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
     ) -> torch.Tensor:
-        # 1 stands for seq_len, which the operator reads off the query instead.
+        # 1 is a placeholder for seq_len, which the operator takes from the query.
         return torch.ops.llama.sdpa_with_kv_cache.default(
             q, k, v, self.k_cache, self.v_cache, start, 1, None, 0.0, True, None
         )

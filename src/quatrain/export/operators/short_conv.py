@@ -11,11 +11,11 @@ from quatrain.backbone.layers.short_conv import CausalConv, shifted_sum
 
 
 class KeptConv(nn.Module):
-    """`CausalConv` whose state `llama::update_cache` writes anew in each call.
+    """`CausalConv` whose state is written in each call by `llama::update_cache`.
 
     Buffers: `tap_0` and on [dim], the oldest input's first; `conv_state`, of `state_shape`, which
-    holds L - 1 rows of dim; `zeros` [1, L - 1, dim], which are read in its place at position 0. To
-    multiply by 0 what a former text has left would keep its NaN for ever.
+    holds L - 1 rows of dim; `zeros` [1, L - 1, dim], which are read instead at position 0.
+    Multiplying the state of the previous text by 0 would keep its NaN forever.
     """
 
     conv_state: torch.Tensor

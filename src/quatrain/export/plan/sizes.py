@@ -61,8 +61,8 @@ def linears_of(part: nn.Module) -> list[nn.Module]:
 
 
 def constants_of_linears(backbone: Backbone) -> dict[Key, int]:
-    """The bytes of each constant of XNNPACK's linears in `backbone`, which it packs anew as it
-    loads."""
+    """The bytes of each constant of XNNPACK's linears in `backbone`, which XNNPACK packs again when
+    it loads."""
     fixed = [part for part in backbone.modules() if isinstance(part, FixedLinear)]
     return {
         _key(form, tensor): nbytes

@@ -1,6 +1,7 @@
 """The constants of a program in the form that its kernels read, from a backbone's tensors.
 
-What a constant stands for is a `ConstantSource`: a tensor of the backbone and the form it takes.
+A `ConstantSource` identifies a constant: a tensor of the backbone and the form in which it is
+stored.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +37,10 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def source_of(module: nn.Module, tensor: str) -> ConstantSource:
-    """What the tensor of that name below `module` is made of.
+    """The source of the tensor of that name below `module`.
 
-    A module that holds tensors in another form than the backbone's says so in `sources`: its
-    tensor -> the source, whose tensor is one of the module that it took the place of.
+    A module that holds tensors in another form than the backbone's lists them in `sources`: its
+    tensor -> the source, a tensor of the module that it replaced.
     """
     path, _, own = tensor.rpartition(".")
     sources = getattr(module.get_submodule(path), "sources", {})
@@ -105,13 +106,13 @@ def store_constants(
 ) -> list[Constant]:
     """Store `lay_out` of each item, computed on all cores, with `program`; in the items' order.
 
-    `advance` is told the fraction that is done; pages of the checkpoint that were read are let go
-    of on the way.
+    `advance` is called with the completed fraction; pages of the checkpoint that were read are
+    released on the way.
     """
     stored: list[Constant] = []
     for data in in_order(lay_out, items):
         stored.append(program.add_data(data))
-        was_read(2 * len(data))  # a packed weight is half of what it was made of
+        was_read(2 * len(data))  # a packed weight has half the size of its source
         advance(len(stored) / len(items))
     return stored
 

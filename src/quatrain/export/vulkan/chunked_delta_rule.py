@@ -43,13 +43,12 @@ class Chunk(nn.Module):
 class ChunkedDeltaRule(nn.Module):
     """`DeltaRule` over the up to `CHUNK` tokens of a call.
 
-    What a call lacks to a chunk are tokens that write nothing and let nothing decay. So no matrix
-    has as many columns as there are tokens: where those are not multiples of 4, the runtime's
-    products multiply by 0 what lies behind them in a texel, which after a transposition is
-    whatever the memory held, and may be no number.
+    A shorter call is padded to a chunk by tokens that write nothing and cause no decay. So the
+    number of columns of a matrix never depends on the call: if it is not a multiple of 4, the
+    runtime's matrix products multiply the padding of the last texel by 0, which after a transpose
+    is uninitialized memory and may be NaN.
 
-    The state [1, heads, d_k, d_v] is written anew by each call; at position 0 zeros are read in its
-    place.
+    The state [1, heads, d_k, d_v] is written by each call; at position 0 zeros are read instead.
     """
 
     recurrent_state: torch.Tensor

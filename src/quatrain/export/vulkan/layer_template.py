@@ -68,7 +68,7 @@ def _number_tensors(placeholder: Backbone) -> list[ConstantSource]:
 
 
 def _name_constants(program: Program, sources: list[ConstantSource]) -> None:
-    """Key each constant of the program by what it stands for, and drop its data."""
+    """Key each constant of the program by its source, and drop its data."""
     graph = program.vulkan
     named = list(graph.constants)
     for value_id, value in enumerate(graph.values):

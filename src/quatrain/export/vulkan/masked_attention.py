@@ -1,9 +1,9 @@
 """Attention with a window, a chunk or a soft cap, as Vulkan operators.
 
-ExecuTorch's Vulkan operators that read a KV cache are causal over all of it, and take no mask
-(`sdpa_impl` of SDPA.cpp). `et_vk::sdpa` takes one, but reads a mask in a buffer by rows of whole
-texels (`apply_bias` of sdpa_fp_attn_weight_tile_store.glslh): wrong unless the number of keys is a
-multiple of 4. So attention is products, a mask and a softmax here.
+ExecuTorch's Vulkan operators that read a KV cache are causal over all of it, and do not accept a
+mask (`sdpa_impl` of SDPA.cpp). `et_vk::sdpa` accepts one, but reads a mask in a buffer by rows of
+whole texels (`apply_bias` of sdpa_fp_attn_weight_tile_store.glslh): wrong unless the number of keys
+is a multiple of 4. So attention is written as matrix products, a mask and a softmax here.
 """
 
 import torch
@@ -70,9 +70,9 @@ class PositionMask(nn.Module):
 class MaskedSdpa(nn.Module):
     """`CachedAttention` of a window, a chunk or a soft cap.
 
-    With a window its caches [n_kv_heads, before, head_dim] hold the last keys and values before
-    the call's, oldest first, and are written anew by each call: calls follow on each other. Else
-    they are [context, n_kv_heads, head_dim].
+    With a window its caches [n_kv_heads, before, head_dim] hold the last keys and values before the
+    call's, oldest first, and are written by each call: calls must be consecutive. Otherwise they
+    are [context, n_kv_heads, head_dim].
     """
 
     k_cache: torch.Tensor

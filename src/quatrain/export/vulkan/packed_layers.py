@@ -28,7 +28,7 @@ class PackedLinear(nn.Module):
     """
 
     packed: torch.Tensor
-    # Buffer -> what it is made of: a tensor of the linear, in some form.
+    # Buffer -> its source: a tensor of the linear, in some form.
     sources: ClassVar[dict[str, ConstantSource]] = {
         "packed": ConstantSource(Form.PACKED, "weight"),
         "sums": ConstantSource(Form.SUMS, "weight"),

@@ -41,7 +41,8 @@ _XNNPACK_ALIGNMENT = 16  # bytes; XNNPACK's CONSTANT_TENSOR_ALIGNMENT in ExecuTo
 
 
 class _Shapes:
-    """Stands for a delegate's program: its graph, and a module that gives its results' shapes.
+    """A placeholder for a delegate's program: its graph, and a module that gives its results'
+    shapes.
 
     They are those of the graph, but for the number of tokens, the second of three dimensions or
     more, which is that of the first input.

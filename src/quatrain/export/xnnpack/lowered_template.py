@@ -28,7 +28,7 @@ class LoweredTemplate:
     keys: list[str]
 
     def with_constants(self, constants: Constants) -> LoweredBackendModule:
-        """The same delegate with others in their place, each under its hash."""
+        """The same delegate with other constants, each under its hash."""
         stored = [(constant_key(data, prefix), data) for prefix, data in constants]
         keys = dict(zip(self.keys, (key for key, _ in stored), strict=True))
         blob = with_keys(self.delegate.processed_bytes, keys)

@@ -78,7 +78,7 @@ class _Delegate:
 
 
 def _take_sources(plan: Record) -> dict[int, ConstantSource]:
-    """What each constant of `plan` stands for, by its value; tensors lose their names."""
+    """The source of each constant of `plan`, by its value; tensors lose their names."""
     sources = {}
     for value_id, value in enumerate(plan.values):
         name = name_of(value)

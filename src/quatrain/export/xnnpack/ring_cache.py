@@ -70,8 +70,8 @@ class RingPlaces(nn.Module):
         and what is added to scores, float32 [length, slots]: 0 where a token sees a slot, -inf
         elsewhere."""
         last = self._last
-        # All layers ask with the same start, which stands for one number while they are traced:
-        # what the first was given is what the others need.
+        # All layers ask with the same start, which is one symbolic number while they are traced, so
+        # the first layer's answer holds for all.
         if last.start is not start or last.length != length:
             last.start, last.length, last.given = start, length, self._of_call(start, length)
         return last.given

@@ -1,2 +1,2 @@
-"""Distillation: what a quantized checkpoint stores as floats, trained toward the model it was made
-of."""
+"""Distillation: trains the floating-point tensors of a quantized checkpoint to match the original
+model."""

@@ -18,7 +18,7 @@ _SEAL = "sha256.json"
 def save(state: dict[str, Any], path: Path) -> None:
     """Write `state`, tensors and numbers, to `path`: completely or not at all, and flushed to the
     disk."""
-    content = io.BytesIO()  # torch itself says of a full disk that the file is damaged
+    content = io.BytesIO()  # on a full disk, torch itself reports a damaged file
     torch.save(state, content)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:

@@ -80,8 +80,9 @@ class Dequantize(torch.autograd.Function):
 
 
 class QuantizedLinear(torch.autograd.Function):
-    """x [..., K] times what `Dequantize` gives of the others, which is made anew for the gradient:
-    kept for it, the weights of all layers would be in memory at once in floating point."""
+    """x [..., K] times the weight that `Dequantize` computes from the other arguments. The weight
+    is computed again for the gradient: otherwise the floating-point weights of all layers would be
+    in memory at once."""
 
     @staticmethod
     def forward(

@@ -65,7 +65,7 @@ class Student:
         self.layers.int8 = int8
         # Empty caches, which hold on to nothing that was computed before.
         self.backbone.make_room(*tokens.shape, dtype=self.layers.dtype, device=tokens.device)
-        # Attention wants queries and keys of one type, whatever norms have made of them.
+        # Attention needs queries and keys of the same dtype, whatever the norms return.
         wide = self.layers.dtype == torch.float32
         with (
             torch.device(tokens.device),

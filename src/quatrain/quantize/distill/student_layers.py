@@ -79,11 +79,11 @@ class ScaledIntegers(nn.Module):
         return self.latent.detach().round().clamp_(INT4_MIN, INT4_MAX).to(torch.int8)
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """What they stand for, [N, K] in `dtype`."""
+        """The dequantized weight, [N, K] in `dtype`."""
         return Dequantize.apply(self.latent, self.integers(), self.scales(), dtype)
 
     def rows(self, picked: torch.Tensor) -> torch.Tensor:
-        """What the rows `picked` int64 [...] stand for, float32 [..., K]."""
+        """The dequantized rows `picked` int64 [...], float32 [..., K]."""
         # Not by indexing, whose gradient depends on the order in which threads come to add.
         scales = F.embedding(picked, self.scales())
         if self.latent is None:

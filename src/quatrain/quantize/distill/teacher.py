@@ -18,7 +18,7 @@ class Teacher:
         self.hidden = hidden
         self._ends = LayerByLayer(model.config, model.tensors).ends.to(device)
         self._ends.expand = None  # as in the student
-        self._ends.tok_embeddings = None  # lets go of it
+        self._ends.tok_embeddings = None  # frees its memory
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """float32 [N, vocabulary] of its hidden states [N, dim]."""

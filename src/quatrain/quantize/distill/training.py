@@ -71,7 +71,7 @@ class Training:
             shown = found if math.isnan(self.divergence) else self.divergence
             self.divergence = _SMOOTHED * shown + (1 - _SMOOTHED) * found
             self.done += 1
-            # Of what this attempt has to do, from which the time that is left is told.
+            # The steps of this attempt, for the estimate of the remaining time.
             part = (self.done - first) / (self.recipe.steps - first)
             advance(part, f"divergence {self.divergence:.4f}")
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:

@@ -11,9 +11,9 @@ from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor
 
-# (the source, the plan of one of its tensors) -> what is written for that. Called for each tensor
-# once, in the order of the plan; the source may be another one each time, opened anew, so a method
-# that keeps something between two tensors keeps nothing of the source's.
+# (the source, the plan of one of its tensors) -> the quantized tensor. Called once for each tensor,
+# in the order of the plan. The source may be reopened between two calls, so a method must not keep
+# any of its tensors from one call to the next.
 Method = Callable[[Any, TensorPlan], QuantizedTensor]
 
 METHODS: dict[MethodName, Method] = {
@@ -26,7 +26,7 @@ METHODS: dict[MethodName, Method] = {
 def quantize_tensor(
     source: Source, tensor: TensorPlan, methods: Mapping[MethodName, Method] = METHODS
 ) -> QuantizedTensor:
-    """What `tensor.method` of `methods` makes of it. Raises `InputError` where its values are
+    """The tensor, quantized by `tensor.method` of `methods`. Raises `InputError` if its values are
     damaged."""
     try:
         return methods[tensor.method](source, tensor)

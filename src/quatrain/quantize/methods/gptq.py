@@ -58,9 +58,9 @@ class Gptq:
         self._stream = torch.empty(0)  # [2 texts, T, dim], as the two models have it
         self._own: OwnInputs = None
         self._next = 0
-        self._figure = ""  # how the layers up to there stand
-        self._few: list[str] = []  # linears that saw too few tokens
-        self._rounded: dict[str, Rounded] = {}  # of the layers up to there, until it is asked for
+        self._figure = ""  # which layers are done
+        self._few: list[str] = []  # linears that received too few tokens
+        self._rounded: dict[str, Rounded] = {}  # of the layers that are done, until it is asked for
 
     @torch.inference_mode()
     def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
@@ -98,7 +98,7 @@ class Gptq:
         if embedding.method == "gptq":
             share = self._share_of_hidden(embedding)
             hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
-            layers.ends.tok_embeddings = None  # lets go of it
+            layers.ends.tok_embeddings = None  # frees its memory
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
             self._table = _round_table(
                 source, embedding, inputs,
@@ -108,7 +108,7 @@ class Gptq:
         layers.ends.tok_embeddings = torch.nn.Embedding.from_pretrained(table)
         self._stream = layers.ends.embed(torch.cat([places, places + len(rows)]))
         self._own = layers.ends.own_inputs(torch.cat([self.tokens, self.tokens]), self._stream)
-        layers.ends.tok_embeddings = None  # lets go of it
+        layers.ends.tok_embeddings = None  # frees its memory
         return layers
 
     def _share_of_hidden(self, table: TensorPlan) -> float:

@@ -31,16 +31,15 @@ def round_to_nearest(source: Source, tensor: TensorPlan) -> QuantizedTensor:
 def quantize_groups(
     weight: torch.Tensor, group_size: int, signed_scales: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round each group of `group_size` neighbours in a row to symmetric int4.
+    """Round each group of `group_size` adjacent columns of a row to symmetric int4.
 
-    `weight` is floating [..., K]. Returns int8 [..., K] in [-8, 7] and float32 scales
-    [..., K / group_size]; integers times scale approximates the weight. The scales are values of
-    bfloat16, as XNNPACK's kernels store them, so that every backend computes with the same; and
-    positive, but with `signed_scales`: negative where a group's largest weight is positive, so that
-    it is -8 that stands for the largest.
-    Of a dozen scales per group, each improved by least squares, the one of the least squared
-    error is taken: never worse than largest magnitude / 7.5, in bfloat16. Deterministic.
-    Raises `InputError` where K is not a multiple of `group_size`, and `ValueError` where a
+    `weight` is floating [..., K]. Returns int8 [..., K] in [-8, 7] and float32 scales [..., K /
+    group_size]; integers times scale approximates the weight. The scales are bfloat16 values, as
+    XNNPACK's kernels store them, so that all backends compute with the same ones. They are
+    positive, except with `signed_scales`: negative if a group's largest weight is positive, so that
+    -8 represents the largest. Of a dozen scales per group, each refined by least squares, it uses
+    the one with the least squared error: never worse than largest magnitude / 7.5, in bfloat16.
+    Deterministic. Raises `InputError` if K is not a multiple of `group_size`, and `ValueError` if a
     weight is not finite.
     """
     *rows, columns = weight.shape

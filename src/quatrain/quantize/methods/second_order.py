@@ -22,10 +22,10 @@ _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
 
 
 class SecondMoments:
-    """H [K, K] of a linear's inputs, made ready for rounding weights of `group_size`.
+    """H [K, K] of a linear's inputs, prepared for rounding weights in groups of `group_size`.
 
-    Groups are rounded in the order of their mean second moment, the largest first, and columns
-    within a group likewise; a group stays one of neighbours.
+    Groups are rounded in the order of their mean second moment, the largest first, and so are the
+    columns within a group; the columns of a group stay adjacent.
     """
 
     def __init__(self, moments: torch.Tensor, group_size: int) -> None:
@@ -44,8 +44,8 @@ class SecondMoments:
         self, weight: torch.Tensor, signed_scales: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`weight` float32 [N, K] as int8 [N, K] in [-8, 7] and float32 scales [N, K / group size],
-        values of bfloat16: positive, or, as `signed_scales`, of the sign with which -8 stands for
-        a group's largest weight."""
+        bfloat16 values: positive, or with `signed_scales` with the sign for which -8 represents a
+        group's largest weight."""
         values = torch.empty(weight.shape, dtype=torch.int8)
         scales = torch.empty(len(weight), weight.shape[1] // self.group_size)
         groups = self.order[:: self.group_size] // self.group_size
@@ -83,8 +83,8 @@ class SecondMoments:
         return values, scales
 
     def _sweep(self, weight: torch.Tensor, values: torch.Tensor, scales: torch.Tensor) -> None:
-        """Round each column anew with the others as they are, and refit each group's scale, in
-        place: no step makes r H r^T larger, but for the scale's own rounding."""
+        """Round each column again with the others fixed, and refit each group's scale, in place: no
+        step increases r H r^T, except by rounding the scale."""
         size = self.group_size
         pull = self.moments @ (weight - values * scales.repeat_interleave(size, 0))  # H r [K, N]
         for group, block in enumerate(self._blocks()):

@@ -30,9 +30,9 @@ def check_output_folder(output: Path, named: list[Path]) -> None:
 def output_folder(output: Path, sources: list[Path]) -> Path:
     """`output` as an absolute path without links, where a checkpoint made of `sources` may go.
 
-    That is a folder that is new, holds no model, or holds an earlier checkpoint of Quatrain's,
-    which will be replaced. Raises `InputError` where it is a file or a link to nothing, where one
-    of `sources` lies in it, or where it holds another model.
+    The folder must be new, hold no model, or hold an earlier checkpoint written by Quatrain, which
+    will be replaced. Raises `InputError` if it is a file or a dangling link, contains one of
+    `sources`, or holds another model.
     """
     folder = _resolved(output)
     for file in sources:

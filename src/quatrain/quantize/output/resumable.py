@@ -79,11 +79,12 @@ def _explained(output: Path) -> Iterator[None]:
 
 
 class ResumableFile:
-    """Appends to the file `path` and notes in progress.json beside it how far it has come.
+    """Appends to the file `path`, and records its progress in progress.json beside it.
 
-    `key` stands for everything the content follows from: what was written under another key, or
-    is not what was noted, is thrown away. A note is taken only when the bytes before it are on
-    the disk. `done` steps are whole in the file; `carried` is what the caller noted with them.
+    `key` identifies everything that the content depends on: bytes written under another key, or
+    that do not match the record, are discarded. Progress is recorded only when the bytes before it
+    are on the disk. `done` steps are completely in the file; `carried` is what the caller recorded
+    with them.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -143,7 +144,7 @@ class ResumableFile:
         self._unnoted = 0
 
     def _resume(self) -> int:
-        """How many bytes of an earlier attempt stand."""
+        """The number of bytes of an earlier attempt that can be kept."""
         try:
             note = json.loads(self._note.read_text())
             if note["key"] != self._key:

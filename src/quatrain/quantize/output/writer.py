@@ -21,7 +21,7 @@ from quatrain.stages import Stages
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
 
-# The mapped pages of what was read count as memory until the source is opened anew.
+# The mapped pages that were read count as memory until the source is reopened.
 _BYTES_BETWEEN_OPENINGS = 128 << 20
 
 

@@ -1,4 +1,4 @@
-"""Why a checkpoint on disk is larger than the file that it was made of."""
+"""Explains why a checkpoint on disk is larger than its source."""
 
 from dataclasses import dataclass
 from math import prod
@@ -56,7 +56,7 @@ def _size(part: Part, stored_as: str, tensors: list[TensorPlan]) -> PartSize:
 
 
 def why_it_grows(parts: list[PartSize], bytes_in: int, weights_bytes: int) -> list[str]:
-    """Whole sentences; empty where the checkpoint is no larger than its source."""
+    """Whole sentences; empty if the checkpoint is not larger than its source."""
     if not parts or weights_bytes <= bytes_in:
         return []
     int4 = sum(part.integers for part in parts if part.format == "int4")

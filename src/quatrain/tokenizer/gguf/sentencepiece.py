@@ -20,7 +20,7 @@ from quatrain.tokenizer.gguf.vocabulary import (
 )
 
 WITH_MERGES = "gemma4"  # the tokenizer.ggml.model of files that state merges
-SPACE = "▁"  # what stands for a space in a piece
+SPACE = "▁"  # the character for a space in a piece
 _BYTES = {f"<0x{byte:02X}>": byte for byte in range(256)}
 # Phi-3's tokenizer.json drops white space after every other special token, llama.cpp with it; the
 # files say nothing of it. A chat template writes a line break there.

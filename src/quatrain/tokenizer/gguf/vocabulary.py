@@ -9,7 +9,7 @@ from tokenizers import AddedToken
 
 from quatrain.errors import InputError
 
-# What tokenizer.ggml.token_type says of a token.
+# Values of tokenizer.ggml.token_type.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 
 _IDS = ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown_token_id")

@@ -126,8 +126,8 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 
 
 def _with_rows(table: StoredTensor, rows: int) -> StoredTensor:
-    """`table` with its first row for each token behind it, as transformers reads it: tokens that
-    stand for images and sounds."""
+    """`table`, extended by its first row for each further token, as in transformers: those tokens
+    are placeholders for images and audio."""
     return table.changed(
         lambda found: torch.cat((found, found[:1].repeat_interleave(rows - len(found), 0))),
         (rows, *table.shape[1:]),

@@ -1,5 +1,5 @@
 """The Llama 4 text model: a mixture of experts, layers without rotary embedding, attention in
-chunks. What each kind of file says of them differs, so each has a file here."""
+chunks. Each kind of file describes them differently, so each has a module here."""
 
 from quatrain.checkpoint.families.family import Family
 from quatrain.checkpoint.families.llama4.gguf import GGUF

@@ -133,7 +133,7 @@ def _tensors(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
 
 
 def _counts(params: Params, source: str) -> tuple[int, int, int]:
-    """The numbers of heads, of key heads, and of experts, for which 1 stands where none are."""
+    """The numbers of heads, of key heads, and of experts; 1 if there are no experts."""
     heads = typed_value("n_heads", params.get("n_heads"), int, source)
     keys = heads
     if params.get("n_kv_heads") is not None:
