@@ -18,6 +18,7 @@ from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.program import open_program
 from quatrain.program.xnnpack_delegate import read_xnnpack_graph
+from quatrain.runtime.unrounded import delegate
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
 from quatrain.runtime.unrounded.runner import UnroundedRunner
@@ -68,9 +69,13 @@ def test_nodes_are_computed_as_on_executorch(tmp_path: Path) -> None:
         torch.testing.assert_close(found[value], theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("nudge", [0.0, 1e-3])
-def test_a_program_is_its_backbone_without_rounding(nudge: float, shared: Path) -> None:
-    """To float32's rounding; in other weights it is not."""
+@pytest.mark.parametrize(("nudge", "at_once"), [(0.0, 2**18), (0.0, 200), (1e-3, 2**18)])
+def test_a_program_is_its_backbone_without_rounding(
+    nudge: float, at_once: int, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To float32's rounding, as many weights as may be dequantized at once; in other weights it is
+    not."""
+    monkeypatch.setattr(delegate, "_AT_ONCE", at_once)
     runner = UnroundedRunner(open_program(shared_tiny_xnnpack(shared)))
     eager = load_eager(shared_tiny(shared).checkpoint, "weight-only")
     eager.norm.weight.data *= 1 + nudge * torch.randn(eager.norm.weight.shape)

@@ -4,8 +4,9 @@ Sources: `XNNCompiler.cpp` and `XNNExecutor.cpp` of ExecuTorch's XNNPACK backend
 `include/xnnpack.h`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,7 +16,9 @@ from quatrain.runtime.unrounded.errors import UnknownNode
 
 _FLOAT, _DYNAMIC_INT8, _INT8_CHANNELS, _INT4_CHANNELS, _INT4_GROUPS = 1, 9, 6, 8, 10  # XNNDatatype
 _NONE = 2**32 - 1  # of an id
-_ZERO_POINT = 8  # of packed int4
+# Each byte of packed int4 as its two numbers in float32, the lower half's first, in 8 bytes.
+_PAIRS = np.array([[i % 16 - 8, i // 16 - 8] for i in range(256)], np.float32).view(np.int64)[:, 0]
+_AT_ONCE = 2**18  # weights that are dequantized, so few that a processor's cache holds them
 
 _UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "XNNAbs": torch.abs, "XNNCeiling": torch.ceil,
@@ -81,8 +84,11 @@ class UnroundedDelegate:
         if node.table in _BINARY:
             return _BINARY[node.table](read(node.input1_id), read(node.input2_id))
         if node.table == "XNNFullyConnected":
-            bias = None if node.bias_id == _NONE else read(node.bias_id)
-            return F.linear(read(node.input1_id), read(node.filter_id), bias)
+            x, weight = read(node.input1_id), node.filter_id
+            is_stored = self._graph.values[weight].constant
+            parts = self._rows(weight) if is_stored else [read(weight)]
+            result = torch.cat([F.linear(x, rows) for rows in parts], -1)
+            return result if node.bias_id == _NONE else result + read(node.bias_id)
         if node.table == "XNNStaticSlice":
             x = read(node.input_id)
             for dim, (offset, size) in enumerate(zip(node.offsets, node.sizes, strict=True)):
@@ -97,17 +103,30 @@ class UnroundedDelegate:
     def _constant(self, index: int) -> torch.Tensor:
         """A constant value in float32."""
         value = self._graph.values[index]
+        if value.datatype != _FLOAT:
+            return torch.cat(list(self._rows(index)))
         data = bytearray(self._graph.constant(value.constant))
+        return torch.frombuffer(data, dtype=torch.float32).reshape(value.shape)
+
+    def _rows(self, index: int) -> Iterator[torch.Tensor]:
+        """Those of a constant matrix in float32, some at a time."""
+        value = self._graph.values[index]
         if value.datatype == _FLOAT:
-            return torch.frombuffer(data, dtype=torch.float32).reshape(value.shape)
+            yield self._constant(index)
+            return
+        data = self._graph.constant(value.constant)
         rows, columns = value.shape
-        if value.datatype == _INT8_CHANNELS:
-            integers = torch.frombuffer(data, dtype=torch.int8)
-        else:
-            packed = torch.frombuffer(data, dtype=torch.uint8)
-            integers = torch.stack([packed & 15, packed >> 4], -1).to(torch.int8) - _ZERO_POINT
-        groups = self._scales(value).reshape(rows, -1, 1)
-        return (integers.reshape(rows, groups.shape[1], -1) * groups).reshape(rows, columns)
+        stored = np.frombuffer(data, np.uint8).reshape(rows, -1)
+        scales = self._scales(value).reshape(rows, -1, 1)
+        count = max(1, _AT_ONCE // columns)
+        for at in range(0, rows, count):
+            some = stored[at : at + count]
+            if value.datatype == _INT8_CHANNELS:
+                weight = torch.from_numpy(some.view(np.int8).astype(np.float32))
+            else:
+                weight = torch.from_numpy(_PAIRS.take(some, mode="clip").view(np.float32))
+            weight.view(len(some), scales.shape[1], -1).mul_(scales[at : at + count])
+            yield weight[:, :columns]
 
     def _scales(self, value: XnnpackValue) -> torch.Tensor:
         """float32 [N] of channels, or of all groups [N * groups]."""
