@@ -73,6 +73,25 @@ def test_merged_weights(tmp_path, fields, of_query, of_embedding):
     assert torch.equal(found[other], before[other])
 
 
+def test_biases_that_were_trained(tmp_path):
+    """peft 0.21's `merge_and_unload` of these gave the same, to float32's rounding; of a linear
+    without a bias it raises."""
+    with_biases = tiny.float_tensors(attention_qkv_bias=True)
+    base = tiny.write_hugging_face(tmp_path / "base", with_biases, attention_bias=True)
+    parts = {name: matrix for name, matrix in matrices().items() if name.startswith(Q)}
+    change = torch.linspace(-1, 1, 64)
+    adapter = write_adapter(tmp_path / "adapter", parts | {f"{Q}.lora_B.bias": change})
+    name = "layers.0.attention.wq.bias"
+    expected = open_float_model(base).tensors[name] + 16 / 8 * change
+    assert torch.equal(open_float_model(adapter, base).tensors[name], expected)
+    short = write_adapter(tmp_path / "short", parts | {f"{Q}.lora_B.bias": change[:32]})
+    with pytest.raises(InputError, match=r"lora_B.bias \[32\] for .*q_proj.bias does not fit"):
+        open_float_model(short, base)
+    without = tiny.write_hugging_face(tmp_path / "without")
+    with pytest.raises(InputError, match="peft does not merge .* either; train one without lora_"):
+        open_float_model(adapter, without)
+
+
 def test_patterns_name_modules_as_they_are_called_in_training(tmp_path):
     """Of a model that also sees by its own names, not by those of its text model."""
     base, text = tmp_path / "base", "model.language_model.layers.0.self_attn.q_proj"
@@ -214,8 +233,8 @@ def test_without_its_base_it_is_named(tmp_path):
         ({"target_parameters": ["mlp.experts.down_proj"]}, "'target_parameters' is"),
         ({"init_lora_weights": "pissa"}, "'init_lora_weights' is 'pissa'.*merge it with peft"),
         ({"lora_alpha": "16"}, "'lora_alpha' is '16'"),
-        ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is"),
-        ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "'layer_replication' is.*peft does not .*either"),
+        ({"alora_invocation_tokens": [5, 6]}, "'alora_invocation_tokens' is.*train one without"),
         ({"kasa_config": {"beta": 1e-4}}, "'kasa_config' is"),
         ({"monteclora_config": {}}, "'monteclora_config' is"),
         ({"alpha_pattern": {"layers.[0-3": 4}}, r"alpha_pattern has 'layers\.\[0-3', which is not"),
@@ -252,6 +271,7 @@ def test_an_adapter_of_another_model(tmp_path):
         (f"{Q}.lora_B.weight", (64,), "do not fit"),
         (f"{EMBEDDING}.lora_embedding_A", (), "do not fit"),
         (f"{Q}.lora_A", (8, 64), "has lora_B of .*q_proj.weight alone"),
+        ("model.layers.1.self_attn.q_proj.lora_B.bias", (64,), "has only lora_B.bias of "),
     ],
 )
 def test_damaged_matrices_are_named(tmp_path, part, shape, message):

@@ -2,7 +2,8 @@
 
 s is lora_alpha / r, or lora_alpha / sqrt(r) with `use_rslora` (Hu et al., 2021; Kalajdzievski,
 2023). With `use_dora` each row of that, of an embedding each column, becomes as long as the
-magnitude trained for it (Liu et al., 2024).
+magnitude trained for it (Liu et al., 2024). With `lora_bias` B has a bias, and s times that is
+added to the linear's.
 """
 
 import re
@@ -17,7 +18,7 @@ from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
-TOKENS, MAGNITUDE = "trainable_tokens_delta", "lora_magnitude_vector"
+TOKENS, MAGNITUDE, BIAS = "trainable_tokens_delta", "lora_magnitude_vector", "lora_B.bias"
 _INDICES = "trainable_token_indices"
 
 
@@ -39,12 +40,34 @@ def adapted_weight(
 
     Raises `InputError` where they do not fit it, or what the adapter's config says.
     """
-    low_rank = {part: tensor for part, tensor in parts.items() if part != TOKENS}
-    if low_rank:
+    low_rank = {part: tensor for part, tensor in parts.items() if part not in (TOKENS, BIAS)}
+    if low_rank or BIAS in parts:
         weight = _merged(weight, low_rank, adapted)
     if TOKENS in parts:
         weight = _with_rows(weight, parts[TOKENS], adapted)
     return weight
+
+
+def adapted_bias(
+    bias: StoredTensor | None, parts: dict[str, StoredTensor], adapted: Adapted
+) -> StoredTensor:
+    """The linear's `bias` [N], which is to be `adapted`, with the adapter's `parts` for the linear.
+    Raises `InputError` where it has none, which PEFT does not merge either, or they do not fit."""
+    name, adapter, change = adapted.name, adapted.adapter, parts[BIAS]
+    if bias is None:
+        raise InputError(
+            f"{adapter}: changes {name} (lora_bias), which the model in --base does not have, and "
+            "peft does not merge such an adapter either; train one without lora_bias"
+        )
+    if bias.shape != change.shape:
+        raise InputError(
+            f"{adapter}: its {BIAS} {list(change.shape)} for {name} does not fit its shape "
+            f"{list(bias.shape)}; give the model that the adapter was trained on"
+        )
+    scale = _scale(adapted.fields, adapted.in_training, parts["lora_A"].shape[0])
+    return StoredTensor(
+        bias.shape, torch.float32, lambda: bias.load().float() + scale * change.load().float()
+    )
 
 
 def _merged(weight: StoredTensor, parts: dict[str, StoredTensor], adapted: Adapted) -> StoredTensor:
@@ -118,7 +141,8 @@ def _matrices(
     that `shape`."""
     a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
     if a is None or b is None or len(parts) > 2:
-        raise InputError(f"{adapter}: has only {', '.join(parts)} of {name}; download it again")
+        found = ", ".join(parts) or BIAS
+        raise InputError(f"{adapter}: has only {found} of {name}; download it again")
     sides, rank = shape if of_linear else shape[::-1], (*a.shape, 0)[0]
     if not rank or [b.shape, a.shape] != [(*sides[:1], rank), (rank, *sides[1:])]:
         raise InputError(

@@ -3,13 +3,14 @@
 A folder of adapter_config.json and adapter_model.safetensors (or .bin): for a linear F of weight
 [N, K], `base_model.model.F.lora_A.weight` [r, K] and `base_model.model.F.lora_B.weight` [N, r]; for
 an embedding [N, K], `lora_embedding_A` [r, N] and `lora_embedding_B` [K, r]; with `use_dora` beside
-them `lora_magnitude_vector`; for tokens that were trained alone
+them `lora_magnitude_vector`, with `lora_bias` `lora_B.bias` [N]; for tokens that were trained alone
 `token_adapter.trainable_tokens_delta`, their rows; and whole tensors that were trained, under their
 names. `adapted_weight` says what becomes of a weight.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_fil
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.hugging_face.adapted_weight import (
+    BIAS,
     MAGNITUDE,
     TOKENS,
     Adapted,
+    adapted_bias,
     adapted_weight,
 )
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
@@ -30,7 +33,7 @@ from quatrain.errors import InputError
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
-    r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
+    r"(.+)\.(lora_A|lora_B|lora_B\.bias|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
     rf"|token_adapter\.{TOKENS})(?:\.default)?"
 )
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
@@ -50,6 +53,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     # Others, such as PiSSA, take from the model's own weights what the matrices begin with.
     "init_lora_weights": (None, False, "gaussian", "eva", "orthogonal", True),
 }
+# Of those, what PEFT does not merge either.
+_NEVER_MERGED = ("layer_replication", "alora_invocation_tokens", "use_qalora", "arrow_config")
 
 
 def with_adapter(
@@ -72,7 +77,10 @@ def with_adapter(
         raise fields.refusal("peft_type", expected)
     for name, neutral in _NEUTRAL.items():
         if fields.get(name) not in neutral:
-            raise fields.refusal(name, f"{neutral[-1]!r}; merge it with peft")
+            remedy = "merge it with peft"
+            if name in _NEVER_MERGED:
+                remedy = "peft does not merge such an adapter either, so train one without"
+            raise fields.refusal(name, f"{neutral[-1]!r}; {remedy}")
     low_rank, trained, in_training, notes = _parts(adapter, whole, called)
     stated = fields.get("trainable_token_indices")
     if stated and not any(TOKENS in parts for parts in low_rank.values()):
@@ -99,6 +107,9 @@ def with_adapter(
             merged[name] = merged[_EMBEDDING]
         adapted = Adapted(name, in_training[module], fields, adapter)
         merged[name] = adapted_weight(merged[name], parts, adapted)
+        if BIAS in parts:
+            bias = f"{module}.bias"
+            merged[bias] = adapted_bias(merged.get(bias), parts, replace(adapted, name=bias))
     return LazyTensors(merged), notes
 
 
