@@ -88,7 +88,7 @@ def test_biases_that_were_trained(tmp_path):
     with pytest.raises(InputError, match=r"lora_B.bias \[32\] for .*q_proj.bias does not fit"):
         open_float_model(short, base)
     without = tiny.write_hugging_face(tmp_path / "without")
-    with pytest.raises(InputError, match="peft does not merge .* either; train one without lora_"):
+    with pytest.raises(InputError, match=r"peft does not merge .* either; train one without lora_"):
         open_float_model(adapter, without)
 
 

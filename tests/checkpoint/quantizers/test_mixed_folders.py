@@ -224,6 +224,46 @@ def test_w4a8_of_compressed_tensors_is_read(tmp_path, inputs):
         assert torch.equal(checkpoint.tensors[name], tensor), name
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("float", 8), ("int", 4)])
+def test_activations_that_are_rounded_to_others_as_it_runs_are_said(tmp_path, kind, bits):
+    """W4AFP8 and W4A4: the weights are int4, and nothing was calibrated."""
+    folder = int_quantized(tmp_path, PER_TOKEN | {"type": kind, "num_bits": bits})
+    checkpoint = open_checkpoint(folder)
+    assert torch.equal(
+        checkpoint.tensors[f"{W2}.weight"], folders.expected_tensors()[f"{W2}.weight"]
+    )
+    assert len(checkpoint.notes) == 1
+    assert f"activations rounded to {kind}{bits} as the model runs" in checkpoint.notes[0]
+
+
+def test_linears_in_fp8_beside_int4_are_rounded(tmp_path):
+    """As llm-compressor's examples make them: one group of int4, one of FP8."""
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1))
+    scale = weight.abs().amax(1, keepdim=True) / 448
+    in_float8 = (weight / scale).to(torch.float8_e4m3fn)
+    changed(folder, DOWN, {"weight": in_float8, "weight_scale": scale})
+    groups = dict(folders.SETTINGS["compressed-tensors"]["config_groups"])
+    groups["group_1"] = {
+        "targets": [DOWN], "format": "float-quantized",
+        "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
+        "input_activations": {"num_bits": 8, "type": "float", "dynamic": True},
+    }  # fmt: skip
+    settings = {"config_groups": groups, "format": "mixed-precision"}
+    groups["group_0"] = {"format": "pack-quantized"} | groups["group_0"]
+    change_config(folder, quantization_config=folders.SETTINGS["compressed-tensors"] | settings)
+    with pytest.raises(InputError, match=rf"{DOWN} is in floating point.*quatrain convert"):
+        open_checkpoint(folder)
+    rounded = symmetric_only()
+    checkpoint = open_checkpoint(folder, round_again=rounded)
+    expected = quantize_groups(in_float8.float() * scale, folders.GROUP)
+    assert torch.equal(checkpoint.tensors[f"{W2}.weight"], expected[0])
+    assert checkpoint.notes == ()
+    plain = open_checkpoint(folders.write_quantized(tmp_path / "plain", "compressed-tensors"))
+    name = "layers.0.feed_forward.w1.weight"
+    assert torch.equal(checkpoint.tensors[name], plain.tensors[name])
+
+
 @pytest.mark.parametrize(
     ("strategy", "shape", "columns"), [("tensor", [1], 96), ("block", [4, 3], 32)]
 )

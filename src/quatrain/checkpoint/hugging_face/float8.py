@@ -26,6 +26,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, Stor
 from quatrain.checkpoint.hugging_face.bitsandbytes import in_float32
 from quatrain.checkpoint.hugging_face.float4 import as_float8, factors_of
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
+from quatrain.checkpoint.quantizers.compressed_groups import is_floating
 from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
 from quatrain.errors import InputError
@@ -36,10 +37,6 @@ _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
     r"|[qkv]_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
-_OF_COMPRESSED_TENSORS = (
-    None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
-    "mxfp8-quantized", "mixed-precision",
-)  # fmt: skip
 _OF_MODELOPT = (
     "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4",
     "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
@@ -63,7 +60,7 @@ def is_float8(settings: Any) -> bool:
         return False
     method, groups = method_of(settings), settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
-        return all(_has_float8(group, settings.get("format")) for group in groups.values())
+        return all(is_floating(group, settings.get("format")) for group in groups.values())
     if method == "modelopt":
         mixed = settings.get("quantized_layers")
         layers = list(mixed.values()) if isinstance(mixed, dict) else []
@@ -87,12 +84,6 @@ def _is_of_quark(layer: Any) -> bool:
     return str(_weights_of(layer, "weight").get("dtype")) in ("fp8_e4m3", "fp8_e5m2")
 
 
-def _has_float8(group: Any, form: Any) -> bool:
-    weights = _weights_of(group)
-    known = weights and (group.get("format") or form) in _OF_COMPRESSED_TENSORS
-    return bool(known) and weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
-
-
 def _is_of_modelopt(layer: Any) -> bool:
     """Some of its names are in small letters."""
     return isinstance(layer, dict) and str(layer.get("quant_algo")).upper() in _OF_MODELOPT
@@ -103,6 +94,13 @@ def _weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
     there are none."""
     weights = group.get(name) if isinstance(group, dict) else None
     return weights if isinstance(weights, dict) else {}
+
+
+def has_float8_groups(settings: Any) -> bool:
+    """Whether `settings` are of matrices in FP8 or FP4 beside others (compressed-tensors)."""
+    groups = settings.get("config_groups") if isinstance(settings, dict) else None
+    form = settings.get("format") if isinstance(settings, dict) else None
+    return isinstance(groups, dict) and any(is_floating(one, form) for one in groups.values())
 
 
 def has_float8(stored: LazyTensors) -> bool:

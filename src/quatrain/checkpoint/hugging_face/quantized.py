@@ -18,7 +18,12 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.float8 import has_float8, is_float8
+from quatrain.checkpoint.hugging_face.float8 import (
+    has_float8,
+    has_float8_groups,
+    in_floating_point,
+    is_float8,
+)
 from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
@@ -34,6 +39,7 @@ from quatrain.checkpoint.hugging_face.tensor_names import (
 )
 from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.quantizers.compressed_groups import notes_on_activations
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.read import quantized_tensors
@@ -79,10 +85,13 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     kept, of_unread = _without_unread(stored)
     notes += (*of_unread, *generation_notes(folder))
     settings = quantization_settings(fields, kept, folder)
+    if has_float8_groups(settings):  # beside int4; rounded as what was left in floating point
+        kept, _ = in_floating_point(kept, settings, str(folder))
     tensors, int4 = quantized_tensors(
         kept, metadata, settings, str(folder), round_again, of_whole,
         stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
     )  # fmt: skip
+    notes += notes_on_activations(settings)
     tensors = family.tensors(tensors, fields)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)

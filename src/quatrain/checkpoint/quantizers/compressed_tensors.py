@@ -1,4 +1,4 @@
-"""Reads linears that compressed-tensors wrote, as llm-compressor makes W4A16 and W4A8.
+"""Reads linears that compressed-tensors wrote, as llm-compressor makes W4A16, W4A8 and W4AFP8.
 
 Format "pack-quantized", for a linear F with weight [N, K] of b bits in G groups, n = 32 // b, or of
 newer releases 32 / b, numbers that words cut:
@@ -14,7 +14,9 @@ F.weight_scale      float [N, G], or fewer rows (strategy "block"), or one numbe
 F.weight_g_idx      int32 [K]        act-order files only
 
 `config_groups` say the bits of each linear, by its name, a pattern or its class, and how its
-activations are quantized: not at all, or per token to int8 as it runs, which is 8da4w.
+activations are quantized: not at all, or as it runs, to int8 per token, which is 8da4w, or to
+others, for which 8da4w is taken too. Linears of a group in floating point (FP8, FP4) are not among
+those that are read here (`hugging_face.float8`).
 """
 
 import re
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
+from quatrain.checkpoint.quantizers.compressed_groups import is_floating
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import unpack_words, word_counts
@@ -47,6 +50,8 @@ def _check(settings: Settings, source: str) -> None:
                 f"{source}: its compressed-tensors group {name!r} is {str(group)[:100]}, expected "
                 f"an object that says how its weights were quantized; {_AGAIN}"
             )
+        if is_floating(group, settings.get("format")):
+            continue
         form = group.get("format") or settings.get("format")
         if form not in _FORMATS:
             raise InputError(
@@ -84,15 +89,10 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
             "scales of outputs are not supported. Quantize the model with scheme W4A16."
         )
     inputs = group.get("input_activations")
-    if not inputs:
-        return
-    expected = {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}
-    if not isinstance(inputs, dict) or any(
-        inputs.get(field, value) != value for field, value in expected.items()
-    ):
+    if inputs and not (isinstance(inputs, dict) and inputs.get("dynamic") is True):
         raise InputError(
             f"{source}: its compressed-tensors group {name!r} quantizes activations as "
-            f"{inputs!r}, expected none (W4A16), or dynamic 8-bit integers per token (W4A8): "
+            f"{inputs!r}, expected none (W4A16) or dynamic quantization (W4A8, dynamic: true): "
             "calibrated scales of activations are not supported. Quantize the model with scheme "
             "W4A16."
         )
@@ -210,7 +210,8 @@ def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:
     """The settings for weights of the group that `name` belongs to, in the order of
     compressed-tensors' own `match_targets`: a group that names it, a pattern that matches it, its
     class, or another class, which its class may be derived from."""
-    groups = list(settings["config_groups"].values())
+    form, of_all = settings.get("format"), settings["config_groups"].values()
+    groups = [group for group in of_all if not is_floating(group, form)]
     weights = {
         str(target): group["weights"] for group in groups for target in group.get("targets") or ()
     }

@@ -1,0 +1,36 @@
+"""What groups of compressed-tensors' settings say: whether their weights are in FP8 or FP4, as all
+of a model or beside groups of integers, and to what the model rounds activations as it runs."""
+
+from typing import Any
+
+_FORMATS = (
+    None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
+    "mxfp8-quantized", "mixed-precision",
+)  # fmt: skip
+
+
+def is_floating(group: Any, form: Any) -> bool:
+    """Whether the weights of `group`, in a model of the format `form`, are in FP8 or FP4 as
+    `hugging_face.float8` reads them."""
+    weights = group.get("weights") if isinstance(group, dict) else None
+    if not isinstance(weights, dict) or (group.get("format") or form) not in _FORMATS:
+        return False
+    return weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
+
+
+def notes_on_activations(settings: Any) -> tuple[str, ...]:
+    """What there is to say of activations that linears of integers have rounded as the model runs
+    by its `settings`, to something else than int8 per token, which is 8da4w."""
+    groups = settings.get("config_groups") if isinstance(settings, dict) else None
+    found: dict[str, None] = {}
+    for group in groups.values() if isinstance(groups, dict) else ():
+        inputs = group.get("input_activations")
+        if isinstance(inputs, dict) and not is_floating(group, settings.get("format")):
+            found[f"{inputs.get('type', 'int')}{inputs.get('num_bits', 8)}"] = None
+    found.pop("int8", None)
+    if not found:
+        return ()
+    return (
+        f"Its quantization_config has activations rounded to {' and '.join(found)} as the model "
+        "runs, which no program does: 8da4w rounds them to int8 token by token, weight-only not.",
+    )
