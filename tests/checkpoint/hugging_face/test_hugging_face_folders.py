@@ -1,6 +1,7 @@
 """Which files of a Hugging Face folder are read, and what is said where they do not fit."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,20 @@ def test_a_whole_file_left_over_beside_shards(tmp_path):
         open_float_model(folder)
     (folder / "model.safetensors").unlink()
     assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_shards_beside_a_whole_file_of_the_same_tensors_are_said_to_be_unread(tmp_path, index):
+    folder = tiny.write_hugging_face(tmp_path, tiny.float_tensors(seed=1), shards=2)
+    if not index:
+        (folder / "model.safetensors.index.json").unlink()
+    assert open_float_model(folder).notes == ()
+    tiny.write_hugging_face(folder)
+    opened = open_float_model(folder)
+    assert torch.equal(opened.tensors["norm.weight"], tiny.float_tensors()["norm.weight"])
+    assert len(opened.notes) == 1
+    said = r"model.safetensors is read, .*\(model-00001-of-00002.safetensors and 1 more\) are not"
+    assert re.match(said, opened.notes[0])
 
 
 TORCHTUNE = {

@@ -15,7 +15,7 @@ from quatrain.checkpoint.hugging_face.config import (
     read_config,
 )
 from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
-from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
@@ -93,7 +93,7 @@ def _read(
         )
         notes += (*of_adapter, *_without_tokenizer(adapter))
     stored = reading.tensors(stored, fields)
-    notes += (*unmerged_adapter(folder), *generation_notes(folder))
+    notes += (*unread_shards(folder), *unmerged_adapter(folder), *generation_notes(folder))
     if tied:
         stored, of_output = without_tied_output(stored)
         notes += of_output

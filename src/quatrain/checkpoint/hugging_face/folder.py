@@ -37,6 +37,22 @@ def tensor_files(folder: Path) -> list[Path]:
     return [only_file(folder, (".safetensors", *PICKLED))]  # says what was expected
 
 
+def unread_shards(folder: Path) -> tuple[str, ...]:
+    """What there is to say of shards in `folder`, which transformers does not read beside a whole
+    file either: training may have left the one or the others."""
+    files = tensor_files(folder)
+    if files[0].name not in _WHOLE:
+        return ()
+    shards = entries(folder, f"{files[0].stem}-*-of-*{files[0].suffix}")
+    if not shards:
+        return ()
+    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
+    return (
+        f"{files[0].name} is read, and the shards beside it ({shards[0].name}{more}) are not, as "
+        f"in transformers. Where those are the model, move {files[0].name} out of the folder.",
+    )
+
+
 def source_files(folder: Path) -> list[Path]:
     """The files that decide what is read of `folder`: the tensors', and those that say how."""
     tensors = tensor_files(folder)

@@ -24,7 +24,7 @@ from quatrain.checkpoint.hugging_face.float8 import (
     in_floating_point,
     is_float8,
 )
-from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
@@ -83,7 +83,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stored, of_output = without_tied_output(stored)
         notes += of_output
     kept, of_unread = _without_unread(stored)
-    notes += (*of_unread, *generation_notes(folder))
+    notes += (*unread_shards(folder), *of_unread, *generation_notes(folder))
     settings = quantization_settings(fields, kept, folder)
     if has_float8_groups(settings):  # beside int4; rounded as what was left in floating point
         kept, _ = in_floating_point(kept, settings, str(folder))
