@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.support.command_line import invoked
+from tests.support.edited_methods import edited_method
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding, largest_error
@@ -16,11 +17,13 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.plan.plan import plan_programs
 from quatrain.export.request import ExportRequest
-from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa, _quantized
 from quatrain.program import open_program
+from quatrain.program.flatbuffer import Record
 from quatrain.program.inspect.report import inspect_program
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
+from quatrain.runtime.unrounded.int8_attention import attend
 from quatrain.verify.eager import load_eager
 from quatrain.verify.verify import verify_program
 
@@ -79,8 +82,63 @@ def test_a_program_equals_eager(checkpoint, report):
 
 def test_verify_compares_with_the_same_arithmetic_and_says_so(checkpoint, report):
     verified = verify_program(report.output, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
-    assert verified.passed
+    assert verified.passed and verified.not_compared == []
     assert verified.notes == ["Keys and values are in int8, in the backbone beside the program too"]
+    assert verified.unrounded is not None and verified.unrounded.error < 2e-6
+
+
+def _steeper(plan):
+    """Attention of the first layer, by 0.2 %."""
+    at = next(i for i, one in enumerate(plan.operators) if "quantized_sdpa" in one.name)
+    calls = [one.instr_args for one in plan.chains[0].instructions]
+    call = next(one for one in calls if one.table == "KernelCall" and one.op_index == at)
+    scale = Record(table="Double", double_val=1.002 * HEAD_DIM**-0.5)
+    plan.values = [*plan.values, Record(table="EValue", val=scale)]
+    call.args[7] = len(plan.values) - 1
+
+
+def test_what_int8_keys_and_values_hide_is_told(checkpoint, report, tmp_path):
+    program = edited_method(report.output, _steeper)(tmp_path)
+    verified = verify_program(program, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
+    assert verified.unrounded is not None and verified.devices[0].problems == []
+    assert not verified.passed and verified.problems == [verified.unrounded.problem]
+
+
+class Values:
+    """Those of a method's tensors and numbers, of which rounding took nothing."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def read(self, index):
+        return self.given[index]
+
+    def taken(self, index):
+        return torch.zeros(self.given[index].shape)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("by_head", [False, True])
+def test_what_is_rounded_to_int8_is_attended_to_as_by_executorchs_operator(by_head, masked):
+    import executorch.kernels.quantized  # noqa: F401
+    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    from torch.ao.quantization.fx import _decomposed  # noqa: F401
+
+    generator = torch.Generator().manual_seed(0)
+    said = {}
+    for name, tokens, heads in (("query", 6, 4), ("key", 32, 2), ("value", 32, 2)):
+        shape = (1, heads, tokens, 16) if by_head else (1, tokens, heads, 16)
+        stored, scales, zero_points = _quantized(torch.randn(shape, generator=generator))
+        said |= {name: stored, f"{name[0]}_zero_points": zero_points, f"{name[0]}_scales": scales}
+    seen = torch.rand(6, 32, generator=generator) < 0.7
+    mask = torch.where(seen, 0.0, -torch.inf) if masked else None
+    said |= {
+        "start_pos": 0 if masked else 7, "attn_mask": mask, "drpout_p": 0.0,
+        "is_causal": not masked, "scale": 0.3, "is_seq_at_dim_2": by_head,
+    }  # fmt: skip
+    found = attend(Values(list(said.values())), {name: at for at, name in enumerate(said)})
+    expected = torch.ops.llama.custom_quantized_sdpa.default(**said)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_its_bytes_are_inspected_and_planned(checkpoint, report):

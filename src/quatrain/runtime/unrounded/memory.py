@@ -29,6 +29,7 @@ class MethodValues:
         self._buffers = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
         self._places: list[tuple[torch.Tensor, int] | None] = [None] * len(self.records)
         self._values: list[Any] = [plain(record) for record in self.records]
+        self._taken: dict[int, torch.Tensor] = {}
         for index, record in enumerate(self.records):
             if record.table == "Tensor":
                 self._values[index] = self._begin(index, record)
@@ -62,8 +63,18 @@ class MethodValues:
         if result.dtype != self.dtype(index) or result.numel() > math.prod(record.sizes or ()):
             kind, sizes = NAMES.get(record.scalar_type or 0), list(record.sizes or ())
             raise ValueError(f"{result.dtype} {list(result.shape)} in room for {kind} {sizes}")
-        self._values[index] = _view(place, result.dtype, result.shape)
-        self._values[index].copy_(result)
+        self._values[index] = written = _view(place, result.dtype, result.shape)
+        written.copy_(result)
+        self._taken.pop(written.data_ptr(), None)
+
+    def taken(self, index: int) -> torch.Tensor | None:
+        """What rounding took from the tensor `index` of integers, in its shape; None: not known."""
+        kept, tensor = self._taken.get(self.read(index).data_ptr()), self.read(index)
+        return None if kept is None else kept.reshape(tensor.shape)
+
+    def set_taken(self, index: int, taken: torch.Tensor) -> None:
+        """Let that be `taken`, float32, until something else is written there."""
+        self._taken[self.read(index).data_ptr()] = taken
 
     def view(self, index: int, of: int, shape: Sequence[int]) -> None:
         """Let value `index` be value `of` in another `shape`, in the same memory."""

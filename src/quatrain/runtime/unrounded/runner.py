@@ -16,6 +16,7 @@ from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
+from quatrain.runtime.unrounded.int8_attention import BEHIND, QUANTIZED_ATTENTION, attend
 from quatrain.runtime.unrounded.memory import MethodValues
 
 _VIEW = "executorch_prim.et_view.default"
@@ -48,6 +49,7 @@ class UnroundedRunner:
             # These register the quantized embedding and the KV cache attention kernels.
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+            from torch.ao.quantization.fx import _decomposed  # noqa: F401
         self._delegates: dict[int, UnroundedDelegate] = {}
         self._values = MethodValues(program, self._plan)
         self._steps = [self._step(each) for each in program.methods["forward"].instructions]
@@ -137,9 +139,7 @@ class UnroundedRunner:
         number."""
         namespace, _, rest = name.partition(".")
         kind, _, overload = rest.partition(".")
-        if kind == "custom_quantized_sdpa":  # aborts the process where torch calls it
-            raise NotComputed(f"the operator {name}")
-        if namespace == "llama":  # whose kernels give results no other sizes
+        if namespace != "aten":  # ExecuTorch's kernels give results no other number of dimensions
             overload = overload.removesuffix("out")
         try:
             kernel = getattr(getattr(getattr(torch.ops, namespace), kind), overload or "default")
@@ -153,6 +153,9 @@ class UnroundedRunner:
             if a.kwarg_only and a.alias_info is not None and a.alias_info.is_write
         }
         given = {key: index for key, index in named.items() if key not in results}
+        if name == QUANTIZED_ATTENTION:
+            return lambda values: values.write(args[-1], attend(values, named))
+        behind = BEHIND.get(name)
 
         def run(values: MethodValues) -> None:
             read = {key: _argument(key, values.read(index)) for key, index in given.items()}
@@ -162,10 +165,12 @@ class UnroundedRunner:
             # ExecuTorch's kernels log each time that torch gives them no allocator.
             with native_output_held_back() if namespace == "llama" else nullcontext():
                 given_back = kernel(*plain, **told, **into)
-            if not results:
+            if not results and not kind.startswith("update_cache"):  # which gives nothing
                 values.write(args[-1], given_back)
             for key, index in results.items():
                 values.write(index, into[key])
+            if behind is not None:
+                behind(values, named | {"out": args[-1]})
 
         return run
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
+from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError
 from quatrain.export.kernels.assignment import dequantized
@@ -83,17 +84,20 @@ def compare_unrounded(
 
 
 def _leave_unrounded(backbone: Backbone, in_groups: bool) -> None:
-    """Let the linears of `backbone` take activations as they are, in place; `in_groups`: their
-    program holds those of int4 as XNNPACK's kernels take them, with scales in bfloat16."""
+    """Let the linears of `backbone` take activations as they are, and attention keys and values, in
+    place; `in_groups`: their program holds those linears of int4 as XNNPACK's kernels take them,
+    with scales in bfloat16."""
     compute_as(backbone, replace(XNNPACK_ARITHMETIC, least_quantized_rows=None))
-    for name, linear in list(backbone.named_modules()):
-        if isinstance(linear, Int8DynActInt8WeightLinear):
-            backbone.set_submodule(name, dequantized(linear))
-        elif isinstance(linear, Int4Linear) and linear.groupsize in XNNPACK_GROUP_SIZES:
-            stored = linear.scales.bfloat16().to(linear.scales.dtype)
-            if in_groups and not stored.equal(linear.scales):
-                linear.scales = stored
-                freeze_weights(linear)
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, CachedAttention):
+            module.rounds_to_int8 = False
+        elif isinstance(module, Int8DynActInt8WeightLinear):
+            backbone.set_submodule(name, dequantized(module))
+        elif isinstance(module, Int4Linear) and module.groupsize in XNNPACK_GROUP_SIZES:
+            stored = module.scales.bfloat16().to(module.scales.dtype)
+            if in_groups and not stored.equal(module.scales):
+                module.scales = stored
+                freeze_weights(module)
 
 
 def _logits(
