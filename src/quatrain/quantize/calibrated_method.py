@@ -11,8 +11,8 @@ from quatrain.quantize.distill.method import MOST_TRAINED, Distill
 from quatrain.quantize.distill.recipe import recipe_on
 from quatrain.quantize.methods.gptq import Gptq
 from quatrain.quantize.opened_source import OpenedSource
-from quatrain.quantize.output.writer import one_thread
 from quatrain.quantize.tensor_formats import Rounding
+from quatrain.quantize.threads import torch_threads
 from quatrain.stages import Stages, installed_memory_bytes
 
 # Those that look at activations: made for one model, and then a `Method`.
@@ -45,7 +45,7 @@ def calibrated_method(
             )
         if calibration is None:
             calibration = Calibration.usual(model, opened.tokenizer) or Calibration()
-        with one_thread():  # or another number of them would write another text
+        with torch_threads(1):  # or another number of them would write another text
             most = MOST_TRAINED if method == "distill" else None
             tokens = calibration.tokens(model, opened.tokenizer, stages, most)
         whose = " that the model generated itself" if calibration.self_generated else ""

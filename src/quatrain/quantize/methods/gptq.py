@@ -26,6 +26,7 @@ from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_er
 from quatrain.quantize.methods.second_order import PASSES
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
+from quatrain.quantize.threads import torch_threads
 from quatrain.stages import Stages, return_freed_memory
 
 _ROWS_AT_ONCE = 8192  # of a table
@@ -97,7 +98,8 @@ class Gptq:
         exact = layers.ends.tok_embeddings.weight[rows]
         if embedding.method == "gptq":
             share = self._share_of_hidden(embedding)
-            hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
+            with torch_threads(2):
+                hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
             layers.ends.tok_embeddings = None  # frees its memory
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
             self._table = _round_table(
@@ -147,7 +149,8 @@ class Gptq:
         )  # fmt: skip
         try:
             own = self._own[self._next] if self._own else None
-            self._stream = layers.run(block, self._stream, own)
+            with torch_threads(2):  # but for what `PairedLayer` does for each linear
+                self._stream = layers.run(block, self._stream, own)
         except ValueError as error:
             raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error
         for name, rounded in layer.taken().items():

@@ -3,20 +3,17 @@ does; and products over all tokens, in two threads whatever the machine has, so 
 come out everywhere."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TypeVar
 
 import torch
 
 from quatrain.quantize.methods.second_order import SecondMoments
+from quatrain.quantize.threads import in_two_threads
 
 _TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
 _RIDGE = 0.2  # of H's mean diagonal, in that regression
 _TOKENS_AT_ONCE = 2048
 _PANEL = 256  # rows of a symmetric product that are computed from the diagonal on
-_POOL = ThreadPoolExecutor(2, thread_name_prefix="quantize")
-_Made = TypeVar("_Made")
 # Adds a product [M, rows] [rows, K] to its first argument [M, K], in place.
 _AddProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
 
@@ -147,14 +144,3 @@ def compute_linear(
             torch.addmm(bias, x[half], weight.T, out=made[half])
 
     in_two_threads(of_half, len(x))
-
-
-def in_two_threads(work: Callable[[slice], _Made], rows: int) -> list[_Made]:
-    """What `work` makes of the first half of so many rows, and of the second."""
-
-    @torch.inference_mode()
-    def of(half: slice) -> _Made:
-        return work(half)
-
-    halves = [slice(0, rows // 2), slice(rows // 2, rows)]
-    return list(_POOL.map(of, [half for half in halves if half.start < half.stop]))

@@ -19,6 +19,7 @@ from quatrain.backbone.state import stored_name
 from quatrain.linear.affine import fake_quantize_rows
 from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
+from quatrain.quantize.threads import torch_threads
 
 _RIDGE_OF_GAINS = 0.1  # relative to the mean square of a norm's weights
 LEAST_TOKENS = 64  # a linear (an expert) that saw fewer is rounded to nearest
@@ -191,10 +192,12 @@ class _PairedLinear(nn.Module):
         inputs = layer.inputs(x)
         made = torch.empty(*x.shape[:2], len(linear.weight))
         exact, seen = made.chunk(2)
-        compute_linear(inputs.exact, linear.weight, linear.bias, exact.flatten(0, 1))
+        with torch_threads(1):
+            compute_linear(inputs.exact, linear.weight, linear.bias, exact.flatten(0, 1))
         layer.weigh(self.name, exact, inputs)
-        weight = layer.round(self.name, linear.weight, inputs)
-        compute_linear(inputs.seen, weight, linear.bias, seen.flatten(0, 1))
+        with torch_threads(1):
+            weight = layer.round(self.name, linear.weight, inputs)
+            compute_linear(inputs.seen, weight, linear.bias, seen.flatten(0, 1))
         return made
 
 

@@ -86,18 +86,19 @@ class SecondMoments:
         """Round each column again with the others fixed, and refit each group's scale, in place: no
         step increases r H r^T, except by rounding the scale."""
         size = self.group_size
-        pull = self.moments @ (weight - values * scales.repeat_interleave(size, 0))  # H r [K, N]
+        # H r [K, N], of which only the rows from the current group on stay up to date.
+        pull = self.moments @ (weight - values * scales.repeat_interleave(size, 0))
         for group, block in enumerate(self._blocks()):
             q, s = values[block], scales[group]
             before = q * s
             _round_again(q, s, pull[block].clone(), self.moments[block, block])
             moved = before - q * s
-            pull.addmm_(self.moments[:, block], moved)
+            pull[block.start :].addmm_(self.moments[block.start :, block], moved)
             curvature = (q * (self.moments[block, block] @ q)).sum(0)
             fitted = s + (q * pull[block]).sum(0) / curvature.clamp(min=_SMALLEST_SCALE)
             fits = (curvature > 0) & (fitted.sign() == s.sign())
             fitted = _as_stored(torch.where(fits, fitted, s))
-            pull.addmm_(self.moments[:, block], q * (s - fitted))
+            pull[block.stop :].addmm_(self.moments[block.stop :, block], q * (s - fitted))
             scales[group] = fitted
 
 

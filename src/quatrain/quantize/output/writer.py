@@ -1,12 +1,9 @@
 """Writes a checkpoint, its tensors one at a time, and goes on where an earlier attempt stopped."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-
-import torch
 
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
@@ -17,6 +14,7 @@ from quatrain.quantize.output.output_folder import PARAMS, WEIGHTS
 from quatrain.quantize.output.resumable import ResumableFile
 from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import RoundingError
+from quatrain.quantize.threads import torch_threads
 from quatrain.stages import Stages
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.files import CONFIG, TOKENIZER
@@ -76,7 +74,7 @@ def _write_tensors(
             file.append([encoded_header(plan.specs)], errors)
         source, since = opened.open_again(), 0
         for part, tensors in groupby(plan.tensors[done:], lambda tensor: tensor.part):
-            with stages(f"quantize {part}"), one_thread():
+            with stages(f"quantize {part}"), torch_threads(1):
                 for tensor in tensors:
                     if since >= _BYTES_BETWEEN_OPENINGS:
                         source, since = opened.open_again(), 0
@@ -102,16 +100,3 @@ def _written(
         errors[tensor.target] = made.error._replace(zero_rows=int(without.sum()))
     for spec, content in zip(tensor.specs, made.tensors, strict=True):
         yield encoded_tensor(spec, content)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The work is thousands of operations of some microseconds on a cache-sized block. Handing
-    each to two threads gains little, and where another program wants the second core it costs
-    ten times over: 38 s instead of 4 for SmolLM2."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
