@@ -97,6 +97,23 @@ def test_float8_is_floating_point(tmp_path, form):
         open_checkpoint(folder)
 
 
+@pytest.mark.parametrize("stated", [{"weight_scale_semantics": "inverse"}, {"method": "fp8"}])
+@pytest.mark.parametrize("blocks", [None, BLOCKS])
+def test_scales_of_gptqmodel_that_numbers_are_divided_by(tmp_path, stated, blocks):
+    """Its `quantize_fp8_weight` multiplies by what it stores as weight_scale_inv."""
+    settings = {"quant_method": "fp8", "weight_block_size": blocks} | stated
+    folder, read = write_float8(tmp_path, settings, "_scale_inv", blocks)
+    model, name = open_float_model(folder), "layers.0.feed_forward.w2.weight"
+    stored = load_file(folder / "model.safetensors")
+    numbers = stored["model.layers.0.mlp.down_proj.weight"].float()
+    scales = read[name] / numbers  # what the numbers are multiplied by in DeepSeek's files
+    expected = torch.where(numbers == 0, 0, numbers / scales)
+    torch.testing.assert_close(model.tensors[name], expected)
+    change_config(folder, quantization_config=settings | {"weight_scale_semantics": "direct"})
+    with pytest.raises(InputError, match="weight_scale_semantics is 'direct', expected 'inverse'"):
+        open_float_model(folder)
+
+
 @pytest.mark.parametrize("form", ["fp8", "ue8m0"])
 def test_float8_in_a_pickled_file(tmp_path, form):
     """PyTorch pickles tensors of its newer types otherwise."""

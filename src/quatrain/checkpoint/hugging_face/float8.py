@@ -3,6 +3,7 @@
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|
 | `fp8` (DeepSeek, Qwen, Ministral 3), `mxfp8` | F.weight_scale_inv, of blocks, or one |
+| `fp8` of GPTQModel (`weight_scale_semantics` `inverse`) | the same or [N], to be divided by |
 | `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
 | `fbgemm_fp8` | F.weight_scale [N, 1]; of Llama 4's experts F_scale [E, 1, N] or [E, N, 1] |
 | `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
@@ -141,10 +142,22 @@ def in_floating_point(
     return LazyTensors(tensors), (_NOTE.format(f"in FP{4 if of_float4 else 8}"),)
 
 
+def _divides(settings: Mapping[str, Any], source: str) -> bool:
+    """Whether numbers are divided by their scales, as GPTQModel has it, which calls the field for
+    its method `method` too."""
+    stated = settings.get("weight_scale_semantics")
+    if stated not in (None, "inverse"):
+        raise InputError(
+            f"{source}: its weight_scale_semantics is {str(stated)[:80]!r}, expected 'inverse'; "
+            "use the model that it was made from"
+        )
+    return stated is not None or settings.get("method") == "fp8"
+
+
 def _scaled(
     name: str, matrix: StoredTensor, scales: StoredTensor, settings: Mapping[str, Any], source: str
 ) -> StoredTensor:
-    """`matrix` [N, K], or one [N, K] for each expert, times its `scales`."""
+    """`matrix` [N, K], or one [N, K] for each expert, times its `scales`, or divided by them."""
     shape, of_one = matrix.shape, matrix.shape[-2:]
     experts = shape[0] if len(shape) == 3 else 1
     grid = _grid(shape, scales.shape, settings)
@@ -156,10 +169,12 @@ def _scaled(
     of_rows, of_columns = (
         torch.arange(size) // block for size, block in zip(of_one, blocks, strict=True)
     )
+    divides = _divides(settings, source)
 
     def rows(some: slice) -> torch.Tensor:
         """Of all experts, one after the other."""
         factors = factors_of(scales.load()).reshape(-1, *grid).expand(experts, *grid)
+        factors = factors.reciprocal() if divides else factors
         row = torch.arange(experts * of_one[0])[some]
         factors = factors[row // of_one[0], of_rows[row % of_one[0]]][:, of_columns]
         return LazyTensors({name: matrix}).rows_of(name)(some).float() * factors
