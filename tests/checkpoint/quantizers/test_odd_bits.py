@@ -119,3 +119,42 @@ def test_gptq_of_3_bits_that_is_not_whole():
     }
     with pytest.raises(InputError, match=r"qweight has 8 rows of words, expected a multiple of 3"):
         read(GPTQ, parts, {"bits": 3})
+
+
+def in_planes(rows, bits):
+    """As GPTQModel 7.4's `planar_pack_rows` and `planar_pack_cols` have 32 numbers in `bits` words:
+    each plane of 8, 4, 2 or 1 bits by itself, the low one first."""
+    blocks, words, shift = rows.unflatten(1, (-1, 32)), [], 0
+    for width in (plane for plane in (8, 4, 2, 1) if bits & plane):
+        plane = blocks >> shift & (1 << width) - 1
+        places = torch.arange(32 // width) * width
+        words.append((plane.unflatten(2, (width, -1)) << places).sum(-1))
+        shift += width
+    return as_int32(torch.cat(words, -1).flatten(1))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_gptq_in_planes(bits):
+    weights, zeros = numbers(bits, ROWS, COLUMNS), numbers(bits, GROUPS, ROWS)
+    parts = {
+        "qweight": in_planes(weights, bits).t(),
+        "qzeros": in_planes(zeros, bits),
+        "scales": torch.ones(GROUPS, ROWS),
+    }
+    settings = {"bits": bits, "group_size": 32, "checkpoint_format": "gptq_p"}
+    GPTQ.check(settings, "file")
+    linear, middle = read(GPTQ, parts, settings), 1 << (bits - 1)
+    assert (linear.shape, linear.bits) == ((ROWS, COLUMNS), bits)
+    assert linear.zeros is not None
+    assert torch.equal(linear.values(), (weights - middle).to(torch.int8))
+    assert torch.equal(linear.zeros(), (zeros.t() - middle).to(torch.int8))
+
+
+def test_gptq_in_half_a_block_of_planes():
+    parts = {
+        "qweight": torch.zeros(3, ROWS).int(),
+        "qzeros": torch.zeros(1, ROWS * 6 // 32).int(),
+        "scales": torch.ones(1, ROWS),
+    }
+    with pytest.raises(InputError, match="3 rows of words, expected a multiple of 6 for 6-bit"):
+        read(GPTQ, parts, {"bits": 6, "format": "gptq_p"})

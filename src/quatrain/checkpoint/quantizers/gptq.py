@@ -1,10 +1,11 @@
 """Reads GPTQ linears as AutoGPTQ and GPTQModel write them (Frantar et al., 2022).
 
 For a linear F with weight [N, K] of b bits and G groups, n = 32 / b numbers a word (of 3 bits one
-after the other, 32 in 3 words):
+after the other, 32 in 3 words; in the format "gptq_p" 32 in b words, a plane of bits each):
 F.qweight int32 [K/n, N]   n input features a word, the first in the low bits
 F.qzeros  int32 [G, N/n]   n output features a word; format "gptq" stores zero - 1 (the
-                           AutoGPTQ kernels add it), "gptq_v2" (GPTQModel) the zero itself
+                           AutoGPTQ kernels add it), "gptq_v2" and "gptq_p" (GPTQModel) the
+                           zero itself
 F.scales  float [G, N]
 F.g_idx   int32 [K]        the group of each input feature
 weight = scale * (number - zero), the numbers 0 to 2^b - 1; symmetric files have every zero in
@@ -19,38 +20,51 @@ from quatrain.checkpoint.quantizers.groups import (
     group_indices,
     groups_of_transposed,
 )
-from quatrain.checkpoint.quantizers.int32_packing import unpack_words
+from quatrain.checkpoint.quantizers.int32_packing import unpack_planes, unpack_words
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
 from quatrain.errors import InputError
 
 _BITS = (4, 8, 2, 3)
+_FORMATS, _IN_PLANES = ("gptq", "gptq_v2", "gptq_p"), "gptq_p"  # the last of these has more bits
 
 
 def _check(settings: Settings, source: str) -> None:
-    if settings.get("bits") not in _BITS:
+    if format_of(settings) not in _FORMATS:
         raise InputError(
-            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected 4, 8, "
-            "2 or 3; quantize the original model"
+            f"{source}: its GPTQ format is {format_of(settings)!r}, expected 'gptq', 'gptq_v2' or "
+            "'gptq_p': other formats are packed for one kernel; use the file that it was packed "
+            "from"
         )
-    if format_of(settings) not in ("gptq", "gptq_v2"):
+    if settings.get("bits") not in _bits_of(settings):
         raise InputError(
-            f"{source}: its GPTQ format is {format_of(settings)!r}, expected 'gptq' or 'gptq_v2': "
-            "other formats are packed for one kernel; use the file that it was packed from"
+            f"{source}: its quantization_config has bits {settings.get('bits')!r}, expected "
+            f"{_listed(settings)}; quantize the original model"
         )
     refuse_rotated(settings, source)
 
 
+def _bits_of(settings: Settings) -> tuple[int, ...]:
+    """Those that a number may have in the format of `settings`."""
+    return (*_BITS, 5, 6, 7) if format_of(settings) == _IN_PLANES else _BITS
+
+
+def _listed(settings: Settings) -> str:
+    *most, last = map(str, _bits_of(settings))
+    return f"{', '.join(most)} or {last}"
+
+
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     words, rows = parts.words("qweight")
-    bits = _bits(parts, rows)
+    bits, in_planes = _bits(parts, rows, settings), format_of(settings) == _IN_PLANES
     shape = rows, words * 32 // bits
-    if words * 32 % bits:
+    if words % bits if in_planes else words * 32 % bits:
         raise InputError(
-            f"{parts.called('qweight')} has {words} rows of words, expected a multiple of 3 for "
-            "3-bit numbers; download it again"
+            f"{parts.called('qweight')} has {words} rows of words, expected a multiple of {bits} "
+            f"for {bits}-bit numbers; download it again"
         )
+    unpack = unpack_planes if in_planes else unpack_words
     groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
         check_stated_size(settings.get("group_size"), shape, groups, parts)
@@ -62,14 +76,14 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 
     def values() -> torch.Tensor:
         # [K/n, N] words -> [N, K/n] -> [N, K]
-        return unpack_words(parts["qweight"].load().t(), bits, shape[1])
+        return unpack(parts["qweight"].load().t(), bits, shape[1])
 
     def zeros() -> torch.Tensor:
         stored, one_less = parts["qzeros"].load(), format_of(settings) == "gptq"  # [G, N/n]
         if one_less and 32 % bits == 0:
             # All of a word at once, as GPTQModel took it away.
             stored = stored + sum(1 << shift for shift in range(0, 32, bits))
-        found = unpack_words(stored, bits, rows).t().contiguous()
+        found = unpack(stored, bits, rows).t().contiguous()
         if one_less and 32 % bits:
             middle = 1 << (bits - 1)
             found = (found + middle + 1 & 2 * middle - 1) - middle
@@ -88,11 +102,11 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     )
 
 
-def _bits(parts: Parts, rows: int) -> int:
+def _bits(parts: Parts, rows: int, settings: Settings) -> int:
     """Of a number, by how many of the zero points of N rows share a word."""
     qzeros = parts["qzeros"]
     words = qzeros.shape[1] if len(qzeros.shape) == 2 else 0
-    for bits in _BITS:
+    for bits in _bits_of(settings):
         if words * 32 == rows * bits:
             return bits
     raise InputError(

@@ -56,3 +56,21 @@ def unpack_words(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     if 32 % bits and words.shape[1] == word_counts(count, bits)[0]:
         return unpack_stream(words, bits, count)
     return unpack_columns(words, bits=bits)[:, :count]
+
+
+def unpack_planes(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
+    """int32 [R, C] to int8 [R, count], 32 numbers in as many words as `bits`: for each power of 2
+    of which `bits` is the sum, the largest first, those of their bits, from the lowest on."""
+    planes = [width for width in (8, 4, 2, 1) if bits & width]
+    rows, blocks, middle = len(words), words.shape[1] // bits, 1 << (bits - 1)
+    values = torch.empty((rows, blocks * 32), dtype=torch.int8)
+    for first in range(0, rows, _ROWS_AT_ONCE):
+        some = words[first : first + _ROWS_AT_ONCE].reshape(-1, blocks, bits)
+        numbers, word, shift = torch.zeros((len(some), blocks, 32), dtype=torch.int32), 0, 0
+        for width in planes:
+            shifts = torch.arange(0, 32, width, dtype=torch.int32)
+            parts = (some[..., word : word + width, None] >> shifts) & ((1 << width) - 1)
+            numbers |= parts.flatten(2) << shift
+            word, shift = word + width, shift + width
+        values[first : first + _ROWS_AT_ONCE] = (numbers - middle).to(torch.int8).flatten(1)
+    return values[:, :count]
