@@ -46,7 +46,8 @@ HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 
 
 def build_app() -> typer.Typer:
-    """The command line with every command registered, heavy imports left for when one runs."""
+    """The command line with every command registered; heavy imports happen only when a command
+    runs."""
     app = typer.Typer(
         name="quatrain",
         cls=PlainGroup,
@@ -85,15 +86,15 @@ def main() -> None:
     restart_in_utf8()
     sys.unraisablehook = _interrupt_again
     clean_up_when_ended()
-    # Also of an interrupt while commands are imported. `python -m quatrain` is told the same name,
-    # which completion is installed for.
+    # This also covers an interrupt while commands are imported. `python -m quatrain` uses the same
+    # name, for which completion is installed.
     exit_cleanly(lambda: build_app()(prog_name="quatrain"))
 
 
 def restart_in_utf8() -> None:
-    """Where Python takes everything for ASCII (LC_ALL=C and PYTHONUTF8=0), run the same command in
-    UTF-8, as Python itself does for LC_ALL=C alone: torch's own files are in UTF-8, as are the
-    names of files and the texts that people give."""
+    """If Python treats everything as ASCII (LC_ALL=C and PYTHONUTF8=0), restart the same command in
+    UTF-8, as Python itself does for LC_ALL=C: torch's own files are in UTF-8, as are the names of
+    files and the texts that users give."""
     options = ["-X", "utf8"]
     if sys.getfilesystemencoding() == "ascii" and sys.orig_argv[1:3] != options:
         os.execv(sys.executable, [sys.executable, *options, *sys.orig_argv[1:]])
@@ -167,10 +168,10 @@ def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
 
 
 def _open_closed_streams() -> None:
-    """Send what goes to a stream that was closed (`2>&-`) nowhere.
+    """Discard output to a stream that was closed (`2>&-`).
 
-    Otherwise Python has None in its place, and the next file to be opened gets its number, and with
-    it what native code prints.
+    Otherwise Python has None for it, and the next opened file gets its number, and the output of
+    native code with it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

@@ -17,8 +17,8 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def refuse_broken_links(folder: Path) -> None:
-    """Raise `InputError` for a link in `folder` that leads nowhere and stands for a text that says
-    what a model or its tokenizer is, as in a snapshot of the hub's cache without its blobs."""
+    """Raise `InputError` for a dangling link in `folder` to a text file that describes a model or
+    its tokenizer, as in a snapshot of the hub's cache without its blobs."""
     for file in entries(folder):
         if file.suffix in _TEXTS or file.name == _MERGES:
             refuse_broken_link(file)

@@ -51,9 +51,9 @@ _ADAPTED = 32 << 20  # bytes, the highest M_MMAP_THRESHOLD that glibc adapts its
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """While this lasts, glibc keeps memory that is freed, and gives it to the next tensor of that
-    size: a matrix of 50 MB that the system hands out anew costs as much as computing some of it.
-    Other C libraries go on as before (`mallopt(3)`)."""
+    """Inside this context, glibc keeps freed memory and reuses it for the next tensor of that size:
+    getting 50 MB from the system again costs about as much as computing a matrix of that size. It
+    has no effect with other C libraries (`mallopt(3)`)."""
     option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if option is None:
         yield
@@ -85,7 +85,8 @@ class Stages:
     _running: list[Callable[[float, str], None]] = field(default_factory=list)
 
     def advance(self, fraction: float, said: str = "") -> None:
-        """Of the stage that runs, the innermost: what part is done, and how it stands."""
+        """Report the progress of the innermost running stage: the completed fraction, and a
+        text."""
         if self._running:
             self._running[-1](fraction, said)
 

@@ -73,7 +73,8 @@ def leave_cores_to_executorch(models: Iterable[Path]) -> None:
 
 
 def import_torch() -> None:
-    """Import torch, and say so where it takes seconds, in which a command says nothing else."""
+    """Import torch, and report it if it takes seconds, because the command prints nothing else
+    meanwhile."""
     if "torch" not in sys.modules:
         with said_where_slow("import torch"):
             import torch  # noqa: F401
@@ -94,12 +95,12 @@ def check_model(model: Path) -> None:
 
 
 def is_smollm2(model: Path | str | None) -> bool:
-    """Whether `model` is the word for SmolLM2, and no file or folder that is called so."""
+    """Whether `model` is the word for SmolLM2, and not a file or folder of that name."""
     return str(model) == "smollm2" and not Path("smollm2").exists()
 
 
 def fetched_smollm2(stages: "Stages") -> str:
-    """The file that the word smollm2 stands for."""
+    """The file of the model smollm2."""
     from quatrain.smollm2 import fetch_smollm2
 
     with stages("fetch SmolLM2"):

@@ -18,8 +18,8 @@ _BOXED = 80  # columns that the boxes of help need: the longest option beside it
 
 
 class PlainCommand(TyperCommand):
-    """A command whose flags are shown without a type, whose options count once, and whose paths are
-    not empty."""
+    """A command whose flags are shown without a type, whose options may be given only once, and
+    whose paths must not be empty."""
 
     def get_params(self, ctx: Any) -> Any:
         """Also of `--help` and `--install-completion`, which typer adds by itself."""
@@ -43,7 +43,7 @@ class PlainCommand(TyperCommand):
                 formatter.write(f"{text}\n")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does, but that nothing given is ignored, and nothing taken that was not."""
+        """As typer does, but no given option is ignored silently."""
         if not ctx.resilient_parsing:
             values, _, given = self.make_parser(ctx).parse_args(args=list(args))
             _check_once(given)
@@ -56,7 +56,7 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """The same of the options before a command."""
+    """The same for the options before a command."""
 
     def get_params(self, ctx: Any) -> Any:
         return _plain(super().get_params(ctx))
@@ -67,7 +67,8 @@ class PlainGroup(TyperGroup):
         super().format_help(ctx, formatter)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Outside of boxes, what a command does is whole there too, where typer cuts it."""
+        """Without boxes, the description of a command is shown in full, where typer would cut
+        it."""
         with formatter.section("Commands"):
             formatter.write_dl(
                 [
@@ -77,7 +78,7 @@ class PlainGroup(TyperGroup):
             )
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As typer does, but that a command's options before it are told where they belong."""
+        """As typer does, but an option that belongs after the command is an error that says so."""
         command = next((one for one in args if one in self.commands), None)
         known = {name for one in self.get_params(ctx) for name in one.opts}
         if command and not ctx.resilient_parsing:
@@ -96,15 +97,15 @@ def _leave_boxes_where_narrow(command: TyperCommand | TyperGroup) -> None:
 
 
 def _check_once(given: Sequence[Any]) -> None:
-    """Refuse an option of one value that is given twice, of which typer takes the last."""
+    """Refuse an option of one value that is given twice, where typer would use the last one."""
     for one in given:
         if _takes_one_value(one) and given.count(one) > 1:
             raise InputError(f"{_called(one)} is given {given.count(one)} times; give it once")
 
 
 def _check_paths(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
-    """Refuse an empty path, which Python takes for the folder that one is in: it is what a shell
-    makes of a variable that is not set."""
+    """Refuse an empty path, which Python treats as the current folder: a shell makes it from a
+    variable that is not set."""
     for one in parameters:
         value = values.get(one.name)
         if "" in (value if isinstance(value, list | tuple) else (value,)) and _is_path(one):
@@ -114,7 +115,8 @@ def _check_paths(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 
 def _is_path(parameter: Any) -> bool:
-    """Every argument of a command is one, also where it may be hf://owner/name."""
+    """Whether it is a path; every argument of a command is one, even if it may be
+    hf://owner/name."""
     annotation = parameter.type_descriptor.annotation
     return parameter.param_type_name == "argument" or Path in (annotation, *get_args(annotation))
 

@@ -16,7 +16,7 @@ _MOST_ROWS = 60  # of one table of differences
 
 
 def print_report(report: ProgramReport) -> None:
-    """Print what a program is made of."""
+    """Print the parts of a program."""
     console = plain_console()
     console.print(Text.assemble((str(report.program), "bold"), f"  {human_bytes(report.bytes)}"))
     for line in _delegate_lines(report):

@@ -28,8 +28,8 @@ def shown_stages() -> Stages:
 
 @contextmanager
 def said_where_slow(name: str, seconds: float = _SLOW) -> Iterator[None]:
-    """Say on standard error that `name` runs, once it has taken so many `seconds`: where it does
-    not, an error that follows stands alone."""
+    """Report on standard error that `name` runs, but only after `seconds`, so that an early error
+    is printed alone."""
     line = f"  {name:<34}{seconds:8.0f} s ..."
     timer = threading.Timer(seconds, print, [line], {"file": sys.stderr, "flush": True})
     timer.daemon = True
@@ -72,7 +72,7 @@ class _Line:
             self._show()
 
     def elapsed(self, name: str, seconds: float) -> None:
-        """A stage has taken so many `seconds`; what it says of its progress stands."""
+        """A stage took `seconds`; its last progress line is kept."""
         waited = self.terminal or time.monotonic() - self.written >= self.between
         if not waited or self.running[-1:] != [name]:
             return
@@ -87,8 +87,8 @@ class _Line:
         self.unshown = None
 
     def _write_over(self, name: str, said: str, width: int = 34) -> None:
-        """Of a running stage: the next line comes in its place, on a terminal, so that it must not
-        be wider than that."""
+        """Print the line of a running stage, which the next one overwrites on a terminal, so it
+        must not be wider than the terminal."""
         if not self.terminal:
             self._write(f"  {name:<{width}}{said}\n")
             return

@@ -101,7 +101,7 @@ def chat(
 
 @contextmanager
 def _no_files() -> Iterator[None]:
-    """An interrupt says no more: what others say of the files they write means nothing here."""
+    """On an interrupt, print nothing more: messages about written files do not apply here."""
     try:
         yield
     except KeyboardInterrupt:

@@ -160,7 +160,7 @@ def quantize(
 def _calibration(
     files: list[Path] | None, self_generated: int | None, scheme: str | None
 ) -> "Calibration":
-    """What the options say of it."""
+    """The calibration that the options describe."""
     from quatrain.quantize.calibration import Calibration
 
     only = None if scheme in (None, "both") else Scheme(scheme)

@@ -3,7 +3,7 @@
     python -m quatrain.lm_eval run --model quatrain \\
         --model_args path=smollm2-int4,scheme=weight-only --tasks lambada_openai
 
-What `--model_args` takes is told by `quatrain.lm_eval.model.QuatrainLM`.
+`quatrain.lm_eval.model.QuatrainLM` documents `--model_args`.
 """
 
 from quatrain.cli import exit_cleanly

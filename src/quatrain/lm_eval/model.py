@@ -84,7 +84,8 @@ class QuatrainLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands before a text that has no context: what begins one, or ends one."""
+        """The token before a text without context: the one that begins a text, or else the one that
+        ends it."""
         return self.eot_token_id if self.words.bos_id is None else self.words.bos_id
 
     def tok_encode(

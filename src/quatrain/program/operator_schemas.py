@@ -189,7 +189,7 @@ _OVERLOAD_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "aten.div": ("a", "b", "rounding_mode", "out"),  # Tensor_mode
 }
 
-# What the schemas say of arguments that a call may leave out. Graphs store None for every dtype.
+# The schemas' defaults of arguments that a call may omit. Graphs store None for every dtype.
 DEFAULTS: dict[str, Any] = {
     name: default
     for default, names in (

@@ -100,7 +100,8 @@ def _with_header(body: bytes, size: int, base: int, segments_size: int) -> bytes
 
 
 def copy_range(part: FileRange, target: IO[bytes]) -> None:
-    """Copy `part` to where `target` stands, in chunks; holes of a sparse file stay holes."""
+    """Copy `part` to the current position of `target`, in chunks; holes of a sparse file stay
+    holes."""
     descriptor, end = part.file.fileno(), part.start + part.size
     shift = target.tell() - part.start
     position = part.start

@@ -13,8 +13,8 @@ Data = TypeVar("Data", bound=Hashable)
 
 
 def share_delegates(plan: Record, data: list[Data]) -> list[Data]:
-    """Edit the decoded `plan`, whose delegates are told apart by `data`. Returns the data of those
-    that are left."""
+    """Merge equal delegates of the decoded `plan`, in place, comparing their `data`. Returns the
+    data of those that are left."""
     place = {each: index for index, each in enumerate(dict.fromkeys(data))}
     for chain in plan.chains:
         for instruction in chain.instructions:

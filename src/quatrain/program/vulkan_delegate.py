@@ -49,8 +49,8 @@ def is_vulkan_blob(blob: memoryview) -> bool:
 
 
 def read_graph(blob: memoryview, what: str, specs: Mapping[str, bytes]) -> VulkanGraph:
-    """The graph of a Vulkan delegate's bytes; what does not say where it lies lies where the
-    runtime puts it, for which `specs` may say of the whole. `InputError` naming `what` where it is
+    """The graph of a Vulkan delegate's bytes; values without a storage or layout get the runtime's
+    default, which `specs` may set for the whole graph. Raises `InputError`, naming `what`, if it is
     damaged."""
     graph_bytes, _ = _sections(blob, what)
     root = decode(graph_bytes, vulkan_schema(), what)

@@ -20,14 +20,14 @@ def manifest(
     checkpoint: Mapping[str, str] | None,
     files: Sequence[Path],
 ) -> dict[str, Any]:
-    """What was made of what.
+    """The sources and results of a release.
 
     Args:
         report: From `report_data`.
-        spec: What was asked for, as it says the same elsewhere.
+        spec: The request, with paths replaced so that it is the same on any machine.
         sources: Name, bytes and SHA-256 of each file of the model ("source"), and of the one that
-            it was measured against ("reference"), where that is another.
-        checkpoint: The SHA-256 of what was quantized, by file; None where nothing was.
+            it was measured against ("reference"), if that is another one.
+        checkpoint: The SHA-256 of the quantized checkpoint by file; None if nothing was quantized.
         files: All files of the release but this one.
     """
     reference = " --reference REFERENCE" if spec.reference and not is_on_hub(spec.reference) else ""

@@ -27,11 +27,11 @@ _SECONDS = 600  # that one prompt may take
 
 @dataclass(frozen=True)
 class PhoneRun:
-    """What came of running the program `file` on the phone `phone`, whose driver calls its GPU
-    `renderer`: for each prompt whether the answer is the expected one ("same"; None where that is
-    empty, which is as what every text begins with), else how far it is ("characters") and what was
-    said there instead ("said"); and the tokens per second that the runner tells of the prompt
-    ("prefill") and the answer ("decode"), None where it tells none."""
+    """The results of the program `file` on the phone `phone`, whose driver calls its GPU
+    `renderer`: for each prompt, whether the answer is the expected one ("same"; None if the
+    expected one is empty, since every text begins with it), otherwise up to which character it is
+    ("characters") and what follows instead ("said"); and the tokens per second that the runner
+    reports for the prompt ("prefill") and the answer ("decode"), or None."""
 
     phone: str
     renderer: str

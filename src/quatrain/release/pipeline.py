@@ -121,8 +121,8 @@ class Pipeline:
         return sorted(made.files.values()) if made else self._digests(self.source)
 
     def _exports(self) -> tuple[dict[str, Made], dict[str, Made]]:
-        """The programs by name, and what the doctor says of each; the plan with what follows from
-        both: files that are alike are one, and where a defect applies a phone gets the CPU's."""
+        """The programs by name, and the doctor's findings for each; the plan updated by both: equal
+        files are merged, and a phone to which a defect applies gets the CPU's program."""
         planned = self.plan.files
         made = self._all([self._export(one) for one in planned])
         exports = {one.file: export for one, export in zip(planned, made, strict=True)}

@@ -144,10 +144,10 @@ def key_of(name: str) -> str:
 
 
 def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
-    """What the release.toml `file` says, and in its place what is `given` and not None: one for
-    each pair of the methods and schemes that it lists.
+    """The settings of the release.toml `file`, overridden by those in `given` that are not None:
+    one spec for each pair of the methods and schemes that it lists.
 
-    Raises `InputError` where the file cannot be read, or has a key or a value that is not known.
+    Raises `InputError` if the file cannot be read, or has an unknown key or value.
     """
     said = {} if file is None else _read(file)
     values = said | {name: value for name, value in given.items() if value is not None}

@@ -1,9 +1,9 @@
 """The known defects of the phone's kernels that the runtimes here can emulate.
 
 Those that begin with dq8ca concern `et_vk.linear_dq8ca_q4gsw`, the 8da4w linear, in the calls in
-which it quantizes activations (see `quatrain.arithmetic`); weight-only programs meet none of them.
-They are emulated whether or not the program would trigger them, to show what they do, the others
-where the program has the trigger. What the broken kernels compute stands in
+which it quantizes activations (see `quatrain.arithmetic`); weight-only programs are not affected.
+They are emulated whether or not the program triggers them, to show their effect; the other defects
+are emulated only if the program triggers them. The defective kernels are in
 `reference/defective_kernels.py` and in `wgpu`.
 """
 

@@ -65,7 +65,7 @@ class ExecutorchRunner:
             ) from error
 
     def reset(self) -> None:
-        """Forget the context, by loading the method anew."""
+        """Clear the context, by loading the method again."""
         self._order.reset()
         self._method = self._program.load_method("forward")
 

@@ -106,8 +106,8 @@ def of_validation(error: ValidationError, kind: type[BaseModel]) -> ApiError:
 
 
 def _telling(error: ErrorDetails) -> tuple[bool, int]:
-    """Of a value that could be several things, how much an error says of what it was meant to be:
-    that it is of another type says least, what lies deepest in it most."""
+    """How much an error tells about a value that could be of several types: a wrong type tells
+    least, an error deep inside it most."""
     return not error["type"].endswith("_type"), len(error["loc"])
 
 

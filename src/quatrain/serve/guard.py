@@ -1,4 +1,4 @@
-"""What stands before every address: the API key, and the count of what was answered."""
+"""Checks the API key of each request, and counts the answers."""
 
 import hmac
 

@@ -1,4 +1,4 @@
-"""Listens on an address and answers there until it is told to end."""
+"""Listens on an address and answers requests until it is stopped."""
 
 import socket
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from quatrain.serve.app import build_app
 from quatrain.serve.limits import Limits
 from quatrain.serve.models.served_models import ServedModel
 
-_LAST_SECONDS = 3  # that answers have to come to their end once the server is told to
+_LAST_SECONDS = 3  # seconds for running answers to finish when the server is stopped
 
 
 def serve_models(

@@ -37,10 +37,10 @@ class Defect:
     """A known defect; the fields are explained at the head of `defects.toml`.
 
     `kind`: "wrong", "does not load", "slow", or "note" for what one should know. `certainty`:
-    'certain' where the trigger decides, 'conditional' where it also depends on what `condition`
-    says, 'possible' where the program cannot tell. `needs_dot_products`, `lacks_dot_products`:
-    only GPUs with, or without, integer dot products run the kernel. `slows`, `phase`, `factor`,
-    `against` and `measured_on` say of what is slow how slow, in which schemes.
+    'certain' if the trigger decides, 'conditional' if it also depends on `condition`, 'possible' if
+    the program does not show it. `needs_dot_products`, `lacks_dot_products`: only GPUs with, or
+    without, integer dot products run the kernel. `slows`, `phase`, `factor`, `against` and
+    `measured_on` describe slow defects: how slow, and in which schemes.
     """
 
     id: str

@@ -44,8 +44,8 @@ def find_phone(name: str) -> Phone | None:
 
 
 def by_chip(name: str) -> list[str]:
-    """The ids that `name` stands for: those of both phones that are called so and are sold with
-    either of two chips, or itself."""
+    """The ids for `name`: those of both phones of that name if it is sold with two chips, otherwise
+    `name` itself."""
     either = [name.lower() + maker for maker in _MAKERS]
     return [id for id in either if find_phone(id)] or [name]
 

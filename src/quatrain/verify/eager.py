@@ -28,7 +28,7 @@ def load_eager(
 ) -> Backbone:
     """The backbone of `checkpoint`, its weights dequantized once for speed.
 
-    `arithmetic`: how the runtime that it stands for computes 8da4w linears.
+    `arithmetic`: how the runtime to compare with computes 8da4w linears.
     """
     opened = open_checkpoint(checkpoint)
     opened.check_values()

@@ -35,7 +35,7 @@ class ProgramInfo:
 
 
 def program_info(program: Program) -> ProgramInfo:
-    """What `program` says of itself; `InputError` where it has no such thing.
+    """The metadata of `program`; raises `InputError` if it has none.
 
     An XNNPACK program is 8da4w, since XNNPACK has no weight-only int4 linear.
     """

@@ -47,7 +47,7 @@ from quatrain.verify.report import DeviceCheck, VerifyReport
 
 # Logits may differ by this much, or by so many times what rounding alone does to them.
 _LOGITS_ERROR = {"float32": 1e-3, "float16": 5e-2, "bfloat16 scales": 1e-3}
-# Relative change of the embedding that stands for rounding in each type.
+# The relative change of the embedding that represents rounding in each type.
 _NUDGE = {"float32": 1e-6, "float16": 5e-4, "bfloat16 scales": 2e-3}
 _FLOORS = 4.0
 _DRAWS = 8  # of that change, until one moves an int8 activation of 8da4w

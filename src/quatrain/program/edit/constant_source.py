@@ -1,8 +1,7 @@
-"""What a constant of a layer template stands for: a tensor of the backbone, in some form.
+"""The source of a constant of a layer template: a tensor of the backbone, in some form.
 
-A template holds, in place of each constant's bytes, the key of its source.
-`export.template.constants` makes the bytes; here is the one place that turns a source into its key
-and back.
+A template holds the key of each constant's source instead of its bytes. `export.template.constants`
+makes the bytes; only this module converts a source to its key and back.
 """
 
 import re

@@ -15,10 +15,11 @@ from quatrain.program.packed_weights import group_sums, stepped_over
 
 
 def join_groups(program: Program, graph: VulkanGraph) -> int:
-    """Store scales and sums of groups as they are read, in place; of how many linears of `graph`.
+    """Store scales and sums of groups with the stride that the kernel uses, in place; returns the
+    number of changed linears of `graph`.
 
-    Sums are made anew from the weights, whatever is stored. Raises `InputError` where scales are
-    stored for fewer channels than there are.
+    Sums are computed from the weights, whatever is stored. Raises `InputError` if scales are stored
+    for fewer channels than there are.
     """
     found = 0
     for index, operator in enumerate(graph.operators):

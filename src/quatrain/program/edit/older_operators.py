@@ -35,7 +35,7 @@ def write_older_operators(program: Program) -> None:
 
 
 class _Rewriting:
-    """A graph that is being written anew, operator by operator."""
+    """A graph that is being rewritten, operator by operator."""
 
     def __init__(self, program: Program, graph: VulkanGraph) -> None:
         self.program, self.graph = program, graph

@@ -28,7 +28,7 @@ class Renaming:
     to: int = 0
 
     def of(self, source: ConstantSource) -> ConstantSource:
-        """What a constant that stands for `source` in the template stands for in the result."""
+        """The source, in the result, of a constant whose source in the template is `source`."""
         return source.moved(self.layer, self.to)
 
 
@@ -179,7 +179,7 @@ def _members(plan: Record, value_id: int) -> list[int]:
 class _Copier:
     """Copies the second layer's calls for layer `layer`.
 
-    `mapped`: value -> what stands in for it; grows by the layer's own constants and caches.
+    `mapped`: value -> its replacement; extended by the layer's own constants and caches.
     """
 
     def __init__(self, plan: Record, layer: int, mapped: dict[int, int]) -> None:

@@ -19,7 +19,7 @@ _SHARED_KINDS = ("int", "double", "bool")
 
 
 class IrregularGraph(QuatrainError):
-    """The lowered layers are not copies of each other, so one cannot stand for the others."""
+    """The lowered layers are not copies of each other, so one cannot be replicated."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _user_of(graph: VulkanGraph, tensor: str) -> int:
 
 
 def _source(graph: VulkanGraph, value_id: int) -> ConstantSource | None:
-    """What a constant of `graph` stands for, None for any other value."""
+    """The source of a constant of `graph`, None for any other value."""
     key = graph.constant_key(value_id)
     return None if key is None else ConstantSource.from_key(key)
 
@@ -164,10 +164,11 @@ def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
 def _without_prepacks_of_layers(
     graph: VulkanGraph, operators: list[Operator]
 ) -> tuple[list[Operator], dict[int, Operator]]:
-    """`operators`, which run before the second layer, without those that lay out constants of
-    it and of the third; and these, by the value they make. Layers make theirs anew.
+    """(`operators`, which run before the second layer, without those that prepack constants of it
+    and of the third; those operators, by the value they make). Each replicated layer prepacks its
+    own.
 
-    Raises `IrregularGraph` where anything else there uses such a constant.
+    Raises `IrregularGraph` if another operator there uses such a constant.
     """
     kept, prepacked = [], {}
     for operator in operators:
@@ -182,11 +183,11 @@ def _without_prepacks_of_layers(
 
 
 class _Copier:
-    """Copies operators into `graph`, with the values that are theirs alone.
+    """Copies operators into `graph`, with the values that only they use.
 
-    `mapped` says what stands in for a value of the original; constants of layer `original` become
-    those of `layer`. `prepacked`: the operators that lay out constants of layers, by the value
-    they make; one is copied where its value is used.
+    `mapped` gives the replacement of a value of the original; constants of layer `original` become
+    those of `layer`. `prepacked`: the operators that prepack constants of layers, by the value they
+    make; one is copied if its value is used.
     """
 
     def __init__(

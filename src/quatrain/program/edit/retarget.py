@@ -30,7 +30,7 @@ from quatrain.program.linear_kernels import (
 )
 from quatrain.program.memory import assign_memory
 
-_UNCHOSEN = 0  # any value: stands in for parameters that are yet to be chosen
+_UNCHOSEN = 0  # any value: a placeholder for parameters that are chosen later
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")
 
 

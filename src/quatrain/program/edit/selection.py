@@ -15,8 +15,8 @@ from quatrain.program.linear_kernels import INT4_LINEARS
 class Selection:
     """Which linears to change: those whose layer is among `layers` and that match a pattern.
 
-    `layers` None is every layer and what stands outside them; `patterns` are matched against
-    the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
+    `layers` None means every layer and the linears outside of layers; `patterns` are matched
+    against the role ('q', 'down', 'output') and the name ('layers.3.attention.wq'), `*` allowed.
     """
 
     layers: frozenset[int] | None = None
@@ -47,8 +47,8 @@ def parse_layers(text: str) -> frozenset[int]:
 def select_linears(
     program: Program, selection: Selection
 ) -> list[tuple[VulkanGraph, list[Linear]]]:
-    """The selected int4 linears of each Vulkan delegate. Raises `InputError` where a part of the
-    selection names nothing, or layers are told of a method in several delegates."""
+    """The selected int4 linears of each Vulkan delegate. Raises `InputError` if a part of the
+    selection matches nothing, or layers are selected in a method with several delegates."""
     found = [(graph, find_linears(graph)) for graph in program.require_graphs()]
     linears = [linear for _, these in found for linear in these]
     int4 = [linear for linear in linears if linear.kernel in INT4_LINEARS]

@@ -39,7 +39,7 @@ def share_masks(graph: VulkanGraph) -> None:
 def _made_alike(graph: VulkanGraph) -> dict[int, int]:
     """A number for each value that an operator makes, equal for those that are made alike: by the
     same operators, from the same constants and numbers."""
-    numbers: dict[Any, int] = {}  # of what a value is: a number where it is made of others
+    numbers: dict[Any, int] = {}  # the kind of a value: a number if it is computed from others
     made: dict[int, int] = {}
 
     def number_of(value_id: int) -> int:
@@ -67,7 +67,7 @@ def _made_alike(graph: VulkanGraph) -> dict[int, int]:
 
 
 def _kinds_before(graph: VulkanGraph, values: list[int]) -> set[str]:
-    """The kinds of the operators that make `values`, and what these are made of."""
+    """The kinds of the operators that compute `values`, and those of their inputs."""
     def_use = DefUse(graph)
     waiting, kinds, seen = list(values), set(), set()
     while waiting:

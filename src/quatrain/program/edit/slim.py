@@ -1,11 +1,10 @@
 """Removes what a program computes or stores more than once, and nothing else.
 
 Safe, and keeping logits bit for bit, are: choosing the quantization parameters of one activation
-once for all linears that read it, and not in decode; leaving out copies that give what they read;
-norming the last token alone where no other is read; storing equal constants once; and leaving out
-constants that nothing refers to. What is not done, and why, stands in docs/formats.md: KV caches
-stay constants of their full size, since the runtime fills a cache by copying that many bytes from
-the constant.
+once for all linears that read it, and not in decode; removing copies that change nothing;
+normalizing only the last token if no other is read; storing equal constants once; and removing
+unused constants. docs/formats.md says what is not done, and why: KV caches stay constants of their
+full size, since the runtime fills a cache by copying that many bytes from the constant.
 """
 
 import hashlib

@@ -20,11 +20,12 @@ def longest_call(graph: VulkanGraph) -> int:
 
 
 class CallShapes:
-    """Of `graph`, in a call of `tokens` tokens whose first is at position `start`.
+    """The shapes of `graph` in a call of `tokens` tokens, the first at position `start`.
 
-    `longest`: the most tokens that a call may have; None where all calls have one length. What
-    masked attention is made of has the sizes that follow from its operators (`_exact`); any other
-    value counts tokens along its first dimension of that size, if it comes from one that does.
+    `longest`: the most tokens that a call may have; None if all calls have one length. The sizes in
+        masked attention follow from its operators (`_exact`); in any other value, the first
+        dimension of that size counts tokens if the value is computed from one that has such a
+        dimension.
     """
 
     def __init__(self, graph: VulkanGraph, tokens: int, start: int = 0) -> None:

@@ -68,8 +68,8 @@ class ProgramReport:
 
 
 def inspect_program(program: Program) -> ProgramReport:
-    """The report on `program`; a program without a Vulkan delegate has no linears in it. What a
-    call takes is told of an only delegate."""
+    """The report on `program`; without a Vulkan delegate it lists no linears. The memory of a call
+    is reported only for a single delegate."""
     places = delegate_places(program)
     graphs, graph = [graph for _, graph in places], only_graph(program)
     parts = [(graph, _linears(place, graph)) for place, graph in places]

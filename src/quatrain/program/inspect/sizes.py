@@ -48,17 +48,17 @@ def cache_values(graph: VulkanGraph) -> list[int]:
 
 
 def keeps_windows(graph: VulkanGraph) -> bool:
-    """Whether a KV cache, or what a convolution keeps, holds the last tokens alone and is written
-    anew by each call, so that a call has to follow on the one before or begin at position 0."""
+    """Whether a KV cache, or the state of a convolution, holds only the last tokens and is
+    rewritten by each call, so that a call must continue the previous one or begin at position 0."""
     updates = (op for op in graph.operators if op.kind == "update_cache")
     return any(isinstance(graph.values[op.args[2]], Plain) for op in updates)
 
 
 def bytes_by_kind(program: Program, parts: list[Part]) -> dict[str, int]:
-    """Every byte of the file by what it is for, largest first; the sum is the file's size.
+    """Every byte of the file by its purpose, largest first; the sum is the file's size.
 
-    A constant that several values share counts once, for the first of its uses. What is none of
-    `parts` is told by its backend.
+    A constant that several values share counts once, for the first of its uses. Bytes that belong
+    to none of `parts` are listed by their backend.
     """
     sizes: dict[str, int] = defaultdict(int)
     counted: set[int] = set()

@@ -87,7 +87,7 @@ def _made(
 
     if ray is None:
         return {cell.name: made(cell, _named(stages, cell.name)) for cell in cells}
-    # Threads that wait for the cluster; stages are told by one thread alone.
+    # Threads that wait for the cluster; only one thread reports stages.
     with stages(f"on Ray: {len(cells)} releases"), ThreadPoolExecutor(len(cells)) as pool:
         waiting = {cell.name: pool.submit(made, cell, Stages()) for cell in cells}
         return {name: future.result() for name, future in waiting.items()}

@@ -33,15 +33,15 @@ def measure_layers(
     checkpoint: Path, reference: Path, tokenizer: Path, text: str, tokens: int,
     advance: Callable[[float], None] = lambda part: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Hold the linears of `checkpoint` against the model in floating point `reference`, and read
-    the first `tokens` of `text` with that.
+    """Compare the linears of `checkpoint` with the floating-point model `reference`, and read the
+    first `tokens` of `text` with the latter.
 
     Gives plain data: "weight_error", the root of the sum of squared errors over that of squared
-    weights, by role a figure a layer, None where the weights are rotated; "tables", the same of
-    the embedding and the output layer; "lowest" and "highest", by role, of what goes into it;
-    "tokens", how many were read. `advance` hears what part is done.
+    weights, one figure a layer by role, None if the weights are rotated; "tables", the same for the
+    embedding and the output layer; "lowest" and "highest", the range of the inputs by role;
+    "tokens", the number of tokens read. `advance` is called with the completed fraction.
 
-    Raises `InputError` where the model is another than the one the checkpoint was made of.
+    Raises `InputError` if the checkpoint was not quantized from this model.
     """
     rounded, exact = open_checkpoint(checkpoint), open_float_model(reference)
     names = [name for name in rounded.tensors if f"{_module(name)}.scales" in rounded.tensors]

@@ -16,7 +16,7 @@ from quatrain.runtime.load import is_vulkan, load_runner
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 
 _PROMPT, _NEW = 128, 32  # tokens of the prompt and of the answer, at most
-_RUNS = 3  # of which the median is told, after one that is not
+_RUNS = 3  # whose median is reported, after a warm-up
 
 
 def measure_speed(

@@ -1,11 +1,12 @@
 """Caches the tasks of a release under a key of what they depend on.
 
     .work/KIND-KEY/result.json   {"files": {NAME: SHA-256}, "result": what the task says}
-    .work/KIND-KEY/NAME          the files that it is made of
+    .work/KIND-KEY/NAME          the files of the result
     .work/lock                   held by the process that works there
     .work/digests.json           SHA-256 of files by path, size and time: they are read once
 
-result.json comes last and in one rename: a task without it is none, whenever the work was stopped.
+result.json is written last, by a rename: a task without it does not count, whenever the work was
+stopped.
 """
 
 import hashlib
@@ -68,7 +69,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Stands for all that decides on it."""
+        """A key of everything that determines the result."""
         made_by = versions() | {"quatrain": code_digest()}
         said = json.dumps([made_by, self.kind, self.follows_from], sort_keys=True, default=str)
         return f"{self.kind}-{hashlib.sha256(said.encode()).hexdigest()[:20]}"

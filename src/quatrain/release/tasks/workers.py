@@ -32,7 +32,7 @@ class Workers:
 
 
 def make_all(store: Store, tasks: Sequence[Task], workers: Workers, stages: Stages) -> list[Made]:
-    """Make those of `tasks` that are not there; each is told as it ends."""
+    """Make those of `tasks` that are not in the store; each is reported when it ends."""
     missing = [task for task in tasks if store.find(task) is None]
     store.folder.mkdir(parents=True, exist_ok=True)
     if workers.ray is not None and missing:

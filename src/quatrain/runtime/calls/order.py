@@ -21,10 +21,10 @@ def check_positions(start: int, end: int, context: int) -> None:
 
 
 def sliced(start: int | None, end: int | None, size: int) -> tuple[int, int]:
-    """Where a slice of `size` rows begins and ends, by Python's rules for what lies outside.
+    """The first row and the end of a slice of `size` rows, clamped by Python's rules.
 
-    Only an end past the table that is no stand-in for "the last" is refused, with `InputError`:
-    rows of a rotary embedding that do not exist.
+    An end past the table is refused with `InputError`, unless it means "to the end": those rows of
+    a rotary embedding do not exist.
     """
     if start is not None and end is not None and start >= 0 and size < end < _TO_THE_END:
         check_positions(start, end, size)

@@ -27,9 +27,9 @@ def check_token_ids(
     vocab_size: int,
     text_of: Callable[[int], str | None] | None = None,
 ) -> None:
-    """Refuse, with `InputError`, ids that a table of `vocab_size` rows has no row for.
+    """Refuse, with `InputError`, ids beyond a table of `vocab_size` rows.
 
-    `text_of`: what an id stands for, where a tokenizer made it.
+    `text_of`: the text of an id, if a tokenizer made it.
     """
     array = np.asarray(ids)
     wrong = array[(array < 0) | (array >= vocab_size)]

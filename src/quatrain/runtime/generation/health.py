@@ -35,8 +35,8 @@ _COLLAPSED = 0.005  # nats
 class Health:
     """Measures of one generation, and its `problems` as whole sentences (none: healthy).
 
-    `longest_run`: of one token in a row. `near_repeats`: the share of tokens that stand among
-    the three before. `distinct`: different tokens as a share of all.
+    `longest_run`: of one token in a row. `near_repeats`: the share of tokens that are among the
+        three before them. `distinct`: different tokens as a share of all.
     `mean_entropy`: of the next-token distribution, in nats, over the steps with finite logits.
     """
 
@@ -99,10 +99,10 @@ def judge(
 
 
 def _problems(health: Health, instant_repeats: float, ends: bool) -> list[str]:
-    """What the measures say of a text of `_FEWEST` tokens or more.
+    """The problems that the measures show in a text of at least `_FEWEST` tokens.
 
-    `instant_repeats`: the share of tokens that repeat the very last one. `ends`: with an
-    end-of-sequence token.
+    `instant_repeats`: the share of tokens that equal the previous one. `ends`: whether the text
+        ends with an end-of-sequence token.
     """
     problems = []
     near, mean = health.near_repeats, health.mean_entropy
@@ -138,7 +138,7 @@ def judge_logits(rows: Sequence[torch.Tensor]) -> Health:
 
 
 def _repeats(tokens: Sequence[int], span: int) -> float:
-    """The share of tokens that stand among the `span` before them."""
+    """The share of tokens that are among the `span` tokens before them."""
     repeats = sum(token in tokens[max(0, i - span) : i] for i, token in enumerate(tokens))
     return repeats / max(1, len(tokens))
 

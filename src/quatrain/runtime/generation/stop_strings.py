@@ -26,7 +26,7 @@ class TextUntil:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """What of `text` and of what was held back is sure to stand before a stop string."""
+        """The part of `text`, and of what was held back, that cannot belong to a stop string."""
         if self.found is not None:
             return ""
         self._held += text

@@ -7,7 +7,7 @@ from quatrain.errors import UNFIT, InputError
 
 
 def cannot_compute(what: str, error: Exception) -> InputError:
-    """The `InputError` that says of `what` why it cannot be computed."""
+    """The `InputError` that says why `what` cannot be computed."""
     reason = f"{type(error).__name__}: {error}"
     return InputError(f"{what} cannot be computed: {reason}; is the program damaged?")
 

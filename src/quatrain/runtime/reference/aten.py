@@ -36,8 +36,9 @@ def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
 
 
 def _wide(value: Any) -> Any:
-    """Floating point in float32, and the integers that graphs narrow in int64 again: torch takes
-    no others as an index. The runner rounds a result to the type that the graph declares."""
+    """Floating-point tensors as float32, and integers that the graph narrowed as int64 again,
+    because torch accepts only int64 as an index. The runner rounds a result to the type that the
+    graph declares."""
     if isinstance(value, list):
         return [_wide(item) for item in value]
     if isinstance(value, torch.Tensor) and value.dtype == torch.int32:

@@ -35,7 +35,7 @@ class MethodValues:
                 self._values[index] = self._begin(index, record)
 
     def read(self, index: int) -> Any:
-        """What value `index` is: a number, a tensor in its place in memory, or a list of them."""
+        """The value `index`: a number, a tensor at its place in memory, or a list of them."""
         record = self.records[index]
         match record.table:
             case "IntList" | "TensorList":

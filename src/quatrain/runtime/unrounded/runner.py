@@ -135,8 +135,7 @@ class UnroundedRunner:
         return run
 
     def _kernel_call(self, name: str, args: Sequence[int]) -> _Step:
-        """A call of an operator of torch that writes its results where it is told to, or gives a
-        number."""
+        """A call of a torch operator with out arguments, or one that returns a number."""
         namespace, _, rest = name.partition(".")
         kind, _, overload = rest.partition(".")
         if namespace != "aten":  # ExecuTorch's kernels give results no other number of dimensions

@@ -190,8 +190,8 @@ class Lowering:
         return self.graph.plain(value_id)
 
     def assume(self, read: Callable[[Mapping[int, int]], T]) -> T:
-        """What `read` makes of the symbols, as they are now; a step in which it makes something
-        else of them is lowered anew."""
+        """The result of `read` for the current symbols; a step for which it gives another result is
+        lowered again."""
         found = read(self.result.symbols)
         self.result.assumed.append((read, found))
         return found

@@ -43,9 +43,10 @@ def paste(x: Operand, starts: list[int], y: Operand) -> Dispatch:
 
 
 def gather(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
-    """y = x at the i32 positions `index` along `dim`: of any shape, which y has in its place.
+    """y = x at the i32 positions `index` along `dim`; y has the shape of `index` in place of that
+    dimension.
 
-    A negative position counts from the end; one outside is the nearest.
+    A negative position counts from the end; one outside is clamped.
     """
     inner, outer = math.prod(x.shape[dim + 1 :]), math.prod(x.shape[:dim])
     of_y = [(outer, x.shape[dim] * inner), (index.count, 0), (inner, 1)]

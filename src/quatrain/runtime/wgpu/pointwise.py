@@ -149,8 +149,8 @@ def _index(x: Operand, y: Operand, count: str) -> str:
 
 
 def literal(value: float) -> str:
-    """`value` in WGSL, which has no literal for infinities and NaN: these are made of their bits,
-    and of `p`, without which they would be refused as constants."""
+    """`value` in WGSL, which has no literals for infinities and NaN: these are built from their
+    bits and from `p`, because WGSL refuses such constants."""
     if isinstance(value, int):
         return f"i32({int(value)})"
     if math.isnan(value):

@@ -122,7 +122,7 @@ def _convolution(
 
 
 def _each(values: Sequence[int], rank: int) -> tuple[int, ...]:
-    """One per dimension of the image, where one may stand for all."""
+    """One per dimension of the image; a single one applies to all."""
     return tuple(values) * rank if len(values) == 1 else tuple(values)
 
 

@@ -1,4 +1,4 @@
-"""How likely a model found the tokens that it wrote, and others in their place."""
+"""The log probabilities of generated tokens, and of their most likely alternatives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +52,10 @@ class Logprobs:
 def logprobs_of(
     logits: torch.Tensor, token: int, before: int | None, top: int, tokenizer: Tokenizer
 ) -> Logprobs:
-    """What `logits` [vocabulary] say of `token`, and of the `top` most likely ones.
+    """The log probabilities that `logits` [vocabulary] give `token` and the `top` most likely ones.
 
-    `before`: the token before it in the answer, if any; some tokenizers write the first one of a
-    text otherwise.
+    `before`: the token before it in the answer, if any; some tokenizers decode the first token of a
+        text differently.
     """
     values = torch.log_softmax(logits, -1)
 

@@ -11,7 +11,7 @@ from quatrain.serve.models.answer import Answer, ClientLeft
 from quatrain.serve.models.served_models import ServedModel
 from quatrain.serve.models.writer import Writer
 
-_LONGEST_WAIT = 60  # seconds after which a client is told to come back at the latest
+_LONGEST_WAIT = 60  # seconds: the longest Retry-After
 
 
 class Worker:

@@ -35,8 +35,8 @@ class Workers:
         return {name: defect for name, defect in named.items() if name not in self.models}
 
     def find(self, name: str) -> tuple[ServedModel, str | None]:
-        """The loaded model that `name` stands for, and the defect to load it with, None where it is
-        that model as it is. Raises `ApiError` 404 where there is none."""
+        """The loaded model called `name`, and the defect to emulate, or None. Raises `ApiError` 404
+        if there is none."""
         if name in self.models:
             return self.models[name], None
         for model in self.models.values():

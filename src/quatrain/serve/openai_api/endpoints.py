@@ -167,7 +167,7 @@ def _wants_logprobs(wanted: ChatRequest) -> bool:
 
 
 def _reads_calls(wanted: ChatRequest, model: ServedModel) -> bool:
-    """Whether the model is told of tools, and calls them in the form that is known here."""
+    """Whether the request offers tools, and the model calls them in the supported form."""
     if not wanted.offered_tools():
         return False
     if wanted.parallel_tool_calls is False:

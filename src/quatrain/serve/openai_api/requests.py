@@ -126,7 +126,7 @@ class ChatRequest(GenerationRequest):
     tools: list[Tool] | None = None
 
     def offered_tools(self) -> list[dict[str, Any]] | None:
-        """The tools that the model is told of, as chat templates take them; None for none."""
+        """The offered tools, in the form of chat templates; None if there are none."""
         if not self.tools or self.tool_choice == "none":
             return None
         return [tool.as_dict() for tool in self.tools]

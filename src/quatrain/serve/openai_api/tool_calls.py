@@ -22,7 +22,7 @@ class ToolCallReader:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """What of `text` and of what was held back is sure to stand before a call."""
+        """The part of `text`, and of what was held back, that cannot belong to a call."""
         self._held += text
         at = self._held.find(BEGIN)
         end = at if at >= 0 else len(self._held) - self._beginning()
@@ -30,8 +30,8 @@ class ToolCallReader:
         return shown
 
     def finish(self) -> tuple[str, list[Call]]:
-        """The text that is left, and the calls; these where nothing else stands from the first one
-        on and each is whole: otherwise it is text."""
+        """(the remaining text, the calls); if something other than whole calls follows the first
+        one, all of it is text."""
         calls = calls_in(self._held)
         return (self._held, []) if calls is None else ("", calls)
 

@@ -30,7 +30,8 @@ def permutations_from_the_end(program: Program, graph: VulkanGraph) -> Occurrenc
 
 
 def upsampling_of_any_length(program: Program, graph: VulkanGraph) -> Occurrences:
-    """Images made of a fixed size, or with aligned corners, of sizes that change with the call."""
+    """Upsampling to a fixed size, or with aligned corners, of images whose sizes change with the
+    call."""
     if not takes_calls_of_any_length(program, graph):
         return
     kinds = ("aten.upsample_nearest2d", "aten.upsample_bilinear2d")

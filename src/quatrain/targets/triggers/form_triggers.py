@@ -1,6 +1,6 @@
-"""Triggers of operators in a form that the runtime refuses, or computes as another.
+"""Triggers of operators in a form that the runtime refuses, or computes as another one.
 
-Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
+Each was measured on ExecuTorch's runtime; the sources are in the catalogue.
 """
 
 from quatrain.program import Operator, Tensor, VulkanGraph

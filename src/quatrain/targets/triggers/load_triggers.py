@@ -106,7 +106,8 @@ def int4_embedding_layout(graph: VulkanGraph) -> Occurrences:
 
 
 def embedding_not_channels_packed(graph: VulkanGraph, runtime: str | None) -> Occurrences:
-    """`aten.embedding` with indices or result that are not channels-packed: 1.0 takes no other."""
+    """`aten.embedding` with indices or a result that are not channels-packed, which 1.0
+    requires."""
     found = _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
     sure = None if runtime else "possible"  # what no release is named for is rarely for 1.0
     return [Occurrence(one.where, sure) for one in found]

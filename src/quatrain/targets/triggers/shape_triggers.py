@@ -1,6 +1,6 @@
 """Triggers of shapes for which the runtime reads other numbers, or refuses a program.
 
-Each was measured on ExecuTorch's runtime; the sources stand in the catalogue.
+Each was measured on ExecuTorch's runtime; the sources are in the catalogue.
 """
 
 from itertools import zip_longest

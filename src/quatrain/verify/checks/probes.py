@@ -17,7 +17,8 @@ from quatrain.program.inspect.layer_places import find_layers
 from quatrain.program.inspect.linears import CONV_NAMES, META_NAMES, find_linears, result_id
 
 _NORM = "et_vk.rms_norm"
-# Role -> the norm that its linear reads; how what it reads is made of the probes before.
+# Role -> the norm that its linear reads; how the linear's input is computed from the previous
+# probes.
 _READS_NORM = {
     "q": "attention_norm", "conv B": "attention_norm", "gate": "ffn_norm", "output": "norm",
 }  # fmt: skip

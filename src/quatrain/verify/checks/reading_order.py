@@ -1,7 +1,7 @@
 """Checks that a program reads constants in the order in which the model uses them.
 
-Of two of a shape that are exchanged both are stored, and the logits may tell of neither: no text is
-routed to some experts, and what two norms are off by may be within rounding.
+If two constants of one shape are exchanged, both are still stored, and the logits may not show it:
+no text may be routed to some experts, and the difference of two norms may be within rounding.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -39,8 +39,8 @@ def check_order(read: Iterable[set[str]], backbone: Backbone) -> list[PackedChec
 
 
 def check_read(read: Iterable[set[str]], stored: StoredData) -> list[PackedCheck]:
-    """The problems of what is stored and is nothing that a program has `read`: in its place another
-    is read."""
+    """The problems of constants that are stored but not among those that a program has `read`:
+    another one is read instead."""
     return [
         PackedCheck(name, "is stored and never read: another may be read in its place")
         for name in sorted(stored.known.difference(*read))

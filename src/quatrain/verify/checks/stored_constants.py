@@ -1,8 +1,8 @@
 """Compares an XNNPACK program's quantized linears with the checkpoint's.
 
-Its delegates are not read. Here it is whether the bytes of each linear are among what the program
-stores, alone or with the rows of those that `quatrain.export.xnnpack.joined_linears` lowers it
-with; `reading_order` tells whether they are read in their place.
+This module checks, without reading the delegates, whether the program stores the bytes of each
+linear, alone or with the rows of the linears that `quatrain.export.xnnpack.joined_linears` lowers
+with it; `reading_order` checks whether they are read in the right order.
 """
 
 from collections.abc import Callable, Iterator

@@ -58,7 +58,7 @@ class Recorder:
         return None
 
     def first_losses(self) -> None:
-        """None, likewise."""
+        """Always None, as for `first_logits`."""
         return None
 
 

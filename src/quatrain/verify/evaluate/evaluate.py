@@ -157,7 +157,8 @@ def _require_one_vocabulary(evaluated: Sequence[EvaluatedModel]) -> None:
 
 
 def _key(paths: Sequence[Path], said: list[Any]) -> str:
-    """Stands for what the figures follow from: models by their files' names, sizes and times."""
+    """A key of everything that determines the figures: models by their files' names, sizes and
+    times."""
     files = [file for path in paths for file in _files(local_path(path))]
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = json.dumps([version("quatrain"), [str(path) for path in paths], stamps, said])

@@ -71,10 +71,10 @@ class EvaluationLog:
 
 @contextmanager
 def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
-    """The log in `folder`, which stays until the block is done; None keeps nothing.
+    """The log in `folder`, which is kept until the block is done; None keeps nothing.
 
-    `key` stands for all that the figures follow from. Raises `InputError` where the folder holds
-    something else or cannot be written, and `Interrupted` where the person stops it.
+    `key` identifies everything that determines the figures. Raises `InputError` if the folder holds
+    something else or cannot be written, and `Interrupted` if the user stops it.
     """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="quatrain-") as temporary:

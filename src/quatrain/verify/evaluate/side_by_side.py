@@ -34,8 +34,8 @@ class SideBySide:
         self._now = torch.empty(0)  # [T, dim]
 
     def expect(self, texts: Sequence[Sequence[int]], first: int = 0) -> None:
-        """Those that will be asked for, in that order; the ones before `first` will not be, but
-        stand beside the others as they would: another batch rounds otherwise."""
+        """The texts that will be asked for, in order; those before `first` will not be, but stay in
+        the batch, because another batch rounds differently."""
         self._hidden = self._read(texts, first)
 
     def reset(self) -> None:
@@ -56,7 +56,7 @@ class SideBySide:
             if passed == len(batch):
                 continue
             longest = max(map(len, batch))
-            # What stands behind a text changes nothing of it: attention is causal.
+            # Padding after a text does not change its results: attention is causal.
             rows = torch.tensor([[*text, *[0] * (longest - len(text))] for text in batch])
             with torch.inference_mode():
                 hidden = self._hidden_of(rows)

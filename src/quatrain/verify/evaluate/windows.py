@@ -21,11 +21,12 @@ class Chunk(NamedTuple):
 
 
 def cut(begin: list[int], ids: list[int], length: int, stride: int | None) -> list[Chunk]:
-    """Chunks of `length` tokens, of `ids` one after another; with a `stride` each begins so many
-    after the former, and counts what that did not predict, of which it has seen more.
+    """Chunks of `length` tokens of `ids`, one after another; with a `stride`, each begins that many
+    tokens after the previous one and counts only tokens that the previous one did not predict, so
+    that these have more context.
 
-    `begin`, the tokens that begin a text, stands before each, so that all of `ids` is predicted;
-    without any the first token of a chunk (with a `stride`, of the text) is not.
+    `begin`, the tokens that begin a text, is put before each, so that all of `ids` is predicted; if
+    it is empty, the first token of a chunk (with a `stride`, of the text) is not.
     """
     own, first = length - len(begin), max(0, len(begin) - 1)
     if stride is None:

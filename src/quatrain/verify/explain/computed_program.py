@@ -94,7 +94,7 @@ class ComputedProgram:
         return torch.stack(rows)
 
     def _go_back(self, at: int) -> None:
-        """To position `at` of what was read; anew, where the program cannot."""
+        """Go back to position `at` of the context; if the program cannot, read it again."""
         kept = self._answer[: at - len(self._prompt[0])]
         if len(kept) == len(self._answer) or self._runner.rewinds:
             self._answer = kept

@@ -8,7 +8,7 @@ from quatrain.verify.explain.phone_output import PhoneOutput
 # How vocabularies write white space: byte-level BPE's, and SentencePiece's.
 _MARKS = {"\u0120": " ", "\u010a": "\n", "\u2581": " ", "<0x0A>": "\n"}
 _FEWEST = 3  # marks, that none is the text's own
-LOST = "\ufffd"  # what stands in place of bytes that are no character
+LOST = "\ufffd"  # replaces bytes that are not a character
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,9 @@ class _Reading:
         return bool(self._other_readings(way))
 
     def add(self, way: Hypothesis, row: torch.Tensor) -> None:
-        """Hold it against `way`, for whose prompt the model gave `row` [V]. How the text was made
-        of tokens is what makes the first, the right one, the likeliest."""
+        """Compare it with the computation `way`, for whose prompt the model gave `row` [V]. The
+        tokenization of the text is the one that makes the right computation, the first, most
+        likely."""
         found = self._fit(way, row, self._written)
         while self._otherwise:
             written = self._otherwise.pop(0)

@@ -16,7 +16,7 @@ class Candidate:
 
     Attributes:
         id: Its name, such as "right" or the id of a defect.
-        cause: The cause that it stands for.
+        cause: The cause that it represents.
         what: What it computes, in words.
         log_likelihood: The log-likelihood of the text, in nats, at the temperature that fits best,
             minus the candidate's penalty for being unlikely a priori.

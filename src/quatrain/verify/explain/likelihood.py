@@ -44,8 +44,9 @@ class Rounding:
 
 @dataclass
 class Fit:
-    """How an answer fits: `tokens`, the likeliest ones in their place, by how many nats each is
-    less likely than that (`gaps`), and its log probability at each temperature (`logs` [n, G]).
+    """How an answer fits: its `tokens`, the most likely token at each position, by how many nats
+    each token is less likely than that (`gaps`), and its log probability at each temperature
+    (`logs` [n, G]).
 
     `first_row` [V] are the logits after the prompt; `whole`: all tokens were looked at.
     """

@@ -1,4 +1,4 @@
-"""The prompts that an app may have made of the question: the right one, and common mistakes.
+"""The prompts that an app may have built from the question: the right one, and common mistakes.
 
 Each mistake is one that the app's template code or its tokenizer makes; the tokens are what the
 model would have read then.
@@ -12,7 +12,7 @@ from quatrain.errors import InputError
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt, variables_read
 
-_ASSISTANT = "You are a helpful assistant."  # what apps say of themselves
+_ASSISTANT = "You are a helpful assistant."  # what apps write as a system message
 _SWITCHES = ("enable_thinking", "thinking", "add_generation_prompt")
 
 
@@ -183,10 +183,10 @@ def _filled_in(
 
 
 def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> str | None:
-    """The prompt without what the template says where no system message is given.
+    """The prompt without the template's default system message.
 
-    That is what a second question has that the first has not: what stands before the first one's
-    turn. None where the template has no such text.
+    That is the text before the first turn, which a second question does not repeat. None if the
+    template has no such text.
     """
     mark = "quatrain-first-question"
     both = [{"role": "user", "content": mark}, {"role": "assistant", "content": mark}]

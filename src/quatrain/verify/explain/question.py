@@ -15,7 +15,8 @@ _ALIKE = 8  # characters that the right answer to one prompt has in common with 
 
 @dataclass(frozen=True)
 class Question:
-    """The text that was asked, how, and what expected.json says of the answer, where it was."""
+    """The question, how it was asked, and the entry for the answer in expected.json, if there is
+    one."""
 
     prompt: str
     chat: bool

@@ -17,10 +17,10 @@ _PLAIN = str.maketrans("\u00a0\u2018\u2019\u201c\u201d\u2013\u2014\u2026", " ''\
 class WrittenTokens:
     """The tokens of `output` that are to be explained, at most `limit` of them.
 
-    `first` are those of the tokenizer, or the phone's own, up to the one that ends the text, where
-    that is known. `goes_on`: the phone went on after it. `cut`: more was written than is looked at.
-    `mistake`: how the text is taken to have been made of tokens. `guessed`: bytes of it were lost,
-    and no such mistake is known.
+    `first` are those of the tokenizer, or the phone's own, up to the one that ends the text, if
+    that is known. `goes_on`: the phone went on after it. `cut`: the output has more tokens than are
+    examined. `mistake`: the assumed mistake in decoding the tokens to text. `guessed`: bytes of the
+    text were lost, and no such mistake is known.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class WrittenTokens:
         return self._text[len(self._read(before)) :].lstrip().startswith(LOST)
 
     def _shown(self, text: str, prompt: Sequence[int]) -> str:
-        """The text without what stands around it, and without the prompt where that is shown."""
+        """The text without surrounding output of the app, and without the prompt if that is
+        shown."""
         names = [
             token.content for token in self._tokenizer.model.get_added_tokens_decoder().values()
         ]
@@ -103,7 +104,7 @@ class WrittenTokens:
 
 
 def continuation(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of `text` as it stands within a text: some tokenizers begin one with a space."""
+    """The tokens of `text` within a longer text: some tokenizers put a space before a text."""
     mark = tokenizer.encode("\n", add_special_tokens=False)
     both = tokenizer.encode(f"\n{text}", add_special_tokens=False)
     if mark and both[: len(mark)] == mark:
