@@ -44,8 +44,8 @@ def whole_file(path: Path, instead: str = "choose another place") -> Iterator[Pa
     rename it to `path`.
 
     On any exception, KeyboardInterrupt included, it is removed and what stood at `path` before is
-    left as it was. Raises `InputError` where the folder cannot be written
-    or the disk is full, which advises to do something `instead`, and as `require_name`.
+    left as it was. Raises `InputError` if the folder cannot be written or the disk is full, which
+    advises to do something `instead`, and as `require_name`.
     """
     path = Path(path)
     require_name(path, str(path))
@@ -66,7 +66,7 @@ def whole_file(path: Path, instead: str = "choose another place") -> Iterator[Pa
 def whole_folder(path: Path, own: Collection[str] = ()) -> Iterator[Path]:
     """Yield an empty folder; on success `publish_folder` moves what is in it to `path`.
 
-    Raises `InputError` where `path` is a file, its folder cannot be written or the disk is full.
+    Raises `InputError` if `path` is a file, its folder cannot be written or the disk is full.
     """
     path = Path(path)
     with _explained(path):
@@ -186,7 +186,7 @@ def take_room(file: BinaryIO, size: int) -> None:
 
 def cache_folder() -> Path:
     """Where what can be made again is kept: $QUATRAIN_CACHE, or quatrain/ in $XDG_CACHE_HOME or
-    ~/.cache. It may not exist yet. Raises `InputError` where nothing says which folder that is."""
+    ~/.cache. It may not exist yet. Raises `InputError` if nothing says which folder that is."""
     if os.environ.get("QUATRAIN_CACHE"):
         return Path(os.environ["QUATRAIN_CACHE"])
     try:

@@ -25,7 +25,7 @@ def refuse_broken_links(folder: Path) -> None:
 
 
 def refuse_broken_link(file: Path) -> None:
-    """Raise `InputError` where `file` is a link, and what it leads to is not there."""
+    """Raise `InputError` if `file` is a link, and what it leads to is not there."""
     try:
         is_broken = file.is_symlink() and not file.exists()
     except (OSError, ValueError):

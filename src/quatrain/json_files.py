@@ -11,8 +11,8 @@ from quatrain.lfs_pointer import refuse_lfs_pointer
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises `InputError` where there is none, or it is another kind
-    of value."""
+    """The JSON object in `path`. Raises `InputError` if there is none, or it is another kind of
+    value."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -44,7 +44,7 @@ def what_it_is(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as the JSON file `path`, the same bytes for the same value.
 
-    Raises `InputError` where a string in it has no UTF-8.
+    Raises `InputError` if a string in it has no UTF-8.
     """
     try:
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ _START = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raise `InputError` where the file `path` is a pointer; one that cannot be read is not."""
+    """Raise `InputError` if the file `path` is a pointer; one that cannot be read is not."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_START))

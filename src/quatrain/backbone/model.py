@@ -118,8 +118,8 @@ class Backbone(nn.Module):
         return attention.attend
 
     def own_inputs(self, tokens: torch.Tensor, x: torch.Tensor) -> OwnInputs:
-        """What each layer gets besides the stream, [1, T, per_layer_dim] each, of tokens int64
-        [1, T] and what the first layer sees of them; None where layers get nothing else."""
+        """What each layer gets besides the stream, [1, T, per_layer_dim] each, of tokens int64 [1,
+        T] and what the first layer sees of them; None if layers get nothing else."""
         if self.per_layer is None:
             return None
         return self.per_layer(tokens, x[..., : self.config.dim]).unbind(2)

@@ -56,7 +56,7 @@ def check_structure(model: StoredModel, params: Mapping[str, Any]) -> int:
 
 
 def _check_left_in_floating_point(model: StoredModel, vectors: Mapping[str, Any]) -> None:
-    """Raise `InputError` where something of `vectors` is quantized, which files may have that this
+    """Raise `InputError` if something of `vectors` is quantized, which files may have that this
     layout has not: routers, gates of one row and the like."""
     modules = [name.removesuffix(".weight") for name in vectors]
     found = [name for name in modules if f"{name}.scales" in model.stored]

@@ -12,7 +12,7 @@ _ELEMENTS_AT_ONCE = 1 << 20  # what a check needs beside the tensor is a few meg
 
 
 def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool) -> None:
-    """Raise `InputError` where an element of `tensor` is not what `name` says it is.
+    """Raise `InputError` if an element of `tensor` is not what `name` says it is.
 
     `int4`: whether integers lie in [-8, 7], and their scales may be negative, as half of those in
     GGUF's Q4_0 are; others fill their int8.

@@ -140,7 +140,7 @@ def checked_checkpoint(
     """The checkpoint of `tensors`, whose names, shapes and dtypes fit `config`, that of `params`.
 
     `source` is named in errors, and tensors as they are called `in_file`; the tokenizer is looked
-    for in `folder`. Raises `InputError` where something does not fit.
+    for in `folder`. Raises `InputError` if something does not fit.
     """
     group_size = check_structure(StoredModel(tensors.stored, config, str(source), in_file), params)
     arguments = params.get("quantization_args")

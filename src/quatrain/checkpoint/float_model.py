@@ -71,8 +71,8 @@ class FloatModel:
 
 
 def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:
-    """`model`, whose tensors are those of its config, each converted to float32 as it is read.
-    Raises `InputError` where they are not, naming each as it is called `in_file`."""
+    """`model`, whose tensors are those of its config, each converted to float32 when it is read.
+    Raises `InputError` if they are not, naming each as it is called `in_file`."""
     source = str(model.source)
     stored = StoredModel(model.tensors.stored, model.config, source, in_file)
     stored.check_layer_count()

@@ -39,7 +39,7 @@ _RENAMED = re.compile(r"(?:config|params)\b.*\.json\b.*", re.IGNORECASE)
 def detect(path: Path | str) -> Form:
     """The kind of `path`, from its content; nothing is downloaded.
 
-    Raises `InputError` where there is nothing, or nothing that Quatrain reads.
+    Raises `InputError` if there is nothing, or nothing that Quatrain reads.
     """
     if is_on_hub(path):
         return Form.HUB
@@ -61,7 +61,7 @@ def is_program(path: Path) -> bool:
 def is_quantized(path: Path) -> bool:
     """Whether `path` is for `open_checkpoint`, not for `open_float_model`, from file headers.
 
-    Raises `InputError` where there is nothing to read.
+    Raises `InputError` if there is nothing to read.
     """
     form = detect(path)
     if form in (Form.GGUF, Form.PROGRAM) or adapter_files(path):

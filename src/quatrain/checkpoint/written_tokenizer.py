@@ -38,7 +38,7 @@ def write_tokenizer_of(
 ) -> WrittenTokenizer:
     """Write the tokenizer.json `given`, or else `source`'s own, to `folder`.
 
-    A tokenizer of an unknown kind is left out, with a note. Raises `InputError` where a file is
+    A tokenizer of an unknown kind is left out, with a note. Raises `InputError` if a file is
     damaged.
     """
     if given is not None:

@@ -48,7 +48,7 @@ def chat_options(
     template_var: list[str] | None,
     chat_template: str | None,
 ) -> "ChatOptions":
-    """The options as one. Raises `InputError` where one is damaged, or given without `chat`."""
+    """The options as one. Raises `InputError` if one is damaged, or given without `chat`."""
     from quatrain.tokenizer.chat_prompt import ChatOptions
 
     given = {

@@ -96,7 +96,7 @@ AllowFallback = Annotated[
 
 
 def one_scheme(weight_only: bool, scheme: str | None, plan: Path | None) -> str | None:
-    """The scheme of all linears, "auto", or None. Raises `InputError` where options disagree."""
+    """The scheme of all linears, "auto", or None. Raises `InputError` if options disagree."""
     stated = {
         "--weight-only-linear": weight_only,
         f"--linear-scheme {scheme}": scheme,
@@ -111,7 +111,7 @@ def one_scheme(weight_only: bool, scheme: str | None, plan: Path | None) -> str 
 
 
 def sinks_and_window(given: str | None) -> tuple[int, int] | None:
-    """What --attention-sink says. Raises `InputError` where that is not two numbers."""
+    """What --attention-sink says. Raises `InputError` if that is not two numbers."""
     if given is None:
         return None
     sinks, _, window = given.partition(",")

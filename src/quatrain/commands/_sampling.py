@@ -61,7 +61,7 @@ def sampling_of(
     repetition_penalty: float,
     seed: int | None,
 ) -> Sampling:
-    """The options as one. Raises `InputError` where one is wrong, or changes nothing."""
+    """The options as one. Raises `InputError` if one is wrong, or changes nothing."""
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed or 0)
     if seed is not None and temperature == 0:
         raise InputError(

@@ -180,7 +180,7 @@ def _with_smollm2(specs: "list[ReleaseSpec]") -> "list[ReleaseSpec]":
 
 
 def _listed(phones: str | None) -> tuple[str, ...] | None:
-    """What --phones names. Raises `InputError` where that is nothing, as of an empty variable."""
+    """What --phones names. Raises `InputError` if that is nothing, as of an empty variable."""
     if phones is None:
         return None
     named = tuple(one.strip() for one in phones.split(",") if one.strip())

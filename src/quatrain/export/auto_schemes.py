@@ -186,7 +186,7 @@ def _unfilled(linears: Mapping[str, Int4Linear]) -> set[str]:
 
 
 def _tokens(opened: Checkpoint, tokenizer: Path | None) -> torch.Tensor:
-    """Texts to read, int64 [TEXTS, LENGTH]; `InputError` where there is no tokenizer for them."""
+    """Texts to read, int64 [TEXTS, LENGTH]; `InputError` if there is no tokenizer for them."""
     if not opened.config.apply_embedding or not opened.config.apply_output:
         raise InputError(
             f"{opened.source}: --linear-scheme auto measures the model on a text, but this model "

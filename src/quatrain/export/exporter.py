@@ -159,7 +159,7 @@ def backbone_of_operators(
     """The backbone of `opened` as a program computes it: of the operators of the options' backend,
     its quantized linears aside. `table_kinds`: as of `build_backbone`.
 
-    Raises `InputError` where the checkpoint cannot be what the options ask for.
+    Raises `InputError` if the checkpoint cannot be what the options ask for.
     """
     context = context_length(opened, options.max_seq_len)
     if context < LEAST_CONTEXT:
@@ -187,7 +187,7 @@ def backbone_of_operators(
 
 
 def _check_prefill_chunk(backbone: Backbone, options: ExportOptions) -> None:
-    """Raise `InputError` where a call is to take more tokens than it can."""
+    """Raise `InputError` if a call is to take more tokens than it can."""
     asked, longest = options.prefill_chunk_size, longest_call(backbone, options.backend)
     if asked is not None and asked > longest:
         is_context = longest == backbone.config.max_seq_len

@@ -93,7 +93,7 @@ class SchemePlan:
 
 
 def read_scheme_plan(path: Path) -> SchemePlan:
-    """The plan in the TOML file `path`. Raises `InputError` where it is none."""
+    """The plan in the TOML file `path`. Raises `InputError` if it is none."""
     try:
         stated = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:

@@ -37,7 +37,7 @@ quantized_decomposed: Any = torch.ops.quantized_decomposed
 def torchao_operators() -> Any:
     """torchao's operators, registered on first use: importing it takes seconds.
 
-    Raises `QuatrainError` where one takes other arguments than it did.
+    Raises `QuatrainError` if one takes other arguments than it did.
     """
     with quiet():
         import torchao.quantization.quant_primitives  # noqa: F401

@@ -36,7 +36,7 @@ _USUAL_GENERATED = 256  # tokens, where a task does not say: as lm-eval's own mo
 
 @register_model("quatrain")
 class QuatrainLM(TemplateLM):
-    """`--model quatrain` of lm-eval. Scores a text as it is read as a prompt (8da4w quantizes
+    """`--model quatrain` of lm-eval. Scores a text when it is read as a prompt (8da4w quantizes
     activations there), and writes as the phone decodes.
 
     Args:

@@ -74,7 +74,7 @@ def open_lm_eval_runner(
 ) -> tuple[EvaluatedModel, BackboneRunner | ProgramRunner]:
     """What is known of the model, and what runs it; the arguments are those of `QuatrainLM`.
 
-    Raises `InputError` where the model or an argument cannot be used.
+    Raises `InputError` if the model or an argument cannot be used.
     """
     if runtime is not None and not is_program(path):
         raise InputError(f"runtime={runtime} is for programs; {path} runs eagerly, leave it out")

@@ -39,7 +39,7 @@ def call_numbers(graph: VulkanGraph) -> dict[int, CallNumber]:
 
 
 def _computed(kind: str, a: CallNumber, b: CallNumber) -> CallNumber | None:
-    """None where it does not follow without a call."""
+    """None if it does not follow without a call."""
     if kind == "add" and None in (a.beyond, b.beyond):
         return CallNumber(a.more + b.more, b.beyond if a.beyond is None else a.beyond)
     if kind == "sub" and b.beyond in (None, a.beyond):

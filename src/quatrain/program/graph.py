@@ -122,7 +122,7 @@ class VulkanGraph:
     )
 
     def tensor(self, value_id: int) -> Tensor:
-        """The tensor `value_id`; `InputError` where it is another kind of value."""
+        """The tensor `value_id`; `InputError` if it is another kind of value."""
         value = self.values[value_id]
         if not isinstance(value, Tensor):
             raise InputError(f"value {value_id} of the graph is {value}, expected a tensor")
@@ -136,7 +136,7 @@ class VulkanGraph:
         return value.value
 
     def integer(self, value_id: int) -> int:
-        """The fixed integer `value_id`; `InputError` where it is another kind of value."""
+        """The fixed integer `value_id`; `InputError` if it is another kind of value."""
         value = self.plain(value_id)
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError(f"value {value_id} of the graph is {value!r}, expected an integer")
@@ -182,7 +182,7 @@ class VulkanGraph:
 
     def constant(self, value_id: int) -> np.ndarray:
         """A read-only view, in the tensor's shape and dtype, of a constant's bytes in the file;
-        `InputError` where it is another kind of value, or fewer bytes are stored."""
+        `InputError` if it is another kind of value, or fewer bytes are stored."""
         tensor, stored = self.tensor(value_id), self.stored(value_id)
         if stored is None:
             raise InputError(f"value {value_id} of the graph is not a constant")

@@ -26,8 +26,9 @@ def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:
 
 
 def misread_types(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
-    """Scales and biases of an int4 linear in another type than its result, in which they are read,
-    and sums that are not int32; a weight-only linear's float32 scales are converted as it loads."""
+    """Scales and biases of an int4 linear in another type than its result, in which they are
+    read, and sums that are not int32; a weight-only linear's float32 scales are converted when
+    it loads."""
     names, made = operator.named_args, graph.tensor(operator.out).dtype
     for name, read in (("weight_scales", made), ("bias", made), ("weight_sums", "int32")):
         stored = graph.values[names[name]] if name in names else None

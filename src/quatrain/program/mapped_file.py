@@ -8,8 +8,8 @@ from quatrain.errors import InputError
 
 
 def map_program(path: Path) -> mmap.mmap:
-    """The bytes of the file. Raises `InputError` where it cannot be read, is empty, or is a file of
-    a model."""
+    """The bytes of the file. Raises `InputError` if it cannot be read, is empty, or is a file of a
+    model."""
     if is_device_or_pipe(path):
         raise InputError(
             f"{path}: is a device or a pipe, and programs are memory-mapped; write it to a file, "

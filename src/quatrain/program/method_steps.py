@@ -31,8 +31,8 @@ class Step:
 
 
 def method_steps(plan: Record, method: Method, delegates: Sequence[Delegate]) -> list[Step] | None:
-    """The steps of `method`, whose plan that is; None where it calls one of `delegates` of which
-    it is not known how many results it gives."""
+    """The steps of `method`, whose plan that is; None if it calls one of `delegates` of which it is
+    not known how many results it gives."""
     values = [value.val for value in plan.values or ()]
     steps = [_step(each, values, delegates) for each in method.instructions]
     known = [step for step in steps if step is not None]
@@ -78,7 +78,7 @@ def _flat(index: int, values: list[Record | None]) -> list[int]:
 
 
 def _results(delegate: Delegate) -> int | None:
-    """How many results it gives; None where that is not known here."""
+    """How many results it gives; None if that is not known here."""
     if delegate.graph:
         return len(delegate.graph.outputs)
     return xnnpack_result_count(delegate)

@@ -227,7 +227,7 @@ _NAMESPACES = ("aten", "et_vk", "torchao", "quantized_decomposed", "dim_order_op
 
 
 def argument_names(kind: str, count: int) -> tuple[str, ...] | None:
-    """The names of `count` arguments of an operator; None where they are not known."""
+    """The names of `count` arguments of an operator; None if they are not known."""
     for table in (ARGUMENTS, EARLIER_ARGUMENTS, _OVERLOAD_ARGUMENTS):
         if len(table.get(kind, ())) == count:
             return table[kind]

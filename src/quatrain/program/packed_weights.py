@@ -38,7 +38,7 @@ def stepped_over(channels: int) -> int:
 def group_sums(packed: np.ndarray, group_size: int) -> np.ndarray:
     """The sum of each group of a packed weight: uint8 [N, K/2] -> int32 [K/group, N].
 
-    N is padded with zeros to what the kernel steps over (`stepped_over`). Raises `InputError` where
+    N is padded with zeros to what the kernel steps over (`stepped_over`). Raises `InputError` if
     the groups do not fill the rows.
     """
     if packed.ndim != 2 or packed.dtype != np.uint8:

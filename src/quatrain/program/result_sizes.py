@@ -45,8 +45,8 @@ def _with_a_number(args: SizedArguments) -> list[Sizes]:
 
 
 def _of_condition(args: SizedArguments) -> list[Sizes]:
-    """From the last on; None where two are said to be of several sizes, as bounds of one length
-    may be."""
+    """From the last on; None if two are said to be of several sizes, as bounds of one length may
+    be."""
     shapes = [args.sizes(name)[::-1] for name in ("condition", "a", "b")]
     places = [{*sizes} - {1} or {1} for sizes in zip_longest(*shapes, fillvalue=1)]
     return [[min(sizes) if len(sizes) == 1 else None for sizes in places[::-1]]]

@@ -40,7 +40,7 @@ class RowLookup:
 
     def rows(self, inputs: Sequence[Any]) -> np.ndarray:
         """Those [..., width] of the token ids [...] among `inputs` of the method. Raises
-        `InputError` where one has no row."""
+        `InputError` if one has no row."""
         tokens = np.asarray(inputs[self._tokens])
         outside = tokens[(tokens < 0) | (tokens >= len(self.table))]
         if outside.size:

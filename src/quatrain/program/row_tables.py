@@ -80,7 +80,7 @@ class RowTable:
 def table_of(program: Program, values: list[Record], call: Instruction) -> RowTable:
     """The table that `call`, a lookup, reads, of a method with `values`.
 
-    Raises `InputError` where it is no constant, cut short, or of a type that its operator does not
+    Raises `InputError` if it is no constant, cut short, or of a type that its operator does not
     take, and where packed integers are not of the only range that they have.
     """
     name, _, overload = str(call.target).rpartition(".")
@@ -104,7 +104,7 @@ def table_of(program: Program, values: list[Record], call: Instruction) -> RowTa
 
 def constant(program: Program, value: Record, kinds: Collection[int]) -> np.ndarray:
     """The tensor `value` of one of the ScalarTypes `kinds` among the program's constants, mapped.
-    Raises `InputError` where it is none of them."""
+    Raises `InputError` if it is none of them."""
     place, index = program.root.constant_segment, getattr(value, "data_buffer_idx", 0)
     shape = list(getattr(value, "sizes", None) or ())
     if place is None or not 0 < index < len(place.offsets or ()) or not shape:

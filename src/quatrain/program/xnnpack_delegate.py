@@ -27,7 +27,7 @@ class XnnpackValue:
     """A value between nodes: of XNNPACK's data type number `datatype` and, at most, that `shape`.
 
     `constant`: which of the graph's constants it is; 0: none. `argument`: which of the arguments of
-    the delegate's call it is, None where it stays inside. `quantization`: its table in the file.
+    the delegate's call it is, None if it stays inside. `quantization`: its table in the file.
     """
 
     datatype: int

@@ -31,9 +31,9 @@ def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Round
 def calibrated_method(
     method: Rounding, calibration: Calibration | None, opened: OpenedSource, stages: Stages
 ) -> Gptq | Distill | None:
-    """The method for a model that was opened; None where it looks at weights alone.
+    """The method for a model that was opened; None if it looks at weights alone.
 
-    Raises `InputError` where the calibration text cannot be used.
+    Raises `InputError` if the calibration text cannot be used.
     """
     if method in CALIBRATED:
         model = opened.source

@@ -98,7 +98,7 @@ def rows_of_text(
     """The rows of the embedding for the tokens with which `words` begins a text, and for those of
     `text`; tokens that it has no row for are left out.
 
-    Raises `InputError` where the model's context has no room for more than the first.
+    Raises `InputError` if the model's context has no room for more than the first.
     """
     ids = words.encode(text)
     begin = words.begin(ids)

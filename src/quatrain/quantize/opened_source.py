@@ -37,7 +37,7 @@ class OpenedSource:
     tokenizer: Path | None = None
 
     def with_tokenizer(self, tokenizer: Path | None) -> "OpenedSource":
-        """The same, with `tokenizer` in place of the source's own. Raises `InputError` where it is
+        """The same, with `tokenizer` in place of the source's own. Raises `InputError` if it is
         none."""
         if tokenizer is None:
             return self

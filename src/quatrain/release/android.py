@@ -56,7 +56,7 @@ def lay_out(release: Path, report: Mapping[str, Any], module: Path) -> Path:
     """Put the files of the `release`, of which `report` tells, into the assets of `module`.
 
     An earlier release there is replaced; phones.json comes last. Returns the folder. Raises
-    `InputError` where that cannot be written, or holds something else.
+    `InputError` if that cannot be written, or holds something else.
     """
     check_module(module)
     assets = module / ASSETS

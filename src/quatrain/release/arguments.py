@@ -17,9 +17,9 @@ from quatrain.tokenizer.files import require_tokenizer
 
 
 def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -> None:
-    """Raise `InputError` where `model` is nothing that is read, `output` cannot be a release's
-    folder, a phone or file that `spec` names is unknown or cannot be read, or its scheme is of
-    nothing; `model` is None where it is to be fetched.
+    """Raise `InputError` if `model` is nothing that is read, `output` cannot be a release's folder,
+    a phone or file that `spec` names is unknown or cannot be read, or its scheme is of nothing;
+    `model` is None if it is to be fetched.
     """
     if model is not None:
         detect(model)
@@ -54,8 +54,8 @@ def _check_text(text: Path | str) -> None:
 
 
 def check_workers(jobs: int | None, ray: str | None) -> None:
-    """Raise `InputError` where both are given, of which one would count for nothing, or `jobs` is
-    no number of programs."""
+    """Raise `InputError` if both are given, of which one would count for nothing, or `jobs` is no
+    number of programs."""
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")
     if jobs is not None and ray is not None:

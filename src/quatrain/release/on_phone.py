@@ -151,7 +151,7 @@ def speed_in(output: str) -> dict[str, float | None]:
 
 
 def _adb(*words: str) -> str:
-    """What adb writes. Raises `InputError` where it fails."""
+    """What adb writes. Raises `InputError` if it fails."""
     try:
         done = subprocess.run(
             ["adb", *words], capture_output=True, timeout=_SECONDS, check=False

@@ -68,7 +68,7 @@ class Pipeline:
         return {"source": self._digested(self.source), "reference": self._digested(apart)}
 
     def checkpoint_files(self) -> dict[str, str] | None:
-        """The SHA-256 of what was quantized, by file; None where nothing was."""
+        """The SHA-256 of what was quantized, by file; None if nothing was."""
         return self.quantized.files if self.quantized else None
 
     def _digested(self, path: Path | None) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class Pipeline:
         ]
 
     def _digests(self, path: Path) -> list[str]:
-        """Of the files of a model. Raises `InputError` where they are others than before."""
+        """Of the files of a model. Raises `InputError` if they are others than before."""
         found = [self.store.digest(file) for file in source_files(path, None)]
         if self._digests_at_first.setdefault(path, found) != found:
             raise InputError(f"{path}: changed while the release was made; run the command again")
@@ -231,7 +231,7 @@ class Pipeline:
 
 
 def usual_workers(files: Sequence[PlannedFile], jobs: int | None, ray: str | None) -> Workers:
-    """Those for programs of these sizes; `jobs` is None where it is to be chosen."""
+    """Those for programs of these sizes; `jobs` is None if it is to be chosen."""
     sizes = [one.predicted_bytes.file for one in files]
     memory = _HELD * max(sizes)
     if jobs is None and sum(sizes) < _PAYS_FROM:
@@ -241,7 +241,7 @@ def usual_workers(files: Sequence[PlannedFile], jobs: int | None, ray: str | Non
 
 
 def reference_of(source: Path, spec: ReleaseSpec) -> Path | None:
-    """The model in floating point; None where there is none."""
+    """The model in floating point; None if there is none."""
     if spec.reference is not None:
         return local_path(spec.reference)
     return None if is_quantized(source) else source

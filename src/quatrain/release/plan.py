@@ -41,7 +41,7 @@ class PhonePlan:
     Attributes:
         id: Of the phone or GPU, as in the catalogue.
         name: The same for people.
-        gpu: The profile of its GPU; None where there is none.
+        gpu: The profile of its GPU; None if there is none.
         file: Of its program.
         reasons: Why that one, sentences.
         why: The one of them that decided.
@@ -74,7 +74,7 @@ class ReleasePlan:
     Attributes:
         source: The path that is read.
         name: What its files begin with.
-        checkpoint: What is quantized; None where the source is a checkpoint.
+        checkpoint: What is quantized; None if the source is a checkpoint.
         files: The programs.
         phones: What each phone gets.
     """
@@ -105,7 +105,7 @@ class ReleasePlan:
 
     @property
     def cpu(self) -> str | None:
-        """The program that every phone runs; None where there is none."""
+        """The program that every phone runs; None if there is none."""
         return next((one.file for one in self.files if one.options.backend == "xnnpack"), None)
 
     @property
@@ -141,7 +141,7 @@ class ReleasePlan:
 def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     """Decide, from headers alone, what `spec` makes of `source`, the files beginning with `name`.
 
-    Raises `InputError` where the source cannot be read, a phone is not known, or `spec` says how a
+    Raises `InputError` if the source cannot be read, a phone is not known, or `spec` says how a
     checkpoint is to be quantized.
     """
     quantizing = QuantizeRequest(

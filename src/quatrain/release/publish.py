@@ -34,7 +34,7 @@ def publish(
     """Write all files of a release to `folder`, and remove what an earlier one left there.
 
     Each appears in one rename, the manifest last; what is as it was stays untouched. Raises
-    `InputError` where something cannot be written.
+    `InputError` if something cannot be written.
     """
     try:
         new = folder / WORK / "new"

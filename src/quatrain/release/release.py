@@ -172,7 +172,7 @@ def _opened(source: Path) -> Checkpoint | FloatModel:
 
 
 def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec) -> Tokenizer:
-    """Raises `InputError` where there is none, which expected.json and the phone both need."""
+    """Raises `InputError` if there is none, which expected.json and the phone both need."""
     if spec.tokenizer is not None:
         return Tokenizer.load(spec.tokenizer)
     with TemporaryDirectory(prefix="quatrain-") as folder:

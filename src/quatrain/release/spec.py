@@ -202,7 +202,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _value(file: Path, key: str, name: str, value: Any) -> Any:
-    """`value` as its field has it. Raises `InputError` where it is of another kind."""
+    """`value` as its field has it. Raises `InputError` if it is of another kind."""
     several = name in AXES and isinstance(value, list)
     kind, matches = _KINDS["texts" if several else _kind_of(name)]
     if not matches(value) or (several and not value):

@@ -39,7 +39,7 @@ def why_unchanged(
     arithmetic: Arithmetic = VULKAN_ARITHMETIC,
 ) -> str | None:
     """Why `program` computes with the defect `emulate` what it does without, where it does, in a
-    sentence; `tokens` of the longest prompt, None where that is not known."""
+    sentence; `tokens` of the longest prompt, None if that is not known."""
     if emulate is None:
         return None
     if emulate not in emulatable_defects(program, arithmetic):

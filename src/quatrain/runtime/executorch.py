@@ -16,7 +16,7 @@ from quatrain.runtime.calls.token_ids import check_token_ids
 class ExecutorchRunner:
     """Runs the method `forward` of a program whose delegates this wheel registers.
 
-    Raises `InputError` where it does not register one, or where the program cannot be loaded.
+    Raises `InputError` if it does not register one, or where the program cannot be loaded.
     """
 
     def __init__(self, program: Program | Path | str) -> None:
@@ -48,8 +48,8 @@ class ExecutorchRunner:
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
 
-        Raises `InputError` where a token is not in the program's vocabulary, or the call goes back
-        in a program that cannot.
+        Raises `InputError` if a token is not in the program's vocabulary, or the call goes back in
+        a program that cannot.
         """
         assert self._method is not None
         if self._vocab_size is not None and not inputs[0].is_floating_point():

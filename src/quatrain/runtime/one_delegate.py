@@ -62,8 +62,8 @@ class MethodInputs:
 
     def in_order(self, inputs: Sequence[Any]) -> list[Any]:
         """`inputs`, tensors or arrays as the method takes them, as the graph takes them; rows are a
-        numpy array. Raises `InputError` where there are more or fewer, one has another size than
-        the only one that the method takes, or a token has no row."""
+        numpy array. Raises `InputError` if there are more or fewer, one has another size than the
+        only one that the method takes, or a token has no row."""
         if len(inputs) != len(self.names):
             raise InputError(
                 f"{self._path}: {len(inputs)} inputs given, expected {', '.join(self.names)}"
@@ -86,7 +86,7 @@ def _name(value: Any) -> str:
 
 
 def _only_size(value: Any) -> list[int] | None:
-    """The only size of an input that may have no other; None where it varies, or is not said."""
+    """The only size of an input that may have no other; None if it varies, or is not said."""
     if value is None or value.table != "Tensor" or value.shape_dynamism != STATIC:
         return None
     return list(value.sizes or ())

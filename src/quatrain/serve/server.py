@@ -46,7 +46,7 @@ def serve_models(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket bound to that address. Raises `InputError` where it is taken or is not one here."""
+    """A socket bound to that address. Raises `InputError` if it is taken or is not one here."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, socket.SOCK_STREAM)

@@ -48,7 +48,7 @@ def lacking_on_cpu(operator: str, runtime: str | None) -> str | None:
 
 
 def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExamination | None:
-    """What `program` asks of an app with that release; None where not all its delegates are
+    """What `program` asks of an app with that release; None if not all its delegates are
     XNNPACK's."""
     if {delegate.backend for delegate in program.delegates} != {XNNPACK_BACKEND}:
         return None

@@ -127,9 +127,9 @@ def examine(
 ) -> list[Finding]:
     """The defects that `program` meets, the surest first.
 
-    Without `gpus`, on any that has a profile; without `runtime` (a release such as '1.3'), in
-    any. Remedies call the program by its path, or by `name`, and options as `options` does. Raises
-    `InputError` where the program has no Vulkan delegate, to which alone the catalogue applies.
+    Without `gpus`, on any that has a profile; without `runtime` (a release such as '1.3'), in any.
+    Remedies call the program by its path, or by `name`, and options as `options` does. Raises
+    `InputError` if the program has no Vulkan delegate, to which alone the catalogue applies.
     """
     if not program.graphs:
         backends = sorted({delegate.backend for delegate in program.delegates}) or ["none"]

@@ -39,7 +39,7 @@ def load_phones() -> tuple[Phone, ...]:
 
 
 def find_phone(name: str) -> Phone | None:
-    """The phone with this id; None where there is none."""
+    """The phone with this id; None if there is none."""
     return next((phone for phone in load_phones() if phone.id == name.lower()), None)
 
 

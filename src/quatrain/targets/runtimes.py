@@ -18,8 +18,8 @@ _PRE_RELEASE = re.compile(r"\d[._-]?(a|b|c|rc|alpha|beta|pre|preview|dev)[._-]?\
 class RegisteredOperator:
     """An operator that releases register: from `since` to `until` (None: to the newest).
 
-    `arguments`: how many it reads, outputs counted, None where that is unknown;
-    `arguments_by_release` where it differs. `source`: file and line.
+    `arguments`: how many it reads, outputs counted, None if that is unknown; `arguments_by_release`
+    where it differs. `source`: file and line.
     """
 
     name: str
@@ -34,7 +34,7 @@ class RegisteredOperator:
         return _spans(runtime, self.since, self.until)
 
     def arguments_in(self, runtime: str) -> int | None:
-        """How many arguments that release reads; None where that is unknown."""
+        """How many arguments that release reads; None if that is unknown."""
         return self.arguments_by_release.get(release_line(runtime), self.arguments)
 
 
@@ -127,7 +127,7 @@ def registered_operators() -> dict[str, RegisteredOperator]:
 
 
 def shaders_of(kind: str, runtime: str) -> list[Shaders]:
-    """The shaders that a release has of operators of this kind; empty where nobody looked."""
+    """The shaders that a release has of operators of this kind; empty if nobody looked."""
     return [
         Shaders(**as_fields(entry))
         for entry in load_toml("runtimes.toml")["shaders"]
@@ -163,7 +163,7 @@ def _spans(runtime: str, since: str, until: str | None) -> bool:
 
 
 def unknown_operators(graph: VulkanGraph, runtime: str) -> list[str]:
-    """What of `graph` that release does not know, in a phrase each; empty where it knows all.
+    """What of `graph` that release does not know, in a phrase each; empty if it knows all.
 
     An operator that it does not register, or that it reads with another number of arguments.
     """

@@ -58,7 +58,7 @@ def speed_facts(gpu: GpuProfile, runtime: str | None) -> list[SpeedFact]:
 
 def slower_scheme(facts: list[SpeedFact]) -> tuple[Scheme, SpeedFact] | None:
     """The scheme that is measured to be the slower of the two, by decode before prefill, and the
-    fact that says so; None where neither is, or both are slow alike."""
+    fact that says so; None if neither is, or both are slow alike."""
     for phase in _PHASES:
         slow = {
             scheme: fact

@@ -47,7 +47,7 @@ def templates_of(stated: Any) -> dict[str, str]:
 def pick(templates: Mapping[str, str], name: str | None, tools: bool, source: str) -> str:
     """The template of that `name`, or the one that is meant where it is None.
 
-    Raises `InputError` where there is none, naming those that there are.
+    Raises `InputError` if there is none, naming those that there are.
     """
     if not templates:
         raise InputError(
@@ -66,7 +66,7 @@ def pick(templates: Mapping[str, str], name: str | None, tools: bool, source: st
 
 def names_read(template: str, source: str) -> set[str]:
     """The variables that `template` reads from outside, those that it sets itself left out. Raises
-    `InputError` where it is damaged."""
+    `InputError` if it is damaged."""
     try:
         return jinja2.meta.find_undeclared_variables(_environment().parse(template))
     except jinja2.TemplateError as error:

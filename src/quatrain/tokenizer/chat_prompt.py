@@ -43,7 +43,7 @@ def chat_prompt(
     """The prompt that asks for the answer to `text`, after the turns `before`: what the user said
     and what was answered.
 
-    Raises `InputError` where the model has no such chat template, or the template does not look at
+    Raises `InputError` if the model has no such chat template, or the template does not look at
     something in `options`, or gives no text.
     """
     _check_read(tokenizer, options)
@@ -98,7 +98,7 @@ def prompt_of_all(
 
 
 def _if_any(rendered: Callable[[list[Message]], str], messages: list[Message]) -> str | None:
-    """The prompt of `messages`, None where the chat template refuses them."""
+    """The prompt of `messages`, None if the chat template refuses them."""
     try:
         return rendered(messages)
     except InputError:
@@ -120,7 +120,7 @@ SYSTEM = {"a system message": without_text("system")}
 
 def variables_read(tokenizer: Tokenizer, template: str | None, has_tools: bool) -> set[str]:
     """What the chat template of that name, or the one that is meant without, reads: "tools" among
-    it where it takes them. Raises `InputError` where there is none, or it is damaged."""
+    it where it takes them. Raises `InputError` if there is none, or it is damaged."""
     picked = pick(tokenizer.chat_templates, template, has_tools, tokenizer.source)
     return names_read(picked, tokenizer.source)
 

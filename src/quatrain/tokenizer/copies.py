@@ -30,7 +30,7 @@ def copy_tokenizer_files(
     (`quatrain.tokenizer.executorch_form`), and is `source`'s own where that does so alone.
     tokenizer_config.json states what the files beside it say, and the ids that begin and end a
     text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a folder has
-    none. Raises `InputError` where a file is damaged.
+    none. Raises `InputError` if a file is damaged.
     """
     file = tokenizer_in(source) if source.is_dir() else source
     if file is None:

@@ -57,8 +57,8 @@ def restore_nfc(model: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
 def move_metaspace_to_config(
     model: tokenizers.Tokenizer, config: dict[str, Any]
 ) -> tokenizers.Tokenizer | None:
-    """`model` with equivalent steps in place of its Metaspace, which is stated in `config`; None
-    where there is no Metaspace that can be replaced.
+    """`model` with equivalent steps in place of its Metaspace, which is stated in `config`; None if
+    there is no Metaspace that can be replaced.
 
     The steps add a space to the text after each special token, as Metaspace's "always" does.
     """
@@ -156,7 +156,7 @@ def move_space_runs_to_config(
     model: tokenizers.Tokenizer, config: dict[str, Any]
 ) -> tokenizers.Tokenizer | None:
     """`model` whose runs of spaces are vocabulary pieces only, no longer added tokens, and are
-    stated in `config`; None where no added token is a run of spaces (Gemma has such tokens).
+    stated in `config`; None if no added token is a run of spaces (Gemma has such tokens).
 
     Merges still produce them. Added tokens are searched before spaces become `▁`, so they would be
     found only where the text itself has this character.

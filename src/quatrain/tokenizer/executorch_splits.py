@@ -56,7 +56,7 @@ def states_in(sequence: pre_tokenizers.Sequence) -> list[dict[str, Any]]:
 
 
 def _whole_split(split: Any) -> pre_tokenizers.Split | None:
-    """`split` in a form that ExecuTorch reads; None where it is in one."""
+    """`split` in a form that ExecuTorch reads; None if it is in one."""
     state = json.loads(split.__getstate__())
     behavior, inverted, text = state["behavior"], state["invert"], state["pattern"].get("String")
     read = behavior in ("Isolated", "Removed", "MergedWithPrevious") and not inverted

@@ -30,7 +30,7 @@ _UNREAD_SPLITS = ("Contiguous", "MergedWithNext")  # nor an inverted split by a 
 
 def unsupported_part(tokenizer: Path) -> str | None:
     """The first unsupported part of the tokenizer.json `tokenizer`, such as "pre_tokenizer
-    Metaspace", or None. Raises `InputError` where the file is damaged."""
+    Metaspace", or None. Raises `InputError` if the file is damaged."""
     content = read_object(tokenizer)
     for part, read in _READ.items():
         for kind in _kinds(content.get(part)):
@@ -60,7 +60,7 @@ def normalized_tokens(tokenizer: Path) -> list[str]:
 
 def lost_with_unknown_character(tokenizer: Path) -> str | None:
     """What ExecuTorch drops where a text has a character for which the BPE vocabulary of the
-    tokenizer.json `tokenizer` has neither a token nor byte tokens, such as "its word"; None where
+    tokenizer.json `tokenizer` has neither a token nor byte tokens, such as "its word"; None if
     every character has one.
 
     A vocabulary trained without byte fallback has tokens only for the characters of its training
@@ -77,10 +77,10 @@ def lost_with_unknown_character(tokenizer: Path) -> str | None:
 
 
 def adds_space_after_special_tokens(tokenizer: Path) -> bool:
-    """Whether text after a special token gets a space here and on a phone, but not in
-    transformers 5. There `LlamaTokenizer` without `legacy`, or a converted tokenizer.model whose
-    settings deny `legacy`, adds a space to the first part of a text only; no file that ExecuTorch
-    reads can express this. Raises `InputError` where a file is damaged."""
+    """Whether text after a special token gets a space here and on a phone, but not in transformers
+    5. There `LlamaTokenizer` without `legacy`, or a converted tokenizer.model whose settings deny
+    `legacy`, adds a space to the first part of a text only; no file that ExecuTorch reads can
+    express this. Raises `InputError` if a file is damaged."""
     config, _ = read_config_of(tokenizer)
     name = tokenizer_class(tokenizer, config)
     from_pieces = tokenizer.name == SENTENCEPIECE

@@ -112,7 +112,7 @@ def find_tokenizer(model: Path | str, *folders: Path | str) -> Path:
 def chosen_tokenizer(given: Path | str | None, model: Path | str, *folders: Path) -> Path:
     """The tokenizer.json `given` as --tokenizer, or else the result of `find_tokenizer`.
 
-    Raises `InputError` where there is none.
+    Raises `InputError` if there is none.
     """
     if given is not None:
         return Path(given)

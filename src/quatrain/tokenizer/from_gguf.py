@@ -29,8 +29,8 @@ _MAKERS = {
 def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Path) -> list[Path]:
     """Write tokenizer.json and tokenizer_config.json into `folder` and return their paths.
 
-    `metadata` is that of the GGUF file `source`. Raises `UnknownTokenizer` where it holds another
-    kind of tokenizer or cuts words in a way not known here, `InputError` where it is damaged.
+    `metadata` is that of the GGUF file `source`. Raises `UnknownTokenizer` if it holds another kind
+    of tokenizer or cuts words in a way not known here, `InputError` if it is damaged.
     """
     kind = metadata.get("tokenizer.ggml.model")
     make = _MAKERS.get(kind) if isinstance(kind, str) else None

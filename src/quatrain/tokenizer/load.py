@@ -166,8 +166,8 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     beside it, which pads and cuts nothing; what those files say, as one tokenizer_config.json;
     whether the tokenizer is another than `path` alone holds).
 
-    Raises `InputError` where a file is missing or damaged, `UnknownTokenizer` where it is of a kind
-    that is not read.
+    Raises `InputError` if a file is missing or damaged, `UnknownTokenizer` if it is of a kind that
+    is not read.
     """
     require_tokenizer(path)
     config, added = read_config_of(path)

@@ -17,7 +17,7 @@ def as_read(
 ) -> list[Message]:
     """`messages`, the texts of a role in parts where a template shows them only so.
 
-    `rendered`: what the template makes of messages, None where it refuses them.
+    `rendered`: what the template makes of messages, None if it refuses them.
     """
     roles = dict.fromkeys(str(message.get("role")) for message in messages)
     in_parts = {role for role in roles if _takes_parts(role, rendered)}

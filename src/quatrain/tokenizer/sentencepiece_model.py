@@ -24,7 +24,7 @@ _VARINT, _EIGHT_BYTES, _MESSAGE, _FOUR_BYTES = 0, 1, 2, 5  # how a value is writ
 def sentencepiece_metadata(path: Path) -> dict[str, Any]:
     """The model in `path` as the metadata of a GGUF file would have it, `tokenizer.ggml.{key}`.
 
-    Raises `UnknownTokenizer` where it is another kind than BPE, and `InputError` where the file is
+    Raises `UnknownTokenizer` if it is another kind than BPE, and `InputError` if the file is
     damaged.
     """
     try:

@@ -14,7 +14,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     """(the tokenizer in the tokenizer.json `path`, whether it is another than the file says).
 
-    Raises `InputError` where it is damaged.
+    Raises `InputError` if it is damaged.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -39,7 +39,7 @@ def read_vocabulary(path: Path, config: _Config) -> tuple[tokenizers.Tokenizer, 
     """(the tokenizer in `path`, without tokens that only its tokenizer_config.json's `config`
     names; `config` with the tokens that go without saying).
 
-    Raises `InputError` where a file is damaged, and `UnknownTokenizer` where it is of another kind.
+    Raises `InputError` if a file is damaged, and `UnknownTokenizer` if it is of another kind.
     """
     refuse_lfs_pointer(path)
     name = tokenizer_class(path, config)

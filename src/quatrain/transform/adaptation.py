@@ -19,9 +19,9 @@ def transform_linear_for_lora_after_quantization(
 ) -> nn.Module:
     """Put an `AdaptedLinear` around each int4 linear F that has an adaptor in `checkpoint`.
 
-    Expected: `F.adaptor.A.weight` [rank, K] and `F.adaptor.B.weight` [N, rank], the adaptor's
-    scale in B. ExecuTorch's `source_transformation/lora.py` has a function of this name. Raises
-    `InputError` where a shape does not fit.
+    Expected: `F.adaptor.A.weight` [rank, K] and `F.adaptor.B.weight` [N, rank], the adaptor's scale
+    in B. ExecuTorch's `source_transformation/lora.py` has a function of this name. Raises
+    `InputError` if a shape does not fit.
     """
     for name, linear in list(module.named_modules()):
         a, b = (checkpoint.get(f"{name}.adaptor.{part}.weight") for part in "AB")
@@ -43,7 +43,7 @@ def transform_linear_for_lora_after_quantization(
 def transform_down_projection_for_spinquant(module: nn.Module) -> nn.Module:
     """Put SpinQuant's online Hadamard rotation before each linear called `feed_forward.w2`.
 
-    Raises `InputError` where its input features are not a power of two.
+    Raises `InputError` if its input features are not a power of two.
     """
     for name, linear in list(module.named_modules()):
         if isinstance(linear, Int4Linear | nn.Linear) and name.endswith("feed_forward.w2"):

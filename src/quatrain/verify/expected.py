@@ -130,7 +130,7 @@ def write_expected(path: Path, programs: Mapping[str, ExpectedProgram]) -> None:
 def read_expected(path: Path) -> dict[str, ExpectedProgram]:
     """What the expected.json `path` says, by the name of each program's file.
 
-    Raises `InputError` where it cannot be read, or is of another format.
+    Raises `InputError` if it cannot be read, or is of another format.
     """
     content = read_object(path)
     if content.get("format") != FORMAT:

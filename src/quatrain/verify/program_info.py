@@ -14,7 +14,7 @@ Rounding = Literal["float32", "float16", "bfloat16 scales"]
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """`scheme` is None where some of the int4 linears have the one and some the other.
+    """`scheme` is None if some of the int4 linears have the one and some the other.
 
     `rounding`: the type of activations, "float32" or "float16", or "bfloat16 scales": an XNNPACK
     program computes in float32 and holds the weights' scales in bfloat16. `context`: the tokens

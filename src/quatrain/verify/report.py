@@ -13,8 +13,8 @@ from quatrain.verify.checks.unrounded import UnroundedCheck
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """What one device gave. `layerwise` is None where it shows no values between (ExecuTorch).
-    `problems` are whole sentences; empty where the program is right."""
+    """What one device gave. `layerwise` is None if it shows no values between (ExecuTorch).
+    `problems` are whole sentences; empty if the program is right."""
 
     device: str
     parity: Parity

@@ -138,7 +138,7 @@ def verify_program(
 @dataclass(frozen=True)
 class _Opened:
     """What is compared; `graph` is None for a program whose delegates are not read, a runner is
-    None where it is loaded when it is its turn."""
+    None if it is loaded when it is its turn."""
 
     program: Program
     checkpoint: Checkpoint

@@ -32,5 +32,5 @@ class SoftCap(nn.Module):
 
 
 def factor_or_none(factor: float) -> Factor | None:
-    """A `Factor`, or None where it would change nothing."""
+    """A `Factor`, or None if it would change nothing."""
     return None if factor == 1.0 else Factor(factor)

@@ -60,8 +60,8 @@ def _instead(unknown: list[str], known: Iterable[str]) -> str:
 def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     """Read a `params.json` mapping. `source` names the file in errors.
 
-    Raises `InputError` where a field is missing, of the wrong type, not positive,
-    inconsistent with another, or not one this backbone implements.
+    Raises `InputError` if a field is missing, of the wrong type, not positive, inconsistent with
+    another, or not one this backbone implements.
     """
     params = _by_one_name(params, source)
     known = {
@@ -104,7 +104,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
 
 
 def _by_one_name(params: dict[str, Any], source: str) -> dict[str, Any]:
-    """`params` without aliases. Raises `InputError` where two names of a field disagree."""
+    """`params` without aliases. Raises `InputError` if two names of a field disagree."""
     named = {name: value for name, value in params.items() if name not in _ALIASES}
     for alias, name in _ALIASES.items():
         value = params.get(alias)
@@ -120,7 +120,7 @@ def _by_one_name(params: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_read_elsewhere(params: dict[str, Any], source: str) -> None:
-    """Raise `InputError` where a field that others read is not what they take it for."""
+    """Raise `InputError` if a field that others read is not what they take it for."""
     end = tuple[int, ...] if isinstance(params.get("eos_idx"), list) else int
     for name, kind in (
         ("bos_idx", int),

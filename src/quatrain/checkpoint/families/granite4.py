@@ -12,7 +12,7 @@ _DENSE = "the dense models of Granite 4.0 are 350m, 1b and micro, without an h i
 
 
 def _check_dense(fields: Fields) -> None:
-    """Raise `InputError` where some layers are Mamba's, or there are experts."""
+    """Raise `InputError` if some layers are Mamba's, or there are experts."""
     kinds = fields.get("layer_types")
     layers = fields.layer_count()
     if kinds not in (["attention"] * layers, ["full_attention"] * layers):

@@ -22,7 +22,7 @@ _GATES = ("B_proj", "C_proj", "x_proj")  # one matrix in the files
 def convolutions(fields: Fields) -> Params:
     """The fields of params.json that config.json states alike for all that have convolutions.
 
-    Raises `InputError` where these have a bias."""
+    Raises `InputError` if these have a bias."""
     if fields.flag("conv_bias"):
         raise fields.refusal("conv_bias", "false: convolutions with a bias are not implemented")
     return {

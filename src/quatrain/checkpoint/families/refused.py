@@ -51,6 +51,6 @@ _ARCHITECTURES = {
 
 def lacking(name: str) -> str:
     """A clause that says what the model_type or architecture `name` has that the backbone lacks;
-    empty where that is not known."""
+    empty if that is not known."""
     has = _MODEL_TYPES.get(_ARCHITECTURES.get(name, name))
     return f" (it has {has}, which is not implemented)" if has else ""

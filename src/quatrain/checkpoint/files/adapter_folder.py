@@ -36,7 +36,7 @@ def _of_a_model(names: set[str]) -> bool:
 
 
 def refuse_unread_adapter(folder: Path) -> None:
-    """Raise `InputError` where `folder` holds an adapter of MLX's, or half of one of PEFT's, and no
+    """Raise `InputError` if `folder` holds an adapter of MLX's, or half of one of PEFT's, and no
     model."""
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]

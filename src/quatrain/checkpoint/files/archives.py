@@ -19,7 +19,7 @@ _ZIP = b"PK\x03\x04"
 
 
 def archive_of(path: Path, start: bytes) -> str | None:
-    """What kind of archive the file `path` is, which begins with `start`; None where it is none, or
+    """What kind of archive the file `path` is, which begins with `start`; None if it is none, or
     one of PyTorch's, which is a zip of a pickle and its tensors."""
     if start.startswith(_ZIP):
         return None if _may_be_pickled(path) else "zip"

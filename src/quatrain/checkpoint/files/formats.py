@@ -158,7 +158,7 @@ def is_of_training(name: str) -> bool:
 def only_file(folder: Path, suffixes: tuple[str, ...], preferred: str = "") -> Path:
     """The one file in `folder` with one of `suffixes`, or the one called `preferred`.
 
-    Raises `InputError` where there is none, or several.
+    Raises `InputError` if there is none, or several.
     """
     if preferred and (folder / preferred).is_file():
         return folder / preferred

@@ -18,10 +18,9 @@ _MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pt
 def local_path(path: Path | str) -> Path:
     """`path` itself, or the folder that `hf://owner/name` or `hf://owner/name@revision` names.
 
-    Where the repository has model*.safetensors, other forms of the weights are not fetched. What
-    is in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises
-    `InputError` where the model is neither there nor to be had, or huggingface_hub is not
-    installed.
+    Where the repository has model*.safetensors, other forms of the weights are not fetched. What is
+    in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises `InputError`
+    if the model is neither there nor to be had, or huggingface_hub is not installed.
     """
     if not is_on_hub(path):
         return readable(Path(path))
@@ -64,8 +63,8 @@ def is_on_hub(path: Path | str) -> bool:
 
 
 def readable(path: Path) -> Path:
-    """`path`, which may be missing. Raises `InputError` where the system refuses to look, and for
-    a folder that has a link that leads nowhere in place of a text that would be read."""
+    """`path`, which may be missing. Raises `InputError` if the system refuses to look, and for a
+    folder that has a link that leads nowhere in place of a text that would be read."""
     try:
         if path.is_dir():
             refuse_broken_links(path)

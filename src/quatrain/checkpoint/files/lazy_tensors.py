@@ -124,7 +124,7 @@ class LazyTensors(Mapping[str, torch.Tensor]):
     def renamed(self, names: Mapping[str, str]) -> "LazyTensors":
         """The tensors that `names` (old name -> new name) mentions, under their new names.
 
-        Raises `InputError` where two get the same: one of them would go unread.
+        Raises `InputError` if two get the same: one of them would go unread.
         """
         renamed: dict[str, str] = {}
         for old, new in names.items():
@@ -145,7 +145,7 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         return LazyTensors({name: change(name, tensor) for name, tensor in self.stored.items()})
 
     def as_float32(self, source: str, in_file: Callable[[str], str] = str) -> "LazyTensors":
-        """The same tensors, each converted to float32 as it is read.
+        """The same tensors, each converted to float32 when it is read.
 
         Raises `InputError`, naming `source` and the tensor's name `in_file`, if one holds integers,
         whose meaning is unknown here.

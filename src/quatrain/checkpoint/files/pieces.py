@@ -11,7 +11,7 @@ _PIECE = re.compile(r"(.+\.gguf)[.-](?:part|split)[-_.]?(?:\d+|[a-z]{1,2})(?:[-_
 
 
 def how_to_join(piece: Path) -> str | None:
-    """What makes one file of `piece` and those beside it; None where its name is not a piece's."""
+    """What makes one file of `piece` and those beside it; None if its name is not a piece's."""
     whole = _whole(piece)
     if whole is None:
         return None

@@ -53,8 +53,8 @@ _OTHER_TENSORS = {
 def read_pth(path: Path) -> LazyTensors:
     """The state dict in `path`, memory-mapped; torchao's int4 tensors as their parts.
 
-    Raises `InputError` where the file is damaged, holds anything but tensors by name, would
-    run code when loaded, or is in the format before PyTorch 1.6, which cannot be mapped.
+    Raises `InputError` if the file is damaged, holds anything but tensors by name, would run code
+    when loaded, or is in the format before PyTorch 1.6, which cannot be mapped.
     """
     if path.suffix == ".safetensors":
         # torch.load goes by the name and would hand it to the other reader.

@@ -39,8 +39,8 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: Path) -> LazyTensors:
-    """The tensors of `path`, memory-mapped. Raises `InputError` where the file is not whole,
-    or its name not UTF-8."""
+    """The tensors of `path`, memory-mapped. Raises `InputError` if the file is not whole, or its
+    name not UTF-8."""
     if not is_utf8(str(path)):
         raise InputError(
             f"{str(path)!r}: its name is not UTF-8, which the safetensors library needs; rename it"

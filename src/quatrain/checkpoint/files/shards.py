@@ -18,7 +18,7 @@ def numbered_shards(folder: Path) -> list[Path]:
     """The shards in `folder`, those of transformers' NAMEs if there are several; [] where there are
     none, or it cannot be told which.
 
-    Raises `InputError` where one is missing, or they are of several models.
+    Raises `InputError` if one is missing, or they are of several models.
     """
     found: dict[tuple[str, str], dict[Path, int]] = {}
     for file in entries(folder):
@@ -60,7 +60,7 @@ def parts_of_one_model(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def read_merged(files: Iterable[Path]) -> tuple[LazyTensors, dict[str, str]]:
     """The tensors of all `files` by name, memory-mapped, and their headers' metadata.
 
-    Raises `InputError` where two hold a tensor of one name.
+    Raises `InputError` if two hold a tensor of one name.
     """
     merged, metadata = {}, {}
     for file in files:

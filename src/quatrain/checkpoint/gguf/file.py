@@ -46,7 +46,7 @@ class GgufFile:
     tensors: dict[str, GgufTensor]
 
     def float_tensors(self) -> LazyTensors:
-        """The tensors, dequantized to float32 as they are read."""
+        """The tensors, dequantized to float32 when they are read."""
         return LazyTensors(
             {
                 name: StoredTensor(tensor.shape, torch.float32, dequantizer(tensor))
@@ -58,7 +58,7 @@ class GgufFile:
 def read_gguf(path: Path) -> GgufFile:
     """Open `path`, and with the first part of a split model the others beside it.
 
-    Raises `InputError` where one is missing, cut short, damaged, or holds an unread type.
+    Raises `InputError` if one is missing, cut short, damaged, or holds an unread type.
     """
     parts = [_read_part(part) for part in part_files(path)]
     whole = parts[0]

@@ -47,7 +47,7 @@ class GgufMetadata:
         return sorted(has - self._asked)
 
     def number(self, key: str, default: Any = None) -> Any:
-        """The finite number `key`, or `default`. Raises `InputError` where neither is one."""
+        """The finite number `key`, or `default`. Raises `InputError` if neither is one."""
         value = self.get(key)
         if value is None:
             value = default
@@ -127,8 +127,8 @@ class GgufMetadata:
         return float(f"{self.number(key, default):.7g}")
 
     def count(self, key: str, default: Any = None) -> int:
-        """The number `key`, or `default`: how many of something there are. Raises `InputError`
-        where that is not one or more."""
+        """The number `key`, or `default`: how many of something there are. Raises `InputError` if
+        that is not one or more."""
         value = self.number(key, default)
         if not isinstance(value, int) or value < 1:
             raise self.refuse(key, "expected one or more; the file is damaged")
@@ -188,7 +188,7 @@ class GgufMetadata:
 
     def windows_or_no_rope(self) -> dict[str, Any]:
         """The fields of params.json of a model of which every fourth layer sees all tokens and is
-        not rotated. Raises `InputError` where the file says another pattern."""
+        not rotated. Raises `InputError` if the file says another pattern."""
         kinds = self.full_every(4)
         if self.layer_types_or_interval(4) != kinds:
             raise self.refuse(_PATTERN, "expected 4: every fourth layer has no rotary embedding")

@@ -11,7 +11,7 @@ _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 def part_files(path: Path) -> list[Path]:
     """The files that make up `path`: it alone, or all parts of a split model, the first one first.
 
-    Raises `InputError` where a part is missing.
+    Raises `InputError` if a part is missing.
     """
     match = _PART.fullmatch(path.name)
     if not match or int(match[2]) < 2:

@@ -28,7 +28,7 @@ def rope_factors(names: Collection[str]) -> set[str]:
 def rope_scaling(metadata: GgufMetadata) -> dict[str, Any]:
     """The fields of params.json for what scales `metadata`'s rotary embedding, if anything does.
 
-    Raises `InputError` where that is none of those that are implemented.
+    Raises `InputError` if that is none of those that are implemented.
     """
     if LONGROPE_FACTORS["long"] in metadata.file.tensors:
         return _longrope(metadata)

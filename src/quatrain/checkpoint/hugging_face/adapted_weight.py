@@ -38,7 +38,7 @@ def adapted_weight(
 ) -> StoredTensor:
     """`weight`, which is to be `adapted`, with the adapter's `parts` for it.
 
-    Raises `InputError` where they do not fit it, or what the adapter's config says.
+    Raises `InputError` if they do not fit it, or what the adapter's config says.
     """
     low_rank = {part: tensor for part, tensor in parts.items() if part not in (TOKENS, BIAS)}
     if low_rank or BIAS in parts:
@@ -137,8 +137,8 @@ def _matrices(
     name: str,
     adapter: Path,
 ) -> tuple[StoredTensor, StoredTensor]:
-    """A and B. Raises `InputError` where one is missing, or they do not fit the weight `name` of
-    that `shape`."""
+    """A and B. Raises `InputError` if one is missing, or they do not fit the weight `name` of that
+    `shape`."""
     a, b = (parts.get(f"lora_{'' if of_linear else 'embedding_'}{part}") for part in "AB")
     if a is None or b is None or len(parts) > 2:
         found = ", ".join(parts) or BIAS

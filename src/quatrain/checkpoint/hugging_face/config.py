@@ -84,7 +84,7 @@ def _check_attention(fields: Fields) -> None:
 def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
     """The params of config.json's `fields`, for a model that holds the Meta tensors `names`.
 
-    Raises `InputError` where the backbone does not implement one.
+    Raises `InputError` if the backbone does not implement one.
     """
     reading = hugging_face_reading(fields)
     own = reading.params(fields)
@@ -132,7 +132,7 @@ def output_is_tied(
 ) -> bool:
     """Whether the embedding serves as the output layer too, of a model of the tensors `names`.
 
-    Raises `InputError` where it does not, and there is no output layer either.
+    Raises `InputError` if it does not, and there is no output layer either.
     """
     has_output = any(name.startswith("lm_head.") for name in names)
     if fields.get("tie_word_embeddings") is None:

@@ -119,7 +119,7 @@ class Fields(Mapping[str, Any]):
 
 
 def read_fields(path: Path) -> Fields:
-    """The fields of the object in the file `path`. Raises `InputError` where it is none."""
+    """The fields of the object in the file `path`. Raises `InputError` if it is none."""
     return Fields(read_object(path), str(path))
 
 

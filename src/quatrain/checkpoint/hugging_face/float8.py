@@ -186,7 +186,7 @@ def _grid(
     shape: tuple[int, ...], scales: tuple[int, ...], settings: Mapping[str, Any]
 ) -> tuple[int, int] | None:
     """How many scales of the shape `scales` lie along the rows and columns of a matrix of `shape`,
-    or of each expert's; None where they are of another."""
+    or of each expert's; None if they are of another."""
     if scales[1::2] == (1, 1):  # ModelOpt's have a dimension within each block too
         scales = scales[::2]
     if len(shape) == 3 and math.prod(scales) != 1:
@@ -219,7 +219,7 @@ def _blocks(
 
 
 def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
-    """How many `blocks` lie in each dimension, a part of one counted; None where they are none."""
+    """How many `blocks` lie in each dimension, a part of one counted; None if they are none."""
     if len(blocks) != len(shape) or not all(isinstance(b, int) and b > 0 for b in blocks):
         return None
     return [-(-size // block) for size, block in zip(shape, blocks, strict=True)]

@@ -20,7 +20,7 @@ def tensor_files(folder: Path) -> list[Path]:
     """The files that hold the folder's tensors: one, or those that an index names.
 
     A whole file comes before an index beside it, and safetensors before pickled files. Raises
-    `InputError` where an index names a file that is missing or outside the folder.
+    `InputError` if an index names a file that is missing or outside the folder.
     """
     for whole, index in zip(_WHOLE, _INDEXES, strict=True):
         if (folder / whole).is_file():

@@ -56,7 +56,7 @@ def window_or_no_rope(fields: Fields, interval: int | None) -> dict[str, Any]:
 
 def layer_types(fields: Fields, *others: str) -> list[str] | None:
     """config.json's layer_types, for each layer full attention or one of the `others` (a window),
-    or None where it has none."""
+    or None if it has none."""
     known = [FULL, *(others or (SLIDING,))]
     kinds, layers = fields.get("layer_types"), fields.layer_count()
     if kinds is None:
@@ -85,7 +85,7 @@ def no_rope_interval(fields: Fields) -> int | None:
 
 
 def interval_of(indices: list[int], name: str, fields: Fields) -> int | None:
-    """The n for which `indices` are every n-th layer and no other; None where there are none.
+    """The n for which `indices` are every n-th layer and no other; None if there are none.
 
     Raises `InputError`, with the field `name` that said so, where there is no such n.
     """

@@ -29,7 +29,7 @@ def refuse_two_values(fields: Fields) -> None:
 
 
 def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> None:
-    """Raise `InputError` where rope_theta is not the base that transformers 5 has `taken` for those
+    """Raise `InputError` if rope_theta is not the base that transformers 5 has `taken` for those
     layers `of` the model, whose rope_parameters state none."""
     base = fields.number("rope_theta")
     if base != taken:
@@ -42,8 +42,8 @@ def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> 
 
 def full_scaling(fields: Fields, full: Fields) -> Fields:
     """`full`, which rope_parameters have for the layers that see all tokens, and rope_scaling over
-    it. Raises `InputError` where that has its kind as `type` alone, which transformers 5 does not
-    read in models whose layers differ so."""
+    it. Raises `InputError` if that has its kind as `type` alone, which transformers 5 does not read
+    in models whose layers differ so."""
     scaling = fields.object_of("rope_scaling")
     kind = rope_type(scaling)
     if scaling and scaling.get("rope_type") is None and kind != rope_type(full):

@@ -61,9 +61,9 @@ _UNREAD = {
 def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -> Checkpoint:
     """Open a folder whose config.json names a quantization, or whose tensors are torchao's.
 
-    Values and scales are the file's own, repacked as they are read; of a model that also sees,
-    the text model's. Raises `InputError` where the folder is in floating point, or quantized in a
-    way that the layout cannot hold.
+    Values and scales are the file's own, repacked when they are read; of a model that also sees,
+    the text model's. Raises `InputError` if the folder is in floating point, or quantized in a way
+    that the layout cannot hold.
     """
     config_json = read_config(folder)
     fields, family = config_json.fields, config_json.reading
@@ -128,7 +128,7 @@ class _Rounds:
 
 
 def require_convertible(folder: Path) -> None:
-    """Raise `InputError` where `convert` would refuse the quantized `folder`, from headers."""
+    """Raise `InputError` if `convert` would refuse the quantized `folder`, from headers."""
     open_hugging_face_checkpoint(folder, _Rounds())
 
 

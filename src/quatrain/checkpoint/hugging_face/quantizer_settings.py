@@ -23,9 +23,9 @@ _OLDER_SETTINGS = {"gptq": "quantize_config.json", "awq": "quant_config.json"}
 
 def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) -> Any:
     """config.json's quantization_config, or what an older AutoGPTQ or AutoAWQ wrote into a file of
-    its own; None where the tensors `names` are not a quantizer's.
+    its own; None if the tensors `names` are not a quantizer's.
 
-    Raises `InputError` where they are, and nothing says how they were made.
+    Raises `InputError` if they are, and nothing says how they were made.
     """
     settings = stated_settings(fields)
     if settings is not None:

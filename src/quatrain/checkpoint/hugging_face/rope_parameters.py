@@ -15,7 +15,7 @@ def rope_params(fields: Fields, partial: bool = False) -> dict[str, Any]:
     """Fields of params.json, from `rope_parameters` (transformers 5) or from `rope_theta` and
     `rope_scaling`. `partial`: whether the family may rotate a part of each head.
 
-    Raises `InputError` where the kind of scaling is not implemented, or the two differ.
+    Raises `InputError` if the kind of scaling is not implemented, or the two differ.
     """
     stated = {
         name: scaled_rope(fields, scaling, partial)

@@ -24,8 +24,8 @@ def with_folded_scale(
 ) -> tuple[LazyTensors, dict[str, Any]]:
     """(the tensors, each B times the adaptors' scale, in float32; params whose scale is 1).
 
-    A power of two, as Meta's 2, changes no bit of what B can say. Raises `InputError` where
-    adaptors and `lora_args` do not come together, or do not fit each other.
+    A power of two, as Meta's 2, changes no bit of what B can say. Raises `InputError` if adaptors
+    and `lora_args` do not come together, or do not fit each other.
     """
     adaptors = [match for match in map(_ADAPTOR.fullmatch, tensors) if match]
     arguments = params.get("lora_args")

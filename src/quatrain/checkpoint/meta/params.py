@@ -16,8 +16,8 @@ from quatrain.json_files import read_object
 
 
 def read_meta_params(path: Path) -> dict[str, Any]:
-    """The object in `path`. Raises `InputError` where it is none, or `quantization_args` are not
-    what they are read as."""
+    """The object in `path`. Raises `InputError` if it is none, or `quantization_args` are not what
+    they are read as."""
     params = read_object(path)
     arguments = params.get("quantization_args")
     if not isinstance(arguments, dict | None):

@@ -12,7 +12,7 @@ def with_own_output(tensors: LazyTensors, config: BackboneConfig, source: str) -
     """`tensors`, with an output layer where its rows are not those of the embedding, in order.
 
     An embedding cut to `input_prune_map` has row r for one token, a tied output for another where
-    `output_prune_map` says so. Raises `InputError` where a token that the output needs was cut.
+    `output_prune_map` says so. Raises `InputError` if a token that the output needs was cut.
     """
     table = tensors.stored.get(f"{EMBEDDING}.weight")
     if table is None or f"{OUTPUT}.weight" in tensors or not config.apply_output:

@@ -74,8 +74,8 @@ def _symmetric(tensors: LazyTensors, source: str, round_again: RoundAgain) -> La
 
 
 def _with_zeros(tensors: LazyTensors, name: str) -> GroupedLinear | None:
-    """The matrix `name` [N, K] and its zero points; None where their shapes are another's, which
-    is refused with the rest of the structure."""
+    """The matrix `name` [N, K] and its zero points; None if their shapes are another's, which is
+    refused with the rest of the structure."""
     weight, scales = (tensors.stored.get(f"{name}.{part}") for part in ("weight", "scales"))
     zeros = tensors.stored[f"{name}.zeros"]
     if not weight or not scales or len(weight.shape) != 2 or scales.shape != zeros.shape:

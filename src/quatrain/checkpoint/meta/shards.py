@@ -43,8 +43,8 @@ def read_meta_files(
     """The tensors of the .pth or .safetensors files in `folder`, or of all its shards.
 
     `dim`: the model's width, which tells how its embedding is split. `renamed` gives those of a
-    file the backbone's names. Raises `InputError` where a shard is missing, or does not hold the
-    same tensors as the first.
+    file the backbone's names. Raises `InputError` if a shard is missing, or does not hold the same
+    tensors as the first.
     """
     shards = sorted(folder.glob(_SHARDS))
     if len(shards) < 2:
@@ -101,7 +101,7 @@ def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> Sto
 
 
 def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
-    """What every shard holds whole. Raises `InputError` where one holds another."""
+    """What every shard holds whole. Raises `InputError` if one holds another."""
     first, *others = (part.load() for part in parts)
     if not all(torch.equal(first, other) for other in others):
         raise InputError(

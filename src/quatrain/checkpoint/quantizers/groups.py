@@ -15,7 +15,7 @@ def groups_of_rows(
     """G, from the scales [N, G] that are the `part`, or were made `of` it, of a weight of `shape`
     [N, K].
 
-    Raises `InputError` where they do not fit the weight.
+    Raises `InputError` if they do not fit the weight.
     """
     scale, (rows, columns) = parts[part] if of is None else of, shape
     groups = scale.shape[1] if len(scale.shape) == 2 else 0
@@ -33,7 +33,7 @@ def groups_of_transposed(parts: Parts, shape: tuple[int, int], bits: int = 4) ->
     """G, from F.scales [G, N] and F.qzeros int32 [G, N * bits / 32] of the linear F of `shape`
     [N, K], as GPTQ and AWQ both store them.
 
-    Raises `InputError` where they do not fit the weight.
+    Raises `InputError` if they do not fit the weight.
     """
     rows, columns = shape
     groups = parts["scales"].shape[0] if parts["scales"].shape else 0
@@ -70,9 +70,9 @@ def group_indices(
 ) -> Callable[[], torch.Tensor] | None:
     """Reads the `part` that says the group of each of K = `columns` input features, int64 [K].
 
-    None where a file has none. `none`: what an entry is where the groups are neighbours all the
-    same. Raises `InputError` where it has another shape; so does the function, where it names a
-    group that is not there.
+    None if a file has none. `none`: what an entry is where the groups are neighbours all the same.
+    Raises `InputError` if it has another shape; so does the function, where it names a group that
+    is not there.
     """
     if part not in parts:
         return None

@@ -34,9 +34,9 @@ def with_all_quantized(
 ) -> LazyTensors:
     """`tensors`, by Meta name, with the linears in floating point rounded when they are read.
 
-    `called`: what the file itself calls a tensor, for errors and the report. Raises `InputError`
-    where there are such linears and no `round_again`, one has another shape than the config says,
-    groups do not divide one, or there are not as many layers as the config says.
+    `called`: what the file itself calls a tensor, for errors and the report. Raises `InputError` if
+    there are such linears and no `round_again`, one has another shape than the config says, groups
+    do not divide one, or there are not as many layers as the config says.
     """
     model = StoredModel(tensors.stored, config, source, lambda name: called.get(name, name))
     model.check_layer_count()
@@ -67,8 +67,8 @@ def with_experts_quantized(
     """`tensors`, by Hugging Face name, with experts in floating point rounded, when they are read,
     as others of their mixture are, which is one matrix of all.
 
-    `called`: what the file itself calls a tensor. Raises `InputError` where there are such experts
-    and no `round_again`, or groups do not divide one.
+    `called`: what the file itself calls a tensor. Raises `InputError` if there are such experts and
+    no `round_again`, or groups do not divide one.
     """
     quantized: dict[str, str] = {}
     left = []

@@ -17,9 +17,9 @@ class Quantizer:
     """How one program stores int4 linears.
 
     `name`: config.json's quant_method. `required` and `optional`: what the names of a linear's
-    tensors end in, after the linear's own. `read(parts, settings)`: the linear from
-    its stored parts; reads no data before the linear's own functions are called. `check(settings,
-    source)`: raises `InputError` where the settings say something that cannot be read.
+    tensors end in, after the linear's own. `read(parts, settings)`: the linear from its stored
+    parts; reads no data before the linear's own functions are called. `check(settings, source)`:
+    raises `InputError` if the settings say something that cannot be read.
     `other_names`: more values of quant_method that mean it. `marked_by`:
     a part that no other stores, so that a file without settings can be told by it. `asymmetric`:
     whether it knows no other groups.

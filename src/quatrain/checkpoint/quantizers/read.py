@@ -176,7 +176,7 @@ def _own_name(name: str, part: str, called: Mapping[str, str]) -> str:
 
 
 def method_of(settings: Mapping[str, Any]) -> Any:
-    """The name of the quantizer that made `settings`, None where they have none."""
+    """The name of the quantizer that made `settings`, None if they have none."""
     of_bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
     return settings.get("quant_method") or ("bitsandbytes" if of_bitsandbytes else None)
 

@@ -9,7 +9,7 @@ _FIELDS = ("rotation", "rotation_config", "spinquant_config", "hadamard_config")
 
 
 def refuse_rotated(settings: Settings, source: str) -> None:
-    """Raise `InputError` where what linears read has to be rotated as the model runs."""
+    """Raise `InputError` if what linears read has to be rotated at run time."""
     stated = next((name for name in _FIELDS if settings.get(name)), None)
     if stated is not None:
         raise InputError(
@@ -20,8 +20,8 @@ def refuse_rotated(settings: Settings, source: str) -> None:
 
 
 def refuse_transformed(settings: Settings, source: str) -> None:
-    """Raise `InputError` where weights are stored sparse, or activations are transformed as the
-    model runs. Transforms of weights are in the weights already."""
+    """Raise `InputError` if weights are stored sparse, or activations are transformed at run time.
+    Transforms of weights are in the weights already."""
     sparsity = settings.get("sparsity_config") or {}
     if isinstance(sparsity, dict) and sparsity.get("format") not in (None, "dense"):
         raise InputError(

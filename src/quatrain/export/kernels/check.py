@@ -56,7 +56,7 @@ def located_linears(
 ) -> dict[str, Linear]:
     """The linear of a Vulkan `program` that each of `rows` is, by its name in `backbone`.
 
-    Raises `QuatrainError` where one is in another kernel or not there, or one is left over.
+    Raises `QuatrainError` if one is in another kernel or not there, or one is left over.
     """
     linears = _of_weights(find_linears(program.vulkan), len(rows))
     named = {linear.name: linear for linear in linears}

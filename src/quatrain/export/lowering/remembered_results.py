@@ -71,8 +71,8 @@ def _remembering(fx: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """What two equal arguments have in common: their values, or that they are the same object.
-    None where a tensor with values is among them."""
+    """What two equal arguments have in common: their values, or that they are the same object. None
+    if a tensor with values is among them."""
     if isinstance(value, (tuple, list)):
         keys = tuple(_key(item) for item in value)
         return None if None in keys else keys

@@ -46,7 +46,7 @@ class ProgramPlan:
         scheme: "8da4w" or "weight-only", or "mixed" with a scheme plan that has both.
         activation_dtype: "fp32" or "fp16".
         max_seq_len: The context, in tokens.
-        predicted_bytes: None where it is refused.
+        predicted_bytes: None if it is refused.
         refused: Why, and what to do.
     """
 
@@ -65,7 +65,7 @@ class ProgramPlan:
 def programs_of(weightless: Checkpoint, options: list[ExportOptions]) -> list[ProgramPlan]:
     """What an export of the checkpoint `weightless` would do with each of `options`.
 
-    Raises `InputError` where the context that is asked for is longer than the model's.
+    Raises `InputError` if the context that is asked for is longer than the model's.
     """
     return [_program(weightless, each) for each in options]
 
@@ -93,8 +93,8 @@ def _program(weightless: Checkpoint, options: ExportOptions) -> ProgramPlan:
 
 
 def _backbone(weightless: Checkpoint, options: ExportOptions) -> Backbone:
-    """As the exporter writes it. Raises `InputError` where a linear has no kernel or would fail on
-    the target, or the scheme plan does not fit."""
+    """As the exporter writes it. Raises `InputError` if a linear has no kernel or would fail on the
+    target, or the scheme plan does not fit."""
     backbone = backbone_of_operators(weightless, options, weightless.table_kinds)
     rows = assign_kernels(backbone, options)
     every = planned_rows(rows, options)

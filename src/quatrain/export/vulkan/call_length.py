@@ -30,8 +30,8 @@ def longest_call(config: BackboneConfig) -> int:
 
 
 def check_call_length(program: Program, backbone: nn.Module) -> None:
-    """Raise `QuatrainError` where `program` takes shorter calls than it says: narrowed by a tensor
-    of masked attention that would leave a texture along a side that `longest_call` leaves out."""
+    """Raise `QuatrainError` if `program` takes shorter calls than it says: narrowed by a tensor of
+    masked attention that would leave a texture along a side that `longest_call` leaves out."""
     if not any(isinstance(part, PositionMask) for part in backbone.modules()):
         return
     graph, said = program.vulkan, int(program.metadata["get_max_seq_len"])

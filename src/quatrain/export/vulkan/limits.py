@@ -44,8 +44,8 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
 
 
 def check_8da4w(rows: list[LinearRow], config: BackboneConfig, options: ExportOptions) -> None:
-    """Raise `InputError` where the doctor would find that a defect of the target's runtime applies
-    to one of `rows` in 8da4w."""
+    """Raise `InputError` if the doctor would find that a defect of the target's runtime applies to
+    one of `rows` in 8da4w."""
     dynamic = [row for row in rows if row.kernel == DYNAMIC_LINEAR]
     if options.target is None or not dynamic:
         return

@@ -21,7 +21,7 @@ _KERNEL_OF = {Scheme.DYNAMIC_INT8: DYNAMIC_LINEAR, Scheme.WEIGHT_ONLY: WEIGHT_ON
 def planned_rows(rows: list[LinearRow], options: ExportOptions) -> list[LinearRow]:
     """`rows` with the kernels of the options' scheme plan, if there is one.
 
-    Raises `InputError` where the plan does not fit them.
+    Raises `InputError` if the plan does not fit them.
     """
     if options.scheme_plan is None:
         return rows
@@ -38,7 +38,7 @@ def make_weight_only(
 ) -> None:
     """Make weight-only, in the program at `path`, the linears of `rows` that are so in `planned`.
 
-    Raises `InputError` where one's output channels are not multiples of 4.
+    Raises `InputError` if one's output channels are not multiples of 4.
     """
     program = open_program(path)
     located = located_linears(program, rows, backbone)

@@ -15,8 +15,8 @@ _DIGITS = 3  # numbers up to 2 million
 
 
 def numbered(like: torch.Tensor, number: int) -> torch.Tensor | None:
-    """Zeros of the shape and dtype of `like` that begin with `number`, 1 or more; None where it
-    has too few elements for it."""
+    """Zeros of the shape and dtype of `like` that begin with `number`, 1 or more; None if it has
+    too few elements for it."""
     digits, rest = [], number - 1
     for _ in range(min(_DIGITS, like.numel())):
         digits.append(rest % _BASE + 1)

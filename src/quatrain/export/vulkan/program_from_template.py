@@ -24,8 +24,7 @@ def write_vulkan_program_from_template(
 ) -> None:
     """Write the program of `backbone`, whose parts are Vulkan operators already.
 
-    Raises `IrregularGraph` where its layers are not copies of each other, before anything is
-    written.
+    Raises `IrregularGraph` if its layers are not copies of each other, before anything is written.
     """
     template = vulkan_template(backbone, scheme, compile_options, metadata, stages)
     with stages("replicate the layers"):

@@ -30,7 +30,7 @@ def keys_in(delegate: bytes) -> list[str]:
 def with_keys(delegate: bytes, keys: dict[str, str]) -> bytes:
     """The bytes of `delegate` with each key of `keys`, which it holds once, replaced by its value.
 
-    Raises `QuatrainError` where it does not hold one exactly once, or lengths differ.
+    Raises `QuatrainError` if it does not hold one exactly once, or lengths differ.
     """
     for old, new in keys.items():
         count = delegate.count(old.encode())

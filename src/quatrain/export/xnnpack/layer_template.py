@@ -16,7 +16,7 @@ from quatrain.stages import Stages
 def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Program:
     """The template for `backbone`, whose parts are CPU operators already.
 
-    Raises `IrregularGraph` where the layers do not allow for one.
+    Raises `IrregularGraph` if the layers do not allow for one.
     """
     if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
         raise IrregularGraph("experts are branches, which go to instructions by number")

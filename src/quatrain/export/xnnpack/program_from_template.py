@@ -28,8 +28,7 @@ def write_xnnpack_program_from_template(
 ) -> None:
     """Write the program of `backbone`, whose parts are CPU operators already.
 
-    Raises `IrregularGraph` where its layers are not copies of each other, before anything is
-    written.
+    Raises `IrregularGraph` if its layers are not copies of each other, before anything is written.
     """
     template = xnnpack_template(backbone, metadata, stages)
     plan = template.root.execution_plan[0]

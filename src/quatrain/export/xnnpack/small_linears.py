@@ -29,8 +29,8 @@ class FixedLinear(nn.Module):
 
 
 class LinearRMSNorm(nn.Module):
-    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's; `weight` [dim] is None
-    where it has none of its own."""
+    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's; `weight` [dim] is None if
+    it has none of its own."""
 
     weight: torch.Tensor | None
 

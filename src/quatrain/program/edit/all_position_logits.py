@@ -58,8 +58,8 @@ def give_all_position_logits(graph: VulkanGraph) -> bool:
 
 
 def _computed_from(graph: VulkanGraph, place: int) -> set[int] | None:
-    """What the operators after the one at `place` make of its result; None where one of them does
-    not treat each token by itself."""
+    """What the operators after the one at `place` make of its result; None if one of them does not
+    treat each token by itself."""
     affected = {graph.operators[place].out}
     slices = qparams_slices(graph)  # go with the linears that are made weight-only
     for index, operator in enumerate(graph.operators[place + 1 :], start=place + 1):

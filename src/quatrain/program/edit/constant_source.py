@@ -36,7 +36,7 @@ class ConstantSource:
 
     @classmethod
     def from_key(cls, key: str) -> "ConstantSource":
-        """The source with that key. Raises `QuatrainError` where it is no source's."""
+        """The source with that key. Raises `QuatrainError` if it is no source's."""
         form, colon, tensor = key.partition(":")
         if not colon or not tensor or form not in tuple(Form):
             raise QuatrainError(

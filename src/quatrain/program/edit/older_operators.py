@@ -27,7 +27,7 @@ _LARGEST_TABLE = 1 << 30  # bytes of an int4 embedding written in floating point
 def write_older_operators(program: Program) -> None:
     """Rewrite every graph of `program` in place.
 
-    Raises `InputError` where an int4 embedding would take more than 1 GiB in floating point.
+    Raises `InputError` if an int4 embedding would take more than 1 GiB in floating point.
     """
     for graph in program.graphs:
         choose_in_every_call(graph)

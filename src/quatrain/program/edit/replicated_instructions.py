@@ -44,9 +44,9 @@ def replicate_instructions(plan: Record, depth: int) -> list[Renaming]:
     """Edit `plan`, the decoded plan of three layers, to one of `depth` layers (3 or more).
 
     Tensors are known by their `fully_qualified_name`. Returns, for each delegate of the result,
-    which of the template's it is and how its tensors' names change. Raises `IrregularGraph`
-    where the second layer does not hand on its result as, and in the memory in which, it
-    received its input, or hands on more.
+    which of the template's it is and how its tensors' names change. Raises `IrregularGraph` if the
+    second layer does not hand on its result as, and in the memory in which, it received its input,
+    or hands on more.
     """
     uses = _Uses(plan)
     middle, last = uses.layer_starts()

@@ -35,8 +35,8 @@ def replicate_layers(graph: VulkanGraph, depth: int) -> VulkanGraph:
     """The graph of `depth` layers (3 or more) from a graph of three.
 
     The keys of its constants are those of `ConstantSource`s, which say to which layer one belongs;
-    in the result they name each layer's own. Raises `IrregularGraph` where the second layer does
-    not hand on its result as it received its input, or hands on more.
+    in the result they name each layer's own. Raises `IrregularGraph` if the second layer does not
+    hand on its result as it received its input, or hands on more.
     """
     middle, last = _middle_and_last(graph)
     _require_steady(graph, middle, last)

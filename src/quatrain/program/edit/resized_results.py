@@ -76,7 +76,7 @@ def _slices(graph: VulkanGraph, split: Operator, sizes: list[int]) -> list[Opera
 
 
 def _numbers(graph: VulkanGraph, value_id: int) -> list[int] | None:
-    """A list of fixed numbers, however it is stored; None where one is computed."""
+    """A list of fixed numbers, however it is stored; None if one is computed."""
     value = graph.values[value_id]
     if isinstance(value, ValueList):
         items = [graph.values[item] for item in value.items]

@@ -59,11 +59,11 @@ def retarget(
     are 8da4w already too; None leaves those there are, and is int8 for new ones. int8 is what
     ExecuTorch's own export of this scheme writes, and `quatrain export` in fp32.
 
-    Returns the linears that it changed, as they were. Raises `InputError` where a layer or a
-    pattern names nothing, nothing is selected or a method is several delegates, whose layers are
-    not known, the program has no int4 linears, one that would become 8da4w has groups that its
-    kernel sums wrongly or inputs that are not multiples of 8, or one that would become weight-only
-    has output channels that are not multiples of 4.
+    Returns the linears that it changed, as they were. Raises `InputError` if a layer or a pattern
+    names nothing, nothing is selected or a method is several delegates, whose layers are not known,
+    the program has no int4 linears, one that would become 8da4w has groups that its kernel sums
+    wrongly or inputs that are not multiples of 8, or one that would become weight-only has output
+    channels that are not multiples of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [

@@ -26,13 +26,13 @@ class RetargetReport:
     Attributes:
         output: The program that it wrote.
         changed: The linears that it changed, as they were before.
-        scheme: What they are now; None where no scheme was asked for.
+        scheme: What they are now; None if no scheme was asked for.
         zero_point_dtype: What their zero points are now, where that was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
         repaired_sizes: How many operators were replaced whose results do not follow a call.
-        repaired_linears: Of how many int4 linears scales or sums of groups are stored as they are
+        repaired_linears: Of how many int4 linears scales or sums of groups are stored when they are
             read now.
-        slimmed: What was removed; None where that was not asked for.
+        slimmed: What was removed; None if that was not asked for.
         bytes_in: The size of the program that it read.
         bytes_out: The size of the one that it wrote.
         tokenizer_files: The copies that it wrote beside the output.
@@ -87,8 +87,8 @@ def retarget_file(
         selection: Which linears.
         zero_point_dtype: Of the zero points of their activations.
         slim_it: Compute and store nothing twice.
-        repair: Give embeddings the memory layout that their kernel reads, replace operators
-            whose results keep the sizes of the longest call, and store scales and sums of groups as
+        repair: Give embeddings the memory layout that their kernel reads, replace operators whose
+            results keep the sizes of the longest call, and store scales and sums of groups when
             they are read.
 
     Raises:

@@ -38,7 +38,7 @@ def find_attentions(def_use: DefUse) -> Iterator[AttentionPlace]:
 
 
 def _by_products(def_use: DefUse, index: int, softmax: Operator) -> AttentionPlace | None:
-    """softmax(q k^T) v over a cache; None where it is another softmax."""
+    """softmax(q k^T) v over a cache; None if it is another softmax."""
     operators = def_use.graph.operators
     scores = def_use.upstream([softmax.args[0]], lambda i: operators[i].kind == _MATRIX_PRODUCT)
     used = [operators[i] for i in def_use.consumers.get(softmax.out, ())]

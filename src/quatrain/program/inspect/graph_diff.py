@@ -149,7 +149,7 @@ def same_bytes(first: memoryview, second: memoryview) -> bool:
 def _aligned(
     first: list[Operator], second: list[Operator]
 ) -> Iterator[tuple[Operator | None, Operator | None]]:
-    """Pairs of operators of the same kind in order; None where only one side has one."""
+    """Pairs of operators of the same kind in order; None if only one side has one."""
     one, two = [op.kind for op in first], [op.kind for op in second]
     if one == two:
         yield from zip(first, second, strict=True)

@@ -31,7 +31,7 @@ class KvCache:
 
 def find_kv_cache(program: Program, graphs: list[VulkanGraph]) -> KvCache | None:
     """The cache of a program whose Vulkan delegates are `graphs`, each of which has its own; None
-    where there is no cache."""
+    if there is no cache."""
     inside = [each for graph in graphs for each in _in_delegate(graph)]
     tensors = inside if graphs else _outside_delegates(program)
     nbytes: dict[str, int] = {}

@@ -42,7 +42,7 @@ class LinearRole:
 
     @property
     def name(self) -> str | None:
-        """The parameter's name in Meta's checkpoints; None where it has none."""
+        """The parameter's name in Meta's checkpoints; None if it has none."""
         adaptor = f".adaptor.{self.of_adaptor}" if self.of_adaptor else ""
         if self.layer is None:
             return None if self.role == "other" else self.role + adaptor

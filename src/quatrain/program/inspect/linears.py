@@ -28,10 +28,9 @@ class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
     `out_features` without channels that were added for the kernel and are cut off again.
-    `scheme`: what it computes in; `group_size` is None where scales are not grouped.
-    `zero_points` is the type of an 8da4w linear's activations' zero points.
-    `bytes` counts its constants as they are stored; `weights_key` is its weight's key in the
-    program's named data, equal for equal weights.
+    `scheme`: what it computes in; `group_size` is None if scales are not grouped. `zero_points` is
+    the type of an 8da4w linear's activations' zero points. `bytes` counts its constants as they are
+    stored; `weights_key` is its weight's key in the program's named data, equal for equal weights.
     """
 
     operator: int
@@ -93,7 +92,7 @@ def result_id(def_use: DefUse, linear: int) -> int:
 
 
 def _only_reader(def_use: DefUse, value_id: int) -> Operator | None:
-    """The one operator that reads a value; None where there are more, or none."""
+    """The one operator that reads a value; None if there are more, or none."""
     users = def_use.consumers.get(value_id, ())
     return def_use.graph.operators[users[0]] if len(users) == 1 else None
 

@@ -24,7 +24,7 @@ class DelegateSummary:
 
     backend: str
     method: str
-    operators: int | None  # None where the backend's format is not read
+    operators: int | None  # None if the backend's format is not read
     bytes: int
     options: dict[str, str]
 
@@ -127,7 +127,7 @@ def _summary(delegate: Delegate) -> DelegateSummary:
 
 
 def only_graph(program: Program) -> VulkanGraph | None:
-    """The graph of the program's Vulkan delegate; None where there is none, or several."""
+    """The graph of the program's Vulkan delegate; None if there is none, or several."""
     return program.graphs[0] if len(program.graphs) == 1 else None
 
 

@@ -20,7 +20,7 @@ def fitted_to_memory(
 ) -> Recipe:
     """`recipe`, with as many texts computed together as the memory of `device` holds about.
 
-    Raises `InputError` where it cannot hold one.
+    Raises `InputError` if it cannot hold one.
     """
     there, whose = memory_of(device)
     while recipe.at_once > 1 and _needed(recipe, model, texts, length, device) > there:

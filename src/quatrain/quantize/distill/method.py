@@ -76,7 +76,7 @@ class Distill:
         """Round and train, or go on with that; what is kept for it, in a folder beside `output`,
         goes when the block ends well.
 
-        Raises `InputError` where the model overflows or the disk is full.
+        Raises `InputError` if the model overflows or the disk is full.
         """
         folder = working_folder(output)
         with held_alone(output, folder):

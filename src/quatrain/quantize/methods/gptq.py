@@ -65,7 +65,7 @@ class Gptq:
 
     @torch.inference_mode()
     def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
-        """Raises `InputError` where what the model computes is not finite."""
+        """Raises `InputError` if what the model computes is not finite."""
         if self._layers is None:
             self._layers = self._begin(source)
         self._layers.tensors = source.tensors

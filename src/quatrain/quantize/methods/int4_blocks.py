@@ -21,7 +21,7 @@ def keep_int4_blocks(source: FloatModel, tensor: TensorPlan) -> QuantizedTensor:
     """The file's own integers and scales (see `layout_of_blocks`); a group of the file is several
     of the plan's where those are smaller.
 
-    Raises `ValueError` where a scale is not finite.
+    Raises `ValueError` if a scale is not finite.
     """
     blocks = source.int4_blocks[tensor.source]
     assert tensor.group_size is not None
@@ -39,7 +39,7 @@ def layout_of_blocks(
     """Groups of int4 as the layout has them: the same weights, scales positive where they can be.
 
     `values` int8 [..., K] in [-8, 7], `scales` float32 [..., K / group] of any sign. A scale of 0
-    becomes 1 and its integers 0. Raises `ValueError` where a scale is not finite.
+    becomes 1 and its integers 0. Raises `ValueError` if a scale is not finite.
     """
     if not torch.isfinite(scales).all():
         raise ValueError("holds a NaN or an infinite scale")

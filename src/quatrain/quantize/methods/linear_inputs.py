@@ -32,7 +32,7 @@ class LinearInputs:
 
     @cached_property
     def moments(self) -> torch.Tensor:
-        """H = E[seen seen^T], [K, K]. Raises `ValueError` where that is not finite."""
+        """H = E[seen seen^T], [K, K]. Raises `ValueError` if that is not finite."""
         panels = self._mean_with_seen(lambda rows: self.seen[rows], _add_upper_panels)
         moments = panels.triu() + panels.triu(1).T
         if not torch.isfinite(moments).all():

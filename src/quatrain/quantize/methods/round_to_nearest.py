@@ -15,14 +15,14 @@ _LARGEST = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5, 7.0, 7.5, 8.0, 8.5, 9.0)
 _NOTICEABLE = 1 + 1e-6  # a gain beyond float32's own rounding
 
 _ELEMENTS_AT_ONCE = 1 << 18  # of float32: what fits a core's cache
-_ELEMENTS_READ = 1 << 20  # of float32: what is held of a weight that is made as it is read
+_ELEMENTS_READ = 1 << 20  # of float32: what is held of a weight that is made when it is read
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
 
 
 def round_to_nearest(source: Source, tensor: TensorPlan) -> QuantizedTensor:
     """The tensor in int4 groups, or in int8 by row where the plan has no group size.
 
-    Raises `ValueError` where a weight is not finite.
+    Raises `ValueError` if a weight is not finite.
     """
     rows_of = source.tensors.rows_of(tensor.source)
     return quantize_rows(rows_of, tensor.shape, tensor.group_size, tensor.signed_scales)
@@ -62,7 +62,7 @@ def quantize_groups(
 def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Round each row of `weight` [N, K] to int8: values [N, K] in [-127, 127], scales [N] > 0.
 
-    Raises `ValueError` where a weight is not finite.
+    Raises `ValueError` if a weight is not finite.
     """
     values = torch.empty(weight.shape, dtype=torch.int8)
     scales = torch.empty(len(weight), dtype=torch.float32)

@@ -12,7 +12,7 @@ _LAST_NORM = "norm.weight"  # before the output layer, which sees nothing else
 def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
     """The tensor itself, its values checked; or none, where the plan only has it checked.
 
-    Raises `ValueError` or `InputError` where a value is not what it must be.
+    Raises `ValueError` or `InputError` if a value is not what it must be.
     """
     stored = source.tensors[tensor.source]
     if isinstance(source, Checkpoint):

@@ -17,7 +17,7 @@ _OTHER_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
 
 
 def check_output_folder(output: Path, named: list[Path]) -> None:
-    """Raise `InputError` where no checkpoint may go to `output`, from what is there alone.
+    """Raise `InputError` if no checkpoint may go to `output`, from what is there alone.
 
     `named`: the source, and its parameters, as the user names them. Where one lies in `output`,
     `output_folder` says so, which knows the files that are read.
@@ -46,7 +46,7 @@ def output_folder(output: Path, sources: list[Path]) -> Path:
 
 
 def _resolved(output: Path) -> Path:
-    """`output` without links. Raises `InputError` where it is a file, a link to nothing, or no
+    """`output` without links. Raises `InputError` if it is a file, a link to nothing, or no
     name."""
     require_name(output, str(output))
     if output.is_symlink() and not output.exists():

@@ -22,7 +22,7 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
 
     Where the block is left by an interruption or a full disk the folder stays, for another attempt
     to go on with; by an `InputError` it goes: the same again would fail the same way. Raises
-    `InputError` where something cannot be written.
+    `InputError` if something cannot be written.
     """
     folder = working_folder(output)
     with held_alone(output, folder), kept_folder(output, folder):
@@ -35,7 +35,7 @@ def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
     """Yield `folder`, where something is made for `output`. It stays where the block is left by an
     interruption or a full disk, and goes where by an `InputError`.
 
-    Raises `InputError` where something cannot be written.
+    Raises `InputError` if something cannot be written.
     """
     with _explained(output):
         try:
@@ -49,7 +49,7 @@ def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
 def held_alone(output: Path, folder: Path) -> Iterator[None]:
     """Work in `folder`, where something is made for `output`, as no other process does meanwhile.
 
-    Raises `InputError` where one does, or the folder cannot be made.
+    Raises `InputError` if one does, or the folder cannot be made.
     """
     refusal = (
         f"{output}: another process is writing this folder; wait until it ends, or name another "

@@ -18,10 +18,10 @@ MethodName = Literal["rtn", "gptq", "distill", "int4_blocks", "stored"]
 class TensorPlan:
     """What `method`, a key of `METHODS`, is to make of the source's tensor `source`.
 
-    `part` groups tensors for progress and for the error figures. `specs`: what is written,
-    integers and then their scales, or the tensor as it is, or nothing. `group_size`: weights that
-    share a scale, None where a row does or where there is none. `signed_scales`: whether scales of
-    groups may be negative.
+    `part` groups tensors for progress and for the error figures. `specs`: what is written, integers
+    and then their scales, or the tensor as it is, or nothing. `group_size`: weights that share a
+    scale, None if a row does or where there is none. `signed_scales`: whether scales of groups may
+    be negative.
     """
 
     part: Part

@@ -22,8 +22,8 @@ def plan_checkpoint(
     Zero points are left out: they must be zero, and are where the checkpoint was requantized. An
     embedding or output layer in floating point is rounded where `embedding` or `output_layer` says
     so; an output layer that is tied to the embedding then gets integers of its own. Raises
-    `InputError` where one that is to be rounded is integers already, and for a `group_size`
-    that is not the checkpoint's.
+    `InputError` if one that is to be rounded is integers already, and for a `group_size` that is
+    not the checkpoint's.
     """
     if group_size not in (None, checkpoint.group_size):
         raise InputError(

@@ -24,7 +24,7 @@ def cells_of(
     has what some of the models are called.
 
     A cell is called by its model, and its method and scheme where there are several. Raises
-    `InputError` where two are called alike.
+    `InputError` if two are called alike.
     """
     differing = [
         field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1

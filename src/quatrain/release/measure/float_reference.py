@@ -55,7 +55,7 @@ def first_difference(
     tokenizer: Tokenizer, tokens: list[int], chosen: list[int]
 ) -> dict[str, Any] | None:
     """The text of an answer before the first of its `tokens` that floating point would not have
-    `chosen`, that token, what it would have said, and the rest; None where all are the same."""
+    `chosen`, that token, what it would have said, and the rest; None if all are the same."""
     pairs = zip(tokens, chosen, strict=True)
     at = next((i for i, (said, exact) in enumerate(pairs) if said != exact), None)
     if at is None:

@@ -26,7 +26,7 @@ _LENGTH = 512  # tokens that are read, at most
 _WEIGHT = re.compile(r"layers\.(\d+)\.(.+)\.weight")
 _ROLES = {name: role for role, name in META_NAMES.items()}
 _TABLES = {"embedding": f"{EMBEDDING}.weight", "output": f"{OUTPUT}.weight"}
-Cells = dict[str, list[float | None]]  # by role, a figure a layer; None where it has no such linear
+Cells = dict[str, list[float | None]]  # by role, a figure a layer; None if it has no such linear
 
 
 def measure_layers(

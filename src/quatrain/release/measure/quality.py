@@ -40,7 +40,7 @@ class Quality:
         regime: "prefill" or "decode" where they differ, else None.
         tokens: How many were predicted.
         perplexity: The program's.
-        reference_perplexity: Floating point's; None where there is none, as all below.
+        reference_perplexity: Floating point's; None if there is none, as all below.
         ratio: The one over the other.
         ratio_error: The standard error of that, of the differences token by token.
         kl: The mean KL(floating point || program), in nats.
@@ -76,7 +76,7 @@ def measure_quality(
     would first have said something else than each of `answered`, of which it reads the tokens.
     `advance` hears what part is done.
 
-    Raises `InputError` where a model cannot be evaluated, or the text has too few tokens.
+    Raises `InputError` if a model cannot be evaluated, or the text has too few tokens.
     """
     first = _opened(program, None)
     tokenizer = Tokenizer.load(find_tokenizer(program))

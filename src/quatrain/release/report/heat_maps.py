@@ -20,7 +20,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """`rows`: of each layer a cell for each of `roles`, None where it has no such linear. `most`:
+    """`rows`: of each layer a cell for each of `roles`, None if it has no such linear. `most`:
     where the largest is, in words."""
 
     id: str

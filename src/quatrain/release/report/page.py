@@ -114,8 +114,8 @@ def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def figure(value: float | None, form: str) -> str:
-    """`value` in a `form` such as "%.2f", without an exponent of thousands; report.json has None
-    where it is not finite."""
+    """`value` in a `form` such as "%.2f", without an exponent of thousands; report.json has None if
+    it is not finite."""
     if value is None:
         return "not finite"
     shown = form % value

@@ -26,7 +26,7 @@ def make_on_ray(
     """Make `tasks` on the cluster at `address` ("auto": the one on this machine), each where
     `memory` bytes are free; again elsewhere where a worker is lost.
 
-    Raises `InputError` where Ray is not installed, there is no cluster, or none of its machines is
+    Raises `InputError` if Ray is not installed, there is no cluster, or none of its machines is
     large enough; and as the tasks do.
     """
     ray = _connected(address, memory)

@@ -105,7 +105,7 @@ def make(
 def held_alone(folder: Path) -> Iterator[None]:
     """Work in the folder .work as no other process does meanwhile.
 
-    Raises `InputError` where one does, or the folder cannot be written. The lock ends with the
+    Raises `InputError` if one does, or the folder cannot be written. The lock ends with the
     process, however that ends.
     """
     try:
@@ -170,7 +170,7 @@ class Store:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty where there is none that can be read."""
+    """The object in `path`; empty if there is none that can be read."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -49,7 +49,7 @@ def make_all(store: Store, tasks: Sequence[Task], workers: Workers, stages: Stag
 
 def _begin(threads: int, parts: "ctypes.Array[ctypes.c_double]") -> None:
     """What a process does first: it ends when the one that asked for it is killed, which would
-    leave it waiting for ever. That one reads in `parts` what part of each task is done."""
+    leave it waiting forever. That one reads in `parts` what part of each task is done."""
     global _parts
     _parts = parts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too

@@ -18,8 +18,8 @@ class CallInputs:
     int32, or calls of one length alone.
 
     Attributes:
-        longest: The tokens of the longest call that its first input has room for; None where that
-            is not said.
+        longest: The tokens of the longest call that its first input has room for; None if that is
+            not said.
 
     Raises:
         InputError: Where there is no such method, or it takes or gives something else.
@@ -53,7 +53,7 @@ class CallInputs:
 
 
 def _forward(program: Program) -> Method:
-    """The method of two inputs and one result; `InputError` where there is none."""
+    """The method of two inputs and one result; `InputError` if there is none."""
     method = program.methods.get("forward")
     if method is None:
         raise InputError(

@@ -44,7 +44,7 @@ class CallOrder:
     @contextmanager
     def call(self, inputs: Sequence[Any]) -> Iterator[None]:
         """Computes a call with `inputs`, tokens [1, T] and the position of the first, which counts
-        once it is computed; `InputError` where what it goes on from is gone."""
+        once it is computed; `InputError` if what it goes on from is gone."""
         if self.rewinds or len(inputs) != 2:
             yield
             return

@@ -28,6 +28,6 @@ def has_room(shape: Sequence[int], bound: Sequence[int]) -> bool:
 
 
 def require_room(shape: Sequence[int], bound: Sequence[int]) -> None:
-    """Raise `ValueError` where a result has no room."""
+    """Raise `ValueError` if a result has no room."""
     if not has_room(shape, bound):
         raise ValueError(f"gives {list(shape)}, the program has room for {list(bound)}")

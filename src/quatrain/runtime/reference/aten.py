@@ -15,7 +15,7 @@ from quatrain.runtime.reference.kernels import wide
 def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
     """What computes `name`, such as 'aten.max_pool2d.default', from its `arguments` by position.
 
-    None where torch has no such operator, or one that writes to its arguments or is random.
+    None if torch has no such operator, or one that writes to its arguments or is random.
     """
     namespace, _, rest = name.partition(".")
     kind, _, overload_name = rest.partition(".")

@@ -44,8 +44,8 @@ class Int4Linears:
     ) -> tuple[Callable[..., torch.Tensor], tuple[int, ...]]:
         """The kernel of `operator` and the ids of the arguments that it takes.
 
-        `values` holds the graph's constants by id. Raises `InputError` where those of this linear
-        are none.
+        `values` holds the graph's constants by id. Raises `InputError` if those of this linear are
+        none.
         """
         names = operator.named_args
         columns = self.graph.tensor(names["x"]).shape[-1]
@@ -122,8 +122,8 @@ def as_read(stored: torch.Tensor, groups: int, channels: int) -> torch.Tensor:
 
 
 def misread_sums(sums: torch.Tensor, packed: torch.Tensor, group_size: int) -> torch.Tensor | None:
-    """What the kernel reads as the sum of each group less what it is, float32 [groups, N]; None
-    where that is nothing."""
+    """What the kernel reads as the sum of each group less what it is, float32 [groups, N]; None if
+    that is nothing."""
     right = torch.from_numpy(group_sums(packed.numpy(), group_size)[:, : len(packed)])
     misread = as_read(sums, *right.shape) - right
     return misread.float() if misread.any() else None

@@ -37,10 +37,10 @@ class ReferenceRunner:
     """Runs the Vulkan delegate of `program` on the CPU.
 
     `emulate` computes what a defect of `quatrain.runtime.defects` computes; `arithmetic` says how
-    8da4w linears are computed.
-    Every int4 weight is unpacked to float32 once (4 bytes per weight, shared where constants
-    are). Raises, before anything runs, `InputError` where the program has no single Vulkan delegate
-    or does other work outside it, and `RuntimeUnavailable` for an operator without a kernel here.
+    8da4w linears are computed. Every int4 weight is unpacked to float32 once (4 bytes per weight,
+    shared where constants are). Raises, before anything runs, `InputError` if the program has no
+    single Vulkan delegate or does other work outside it, and `RuntimeUnavailable` for an operator
+    without a kernel here.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ReferenceRunner:
     def compute_as(self, arithmetic: Arithmetic, emulate: str | None = None) -> None:
         """Compute so from the next call on; the KV cache stays.
 
-        Raises `InputError` where `emulate` is not the id of a defect.
+        Raises `InputError` if `emulate` is not the id of a defect.
         """
         self._defect = self._linears.defect = emulated_defect(emulate)
         self._linears.arithmetic = arithmetic
@@ -96,9 +96,9 @@ class ReferenceRunner:
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call of the program, such as tokens int64 [1, T] and position int64 [1].
 
-        Returns its output, in the type the program hands out: logits float32 [1, vocab] or
-        [1, T, vocab], or hidden states [1, T, dim]. Raises `InputError` where an input has
-        another rank or size than the program takes.
+        Returns its output, in the type the program hands out: logits float32 [1, vocab] or [1, T,
+        vocab], or hidden states [1, T, dim]. Raises `InputError` if an input has another rank or
+        size than the program takes.
         """
         return self.trace((), lambda value_id, computed: computed, *inputs)
 

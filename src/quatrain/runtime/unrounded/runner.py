@@ -64,7 +64,7 @@ class UnroundedRunner:
 
     @torch.inference_mode()
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
-        """As a `Runner`. Raises `InputError` where an operator cannot take what it is given."""
+        """As a `Runner`. Raises `InputError` if an operator cannot take what it is given."""
         given = self._inputs.given((tokens, input_pos))
         for index, value in zip(self._plan.inputs, given, strict=True):
             self._values.write(index, value)

@@ -97,7 +97,7 @@ class Gpu:
         return self.device.create_compute_pipeline(layout="auto", compute=stage)
 
     def buffer(self, nbytes: int, what: str) -> Any:
-        """A zeroed storage buffer of `nbytes`. `InputError` where it passes the GPU's limit."""
+        """A zeroed storage buffer of `nbytes`. `InputError` if it passes the GPU's limit."""
         self._check_size(nbytes, what)
         with explained(f"allocating {what}"):
             return self.device.create_buffer(size=nbytes, usage=_STORAGE)

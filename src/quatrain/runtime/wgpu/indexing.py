@@ -21,7 +21,7 @@ def axes(shape: tuple[int, ...], dims: list[int] | range) -> list[Axis]:
 
 def broadcast_axes(shape: tuple[int, ...], to: tuple[int, ...]) -> list[Axis]:
     """The dimensions of `to`, with the steps that they make in a tensor of `shape` that is
-    broadcast to it. `InputError` where it cannot be."""
+    broadcast to it. `InputError` if it cannot be."""
     padded = (1,) * (len(to) - len(shape)) + shape
     if len(padded) != len(to) or any(s not in (1, t) for s, t in zip(padded, to, strict=False)):
         raise InputError(f"a tensor of shape {list(shape)} does not broadcast to {list(to)}")

@@ -108,7 +108,7 @@ def embedding_int4(
 def elementwise(expression: str, y: Operand, *inputs: Operand | float) -> Dispatch:
     """y = `expression` of up to three inputs a, b, c: numbers, and tensors that broadcast to y.
 
-    Computed in i32 where y and all inputs are integers, else in f32. Raises `InputError` where an
+    Computed in i32 where y and all inputs are integers, else in f32. Raises `InputError` if an
     input does not broadcast.
     """
     named = list(zip("abc", inputs, strict=False))

@@ -84,9 +84,9 @@ class WgpuRunner:
     def forward(self, *inputs: torch.Tensor | np.ndarray) -> torch.Tensor:
         """One call of the program, such as tokens int64 [1, T] and position int64 [1].
 
-        Returns its output in the type the program hands out: logits float32 [1, vocab] or
-        [1, T, vocab]. Raises `InputError` where an input does not fit the program, or the program
-        the GPU's limits, and `QuatrainError` where the GPU fails.
+        Returns its output in the type the program hands out: logits float32 [1, vocab] or [1, T,
+        vocab]. Raises `InputError` if an input does not fit the program, or the program the GPU's
+        limits, and `QuatrainError` if the GPU fails.
         """
         plan, given = self.plan(inputs)
         with self._order.call(inputs):
@@ -158,7 +158,7 @@ class WgpuRunner:
             self.gpu.device.queue.submit([encoder.finish()])
 
     def symbols(self, lowered: Lowered, given: dict[int, np.ndarray]) -> dict[int, int]:
-        """The step's symbols; `InputError` where a position passes the program's context."""
+        """The step's symbols; `InputError` if a position passes the program's context."""
         symbols = self._symbols(lowered, given)
         for symbol, length, limit in lowered.bounds:
             check_positions(symbols[symbol], symbols[symbol] + length, limit)

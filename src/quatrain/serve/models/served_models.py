@@ -26,7 +26,7 @@ class ServedModel:
         runner: The program on its runtime.
         tokenizer: What its prompts are encoded with.
         context: How many tokens its KV cache holds.
-        vocab_size: How many tokens it knows, or None where it does not say.
+        vocab_size: How many tokens it knows, or None if it does not say.
         emulates: The id of the defect that it computes with, or None.
         as_on: The GPU or phone whose arithmetic it computes in, or None for the usual.
         can_emulate: The defects that change what it computes; none of a variant with one.

@@ -79,7 +79,7 @@ class Message(Strict):
     def as_dict(self) -> dict[str, Any]:
         """As chat templates take it; "developer" is a newer word for "system".
 
-        Raises `InputError` where a field is there or missing that its role does not go with.
+        Raises `InputError` if a field is there or missing that its role does not go with.
         """
         if self.tool_calls and self.role != "assistant":
             raise InputError(

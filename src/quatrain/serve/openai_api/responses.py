@@ -55,7 +55,7 @@ class ChatShape:
         return self._chunk({"role": "assistant", "content": ""}, None, None)
 
     def chunk(self, piece: Piece) -> dict[str, Any] | None:
-        """One piece of a stream; None where there is nothing to say yet."""
+        """One piece of a stream; None if there is nothing to say yet."""
         text = self._reader.push(piece.text) if self.tools else piece.text
         if not text and not piece.logprobs:
             return None
@@ -119,7 +119,7 @@ class CompletionShape:
         return None
 
     def chunk(self, piece: Piece) -> dict[str, Any] | None:
-        """One piece of a stream; None where there is nothing to say yet."""
+        """One piece of a stream; None if there is nothing to say yet."""
         if not piece.text and not piece.logprobs:
             return None
         return self._object(piece.text, self._logprobs([piece]), None)

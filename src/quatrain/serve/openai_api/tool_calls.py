@@ -42,7 +42,7 @@ class ToolCallReader:
 
 
 def calls_in(text: str) -> list[Call] | None:
-    """The calls that `text` consists of; None where it is anything else."""
+    """The calls that `text` consists of; None if it is anything else."""
     found: list[Call] = []
     rest = text.strip()
     while rest.startswith(BEGIN):

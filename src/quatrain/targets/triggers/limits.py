@@ -73,7 +73,7 @@ def attention_weights_beyond_buffer(graph: VulkanGraph, gpu: GpuProfile) -> Occu
 
 
 def _smaller_buffer(graph: VulkanGraph, value_id: int, runtime: str | None) -> str | None:
-    """What makes a tensor smaller; None where nothing in the program does."""
+    """What makes a tensor smaller; None if nothing in the program does."""
     if not is_constant(graph, value_id) or value_id in cache_values(graph):
         return "export again with a shorter {max_seq_len}"
     readers = {operator.kind for operator in graph.operators if value_id in operator.args[:-1]}

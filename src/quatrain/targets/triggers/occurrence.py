@@ -32,7 +32,7 @@ def is_constant(graph: VulkanGraph, value_id: int) -> bool:
 
 
 def fixed_value(graph: VulkanGraph, operator: Operator, at: int) -> Any:
-    """The fixed value of the operator's argument at this place; None where there is none."""
+    """The fixed value of the operator's argument at this place; None if there is none."""
     value = graph.values[operator.args[at]] if at < len(operator.args) - 1 else None
     return value.value if isinstance(value, Plain) else None
 

@@ -104,8 +104,8 @@ _CUTS = {name: cut for cut, names in _FAMILIES for name in names.split()}
 def byte_level_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Tokenizer, bool]:
     """The tokenizer, and whether its family was trained with a beginning-of-text token.
 
-    Raises `InputError` where a merge is not one of tokens, and `UnknownTokenizer` where words are
-    cut in a way not known.
+    Raises `InputError` if a merge is not one of tokens, and `UnknownTokenizer` if words are cut in
+    a way not known.
     """
     name = vocabulary.get("pre")
     cut = _CUTS.get(name) if isinstance(name, str) else None

@@ -31,7 +31,7 @@ def sentencepiece_tokenizer(vocabulary: GgufVocabulary) -> tuple[tokenizers.Toke
     """The tokenizer, and True: these families are trained with a beginning-of-text token.
 
     What its model does to a text before it is cut comes with it: composing characters, taking away
-    spaces, putting one before it. Raises `InputError` where scores, types, the bytes or the unknown
+    spaces, putting one before it. Raises `InputError` if scores, types, the bytes or the unknown
     token are missing.
     """
     types = vocabulary.numbers("token_type")

@@ -18,7 +18,7 @@ _IDS = ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "unknown
 class GgufVocabulary:
     """Looks up `tokenizer.ggml.{key}` in the `metadata` of the GGUF file `source`.
 
-    `tokens`: their texts, by id. Raises `InputError` where there are none, or an id is not one.
+    `tokens`: their texts, by id. Raises `InputError` if there are none, or an id is not one.
     """
 
     def __init__(self, metadata: dict[str, Any], source: Path) -> None:
@@ -50,7 +50,7 @@ class GgufVocabulary:
         return default if value is None else value
 
     def strings(self, key: str) -> list[str]:
-        """The list of texts `key`. Raises `InputError` where it is not one."""
+        """The list of texts `key`. Raises `InputError` if it is not one."""
         value = self.get(key)
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
             raise InputError(
@@ -59,7 +59,7 @@ class GgufVocabulary:
         return value
 
     def numbers(self, key: str) -> np.ndarray:
-        """The array `key`, a finite number per token. Raises `InputError` where it is not that."""
+        """The array `key`, a finite number per token. Raises `InputError` if it is not that."""
         value = self.get(key)
         if not isinstance(value, np.ndarray):
             raise InputError(
@@ -74,7 +74,7 @@ class GgufVocabulary:
         return value
 
     def ids(self, tokens: list[str]) -> dict[str, int]:
-        """The ids of `tokens` by their texts. Raises `InputError` where two have the same."""
+        """The ids of `tokens` by their texts. Raises `InputError` if two have the same."""
         ids = {token: index for index, token in enumerate(tokens)}
         if len(ids) != len(tokens):
             twice = next(token for index, token in enumerate(tokens) if ids[token] != index)
@@ -84,8 +84,8 @@ class GgufVocabulary:
         return ids
 
     def merges(self, ids: dict[str, int]) -> list[tuple[str, str]]:
-        """The pairs of tokens to join, in order. Raises `InputError` where one is not of two in
-        `ids` that make a third."""
+        """The pairs of tokens to join, in order. Raises `InputError` if one is not of two in `ids`
+        that make a third."""
         found = []
         for merge in self.strings("merges"):
             left, _, right = merge.partition(" ")

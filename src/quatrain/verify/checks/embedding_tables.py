@@ -86,9 +86,9 @@ def _wrong_rows(
     folded: float | None,
     advance: Callable[[float], None],
 ) -> torch.Tensor | None:
-    """The rows, int64 [n], in which the table that is most like `module` differs from it; None
-    where most do, and, unless `strict`, its form may be why: rounded to other bits, or all rows
-    `folded` times the checkpoint's."""
+    """The rows, int64 [n], in which the table that is most like `module` differs from it; None if
+    most do, and, unless `strict`, its form may be why: rounded to other bits, or all rows `folded`
+    times the checkpoint's."""
     fits = {table: _fit(table, module) for table in tables}
     closest = min(fits, key=lambda table: fits[table][0], default=None)
     if closest is None or fits[closest][0] == math.inf:

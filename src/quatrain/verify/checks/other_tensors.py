@@ -93,7 +93,7 @@ def _ways(module: nn.Module, tensor: torch.Tensor) -> _Ways:
 
 
 def _is_another(stored: StoredData, ways: _Ways) -> bool | None:
-    """Whether what is stored in the place of a tensor that is not there is another one; None where
+    """Whether what is stored in the place of a tensor that is not there is another one; None if
     that cannot be told."""
     answers = [[_is_like(stored, part) for part in way] for way in ways]
     if any(all(answer is False for answer in each) for each in answers):
@@ -102,9 +102,9 @@ def _is_another(stored: StoredData, ways: _Ways) -> bool | None:
 
 
 def _is_like(stored: StoredData, tensor: torch.Tensor) -> bool | None:
-    """Whether something is stored that is like `tensor`, but another; False where `tensor` is
-    stored, rounded to a type of two bytes or less 1; None where there is nothing like it, or only
-    what it is but for one factor."""
+    """Whether something is stored that is like `tensor`, but another; False if `tensor` is stored,
+    rounded to a type of two bytes or less 1; None if there is nothing like it, or only what it is
+    but for one factor."""
     expected, like = tensor.detach().double().flatten(), None
     for found in stored.of_length(len(expected)):
         if _are_equal(found, expected) or _are_equal(found, expected - 1):

@@ -23,7 +23,7 @@ _APART = (
 
 @dataclass(frozen=True)
 class PackedCheck:
-    """What the constants of one `linear`, or embedding, gave; `problem` is None where they are the
+    """What the constants of one `linear`, or embedding, gave; `problem` is None if they are the
     checkpoint's."""
 
     name: str
@@ -100,8 +100,8 @@ def _problem(
 def _integers_and_scales(
     tensors: Mapping[str, torch.Tensor], source: str
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """int8 [N, K] and the scales of `source`, None where there are none; `tensors` have all
-    experts as one."""
+    """int8 [N, K] and the scales of `source`, None if there are none; `tensors` have all experts as
+    one."""
     expert = re.fullmatch(r"(.*\.experts)\.(\d+)\.(\w+)", source)
     name = f"{expert[1]}.{expert[3]}" if expert else source
     if f"{name}.scales" not in tensors:

@@ -22,7 +22,7 @@ def encoded_prompts(
 ) -> list[list[int]]:
     """The rows of the embedding for each prompt; of `PROMPTS` as many as fit.
 
-    Raises `InputError` where one is too short, or the program's `context` has no room for it and
+    Raises `InputError` if one is too short, or the program's `context` has no room for it and
     `new_tokens` behind it.
     """
     room = context - new_tokens

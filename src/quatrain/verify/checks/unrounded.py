@@ -33,7 +33,7 @@ _NUDGE, _DRAWS = 1e-6, 3
 @dataclass(frozen=True)
 class UnroundedCheck:
     """The largest relative error of logits, of which rounding explains the `allowed`, or more where
-    it is less; `problem` is None where it is no more. Where there are no logits, the one is
+    it is less; `problem` is None if it is no more. Where there are no logits, the one is
     infinite and the other 0."""
 
     error: float
@@ -54,7 +54,7 @@ def compare_unrounded(
     advance: Callable[[float], None],
 ) -> UnroundedCheck | None:
     """Compare the logits of `program` with those of `backbone`, which stays without rounding, over
-    the texts of `eager`. None where a part of the program is not computed here; `strict`: what no
+    the texts of `eager`. None if a part of the program is not computed here; `strict`: what no
     program of ours has in a delegate, or cannot be computed, is a problem."""
     try:
         runner = UnroundedRunner(program)

@@ -62,9 +62,9 @@ def diagnose_activations(
     """The statistics of each int4 linear of `model`, a program or a checkpoint, on `text`, or on as
     much of `DEFAULT_TEXT` as its context holds.
 
-    `tokenizer`: a tokenizer.json; None is the one beside the model.
-    A checkpoint runs eagerly as 8da4w, a program on the CPU reference in its own scheme. Raises
-    `InputError` where the text is empty or longer than the context.
+    `tokenizer`: a tokenizer.json; None is the one beside the model. A checkpoint runs eagerly as
+    8da4w, a program on the CPU reference in its own scheme. Raises `InputError` if the text is
+    empty or longer than the context.
     """
     look = _program_inputs if is_program(model) else _eager_inputs
     inputs = look(model, text, stages or Stages(), tokenizer)

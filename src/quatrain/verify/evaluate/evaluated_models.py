@@ -38,7 +38,7 @@ class EvaluatedModel:
 
     An 8da4w model on Vulkan computes a prompt otherwise than tokens one by one
     (`quatrain.arithmetic`): `regime` says which of the two the runner computes a text in, and
-    `load_decode` gives one for the other. Both are None where there is no difference.
+    `load_decode` gives one for the other. Both are None if there is no difference.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class EvaluatedModel:
     own_tokenizer: Callable[[], Tokenizer] | None = None
 
     def read_tokenizer(self, given: Path | str | None) -> Tokenizer:
-        """The tokenizer.json `given`, or its own. Raises `InputError` where there is none."""
+        """The tokenizer.json `given`, or its own. Raises `InputError` if there is none."""
         if given is None and self.own_tokenizer is not None:
             return self.own_tokenizer()
         return Tokenizer.load(chosen_tokenizer(given, self.beside))
@@ -95,8 +95,8 @@ def open_evaluated_model(
     """`device` and `emulate` are for a program, `scheme` is for a checkpoint; `arithmetic` is that
     of a Vulkan program or a checkpoint.
 
-    Raises `InputError` where `path` is neither, or does not go from tokens to logits, which
-    `command` needs.
+    Raises `InputError` if `path` is neither, or does not go from tokens to logits, which `command`
+    needs.
     """
     if not is_program(path):
         return _checkpoint(path, scheme, command, arithmetic)

@@ -61,7 +61,7 @@ class EvaluationLog:
     def reserve(self, name: str, size: int) -> Path:
         """A file of `size` bytes in the folder, with what an earlier attempt left in it.
 
-        All its room is taken at once. Raises `InputError` where there is not as much.
+        All its room is taken at once. Raises `InputError` if there is not as much.
         """
         path = self.folder / name
         with _writing(self.folder), path.open("ab") as file:
@@ -95,8 +95,8 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """As `held_folder`. Raises `InputError` where another evaluation works there, or the folder
-    cannot be made."""
+    """As `held_folder`. Raises `InputError` if another evaluation works there, or the folder cannot
+    be made."""
     refusal = (
         f"--resume {folder}: another evaluation is being written there; wait until it ends, or "
         "name another folder"

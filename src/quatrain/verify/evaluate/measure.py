@@ -37,7 +37,7 @@ class ReadText:
 def cut_text(tokenizer: Tokenizer, ids: list[int], length: int, stride: int | None) -> ReadText:
     """The chunks of a text, as `windows.cut` has them; each begins as the text does.
 
-    Raises `InputError` where there is nothing to predict, no such stride, or no room in `length`.
+    Raises `InputError` if there is nothing to predict, no such stride, or no room in `length`.
     """
     begin = tokenizer.begin(ids)
     if len(begin) >= length:
@@ -114,7 +114,7 @@ class _Reading:
         )
 
     def _device(self, runner: NamedRunner | None, steps: list[Step]) -> str:
-        """What all of it is computed on. Raises `InputError` where it was begun on another."""
+        """What all of it is computed on. Raises `InputError` if it was begun on another."""
         if runner is None:
             return steps[-1].runtime
         if steps and steps[-1].runtime != runner.device:

@@ -37,8 +37,8 @@ _SPREAD_ELSEWHERE = 0.05  # nats, where a runtime's rounding cannot be changed t
 class ComputedProgram:
     """The program at `path`, on the CPU.
 
-    `own`: the arithmetic that it was exported for, None where it is not Vulkan's; `arithmetics`:
-    those that its weights can be computed in here, none where they are computed as they are.
+    `own`: the arithmetic that it was exported for, None if it is not Vulkan's; `arithmetics`: those
+    that its weights can be computed in here, none where they are computed as they are.
     """
 
     def __init__(self, path: Path):

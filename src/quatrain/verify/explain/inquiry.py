@@ -38,8 +38,8 @@ def inquiry_of(
 ) -> Inquiry:
     """`own`: the arithmetic of the phone.
 
-    Raises `InputError` where the prompt has no room in the program's context, or tokens that the
-    model has not.
+    Raises `InputError` if the prompt has no room in the program's context, or tokens that the model
+    has not.
     """
     prompts = prompts_of(tokenizer, question.prompt, question.chat, question.options)
     right, room = prompts[0].tokens, model.context - 2

@@ -201,7 +201,7 @@ def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> st
 
 
 def _try(make: Callable[[], str]) -> str | None:
-    """What `make` gives; None where the template refuses it."""
+    """What `make` gives; None if the template refuses it."""
     try:
         return make()
     except InputError:

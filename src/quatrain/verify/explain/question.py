@@ -34,8 +34,8 @@ def question_of(
     expected: Path | None,
     phone: str | None,
 ) -> Question:
-    """Raises `InputError` where there is no prompt, `expected` does not say which, or says that
-    it was asked otherwise."""
+    """Raises `InputError` if there is no prompt, `expected` does not say which, or says that it was
+    asked otherwise."""
     if expected is None:
         if prompt is None:
             raise InputError(

@@ -51,7 +51,7 @@ class WrittenTokens:
 
     def refit(self, before: Sequence[int], token: int) -> list[int] | None:
         """What is left, from `token` on, where the text goes on so after the tokens `before`; None
-        where it does not, or tokens are known."""
+        if it does not, or tokens are known."""
         if self._text is None:
             return None
         read, text = self._read([*before, token]), self._text

@@ -60,7 +60,7 @@ _UNUSED_FIELDS = {
 
 
 def _moe_args(params: Params, source: str) -> Params:
-    """`moe_args`, {} where there are none. Raises `InputError` where it is not as expected."""
+    """`moe_args`, {} where there are none. Raises `InputError` if it is not as expected."""
     moe = params.get("moe_args")
     if not isinstance(moe, dict | None):
         raise InputError(f"{source}: moe_args is {moe!r}, expected an object or null")
@@ -145,7 +145,7 @@ def _counts(params: Params, source: str) -> tuple[int, int, int]:
 
 
 def _check_rows(name: str, tensor: StoredTensor, count: int, what: str, source: str) -> None:
-    """Raise `InputError` where `tensor` is no matrix whose rows divide into `count`."""
+    """Raise `InputError` if `tensor` is no matrix whose rows divide into `count`."""
     if len(tensor.shape) != 2 or tensor.shape[0] % count:
         rows = f" with a number of rows that is a multiple of {count} ({what})" if count > 1 else ""
         raise InputError(

@@ -89,8 +89,8 @@ def tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str,
 
 
 def queries_and_gate(tensor: GgufTensor, metadata: GgufMetadata) -> dict[str, GgufTensor]:
-    """By their names, each head's queries and gate, which lie side by side. Raises `InputError`
-    where they are not as many."""
+    """By their names, each head's queries and gate, which lie side by side. Raises `InputError` if
+    they are not as many."""
     heads, width = metadata.count("attention.head_count"), metadata.head_dim()
     rows = tensor.shape[0]
     if rows != 2 * heads * width:
@@ -123,7 +123,7 @@ def _side_by_side(tensor: GgufTensor, kind: str, metadata: GgufMetadata) -> Gguf
 
 
 def logarithm(tensor: GgufTensor, metadata: GgufMetadata) -> GgufTensor:
-    """What the file has -exp of. Raises `InputError` where that is not below 0."""
+    """What the file has -exp of. Raises `InputError` if that is not below 0."""
     values = dequantizer(tensor)().numpy()
     if not (values < 0).all():
         raise InputError(

@@ -32,7 +32,7 @@ def run_selftest(
     """Run the cases of the kernels whose name contains `kernel` on a GPU, in fp16 where it has it.
 
     `adapter` as in `pick_adapter`. A kernel that the driver refuses counts as wrong. Raises
-    `InputError` where no kernel is called so, and as `pick_adapter`.
+    `InputError` if no kernel is called so, and as `pick_adapter`.
     """
     gpu = Gpu(adapter)
     dtypes = [dtype for dtype in TOLERANCE if dtype != "f16" or gpu.info.fp16]
