@@ -24,7 +24,7 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.verify.checks import packed_constants
-from quatrain.verify.checks.other_tensors import _is_like, _looked_for
+from quatrain.verify.checks.other_tensors import _expected_tensors, _has_similar
 from quatrain.verify.checks.packed_constants import check_packed
 from quatrain.verify.verify import VerifyReport, verify_program
 
@@ -216,14 +216,14 @@ def test_what_another_exporter_may_hold_in_a_norms_place() -> None:
     weight, noise = (torch.randn(64, generator=generator) for _ in range(2))
     weight = 1 + 0.3 * weight
     for same in (weight.bfloat16(), weight.half(), weight - 1):
-        assert _is_like(_Stored(torch.ones(64), same), weight) is False
+        assert _has_similar(_Stored(torch.ones(64), same), weight) is False
     changed = weight.clone()
     changed[5] *= 1.01
     for another in (changed, weight * (1 + noise / 100), 1 + 0.3 * noise):
-        assert _is_like(_Stored(torch.ones(64), another), weight) is True
+        assert _has_similar(_Stored(torch.ones(64), another), weight) is True
     # Folded into linears, or with a factor, or of another length: nothing can be said.
     for unknown in (torch.ones(64), 8 * weight, weight[:32], torch.zeros(64)):
-        assert _is_like(_Stored(unknown), weight) is None
+        assert _has_similar(_Stored(unknown), weight) is None
 
 
 def test_what_is_not_compared_is_said(peer: Callable, tmp_path: Path) -> None:
@@ -291,5 +291,5 @@ def test_tables_of_rotations_are_looked_for_if_a_layer_reads_them(
 ) -> None:
     params = {**PARAMS, "n_layers": 2, "no_rope_layer_interval": interval}
     backbone = Backbone(config_from_params(params, "params.json"))
-    names = {name for name, _ in _looked_for(backbone, biases=False)}
+    names = {name for name, _ in _expected_tensors(backbone, biases=False)}
     assert ("rope.cos" in names) is is_looked_for and "norm.weight" in names

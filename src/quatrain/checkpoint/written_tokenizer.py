@@ -44,7 +44,7 @@ def write_tokenizer_of(
     if given is not None:
         begin, end = source.params.get("bos_idx"), token_ids(source.params.get("eos_idx"))
         files = copy_tokenizer_files(given, folder, begin, end)
-        notes = [*_notes(files, source.config.vocab_size), *_spaced(given)]
+        notes = [*_notes(files, source.config.vocab_size), *_space_after_special(given)]
         return WrittenTokenizer(files, notes)
     try:
         files = source.write_tokenizer(folder)
@@ -53,21 +53,23 @@ def write_tokenizer_of(
     if not files:
         return WrittenTokenizer([], [])
     own = tokenizer_in(source.source) if source.source.is_dir() else None
-    return WrittenTokenizer(files, [*_notes(files, source.config.vocab_size), *_spaced(own)])
+    return WrittenTokenizer(
+        files, [*_notes(files, source.config.vocab_size), *_space_after_special(own)]
+    )
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
     config = read_object(files[1])
     return [
-        *_beyond(files, vocab_size),
-        *_around_a_text(files, vocab_size),
-        *_in_executorch(files[0]),
-        *_parts(config),
-        *_split_tokens(config),
+        *_tokens_without_rows(files, vocab_size),
+        *_begin_and_end_tokens(files, vocab_size),
+        *_differences_in_executorch(files[0]),
+        *_spaces_between_parts(config),
+        *_split_special_tokens(config),
     ]
 
 
-def _beyond(files: list[Path], vocab_size: int) -> list[str]:
+def _tokens_without_rows(files: list[Path], vocab_size: int) -> list[str]:
     """A note where the tokenizer has tokens for which the embedding has no row."""
     vocabulary = tokenizers.Tokenizer.from_buffer(files[0].read_bytes()).get_vocab()
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
@@ -82,7 +84,7 @@ def _beyond(files: list[Path], vocab_size: int) -> list[str]:
     ]
 
 
-def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
+def _begin_and_end_tokens(files: list[Path], vocab_size: int) -> list[str]:
     """Notes where the model can output none of the tokens that end a text, or has no row for the
     token that begins one."""
     stated = {k: value for file in files[1:] for k, value in read_object(file).items()}
@@ -107,7 +109,7 @@ def _around_a_text(files: list[Path], vocab_size: int) -> list[str]:
     return notes
 
 
-def _spaced(own: Path | None) -> list[str]:
+def _space_after_special(own: Path | None) -> list[str]:
     """A note where the token ids of a chat differ from those of transformers."""
     if own is None or not adds_space_after_special_tokens(own):
         return []
@@ -117,7 +119,7 @@ def _spaced(own: Path | None) -> list[str]:
     ]
 
 
-def _split_tokens(config: dict[str, Any]) -> list[str]:
+def _split_special_tokens(config: dict[str, Any]) -> list[str]:
     """A note where special tokens written in a text are plain text."""
     if config.get("split_special_tokens") is not True:
         return []
@@ -128,7 +130,7 @@ def _split_tokens(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _parts(config: dict[str, Any]) -> list[str]:
+def _spaces_between_parts(config: dict[str, Any]) -> list[str]:
     """A note where a phone adds spaces between the parts of a chat and this tokenizer does not."""
     stated = stated_metaspace(config)
     if stated is None or stated["prepend_scheme"] != "first":
@@ -139,7 +141,7 @@ def _parts(config: dict[str, Any]) -> list[str]:
     ]
 
 
-def _in_executorch(tokenizer: Path) -> list[str]:
+def _differences_in_executorch(tokenizer: Path) -> list[str]:
     """Notes on what ExecuTorch's tokenizer does differently."""
     unread, taking = unsupported_part(tokenizer), tokens_that_strip_spaces(tokenizer)
     if unread is not None:

@@ -63,7 +63,7 @@ def warn_of_an_idle_defect(
 
 
 @contextmanager
-def goes_on_with(kept: Path) -> Iterator[None]:
+def hint_at_resuming(kept: Path) -> Iterator[None]:
     """An interrupt says that the same command goes on with what is in the folder `kept`, if that is
     there."""
     try:

@@ -8,7 +8,7 @@ import typer
 
 from quatrain.commands._before_torch import import_torch, refuse_smollm2
 from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
-from quatrain.commands._printing import goes_on_with, print_json
+from quatrain.commands._printing import hint_at_resuming, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
 from quatrain.commands.quantize import Base
@@ -105,7 +105,7 @@ def convert(
     from quatrain.quantize.pipeline import convert_model
 
     options = ConvertOptions(group_size, embedding, output_layer, requantize_asymmetric, backend)
-    with goes_on_with(working_folder(output)):
+    with hint_at_resuming(working_folder(output)):
         report = convert_model(source, output, options, params, shown_stages(), tokenizer, base)
     programs = planned(output, backend)
     if json:

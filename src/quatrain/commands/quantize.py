@@ -9,7 +9,7 @@ import typer
 
 from quatrain.commands._before_torch import fetched_smollm2, import_torch, is_smollm2
 from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
-from quatrain.commands._printing import goes_on_with, print_json
+from quatrain.commands._printing import hint_at_resuming, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
 from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
@@ -140,7 +140,7 @@ def quantize(
     stages = shown_stages()
     path = fetched_smollm2(stages) if fetched else model
     text = _calibration(calibration, self_generated, scheme) if said else None
-    with goes_on_with(working_folder(output)) if method == "distill" else nullcontext():
+    with hint_at_resuming(working_folder(output)) if method == "distill" else nullcontext():
         report = quantize_model(
             path, output, group_size, embedding, output_layer, stages, tokenizer, base, method,
             text, backend,

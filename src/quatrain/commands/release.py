@@ -13,7 +13,7 @@ from quatrain.commands._print_release import (
     print_release,
     warn_of_no_work,
 )
-from quatrain.commands._printing import goes_on_with, print_json
+from quatrain.commands._printing import hint_at_resuming, print_json
 from quatrain.commands._progress import shown_stages
 from quatrain.commands._release_options import (
     Android,
@@ -91,7 +91,7 @@ def release(
         "no_defects": no_defects,
     }  # fmt: skip
     given = {
-        "phones": _listed(phones), "runtime": runtime, "method": method, "scheme": scheme,
+        "phones": _phone_names(phones), "runtime": runtime, "method": method, "scheme": scheme,
         "reference": reference, "text": text, **gates,
     }  # fmt: skip
     check_workers(jobs, ray)
@@ -106,14 +106,16 @@ def release(
                     f"{len(models) * len(specs)}; leave it out here, then run release once more "
                     "with it, for the one MODEL, method and scheme to ship and a new folder"
                 )
-        made = _several(models, specs, output, jobs, ray, dry_run, json)
+        made = _make_several(models, specs, output, jobs, ray, dry_run, json)
     else:
-        made = _one(models[0], specs[0], output, jobs, android, run_on_phone, ray, dry_run, json)
+        made = _make_one(
+            models[0], specs[0], output, jobs, android, run_on_phone, ray, dry_run, json
+        )
     if made and made.failures:
         raise typer.Exit(1)
 
 
-def _one(
+def _make_one(
     model: str, asked: "ReleaseSpec", output: Path, jobs: int | None, android: Path | None,
     run_on_phone: Path | None, ray: str | None, dry_run: bool, json: bool,
 ) -> "Release | None":  # fmt: skip
@@ -133,13 +135,13 @@ def _one(
         plan = planned_release(model, asked)
         print_json(plan.as_dict()) if json else print_plan(plan)
         return None
-    with goes_on_with(output / WORK):
+    with hint_at_resuming(output / WORK):
         made = make_release(model, output, asked, jobs, stages, android, run_on_phone, ray)
     print_json(made.as_dict()) if json else print_release(made, android)
     return made
 
 
-def _several(
+def _make_several(
     models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
     ray: str | None, dry_run: bool, json: bool,
 ) -> "Matrix | None":  # fmt: skip
@@ -163,7 +165,7 @@ def _several(
             print(f"{name}:")
             print_plan(plan)
         return None
-    with goes_on_with(output / WORK):
+    with hint_at_resuming(output / WORK):
         made = make_matrix(cells, output, jobs, stages, ray)
     print_json(made.as_dict()) if json else print_matrix(made)
     return made
@@ -179,7 +181,7 @@ def _with_smollm2(specs: "list[ReleaseSpec]") -> "list[ReleaseSpec]":
     ]
 
 
-def _listed(phones: str | None) -> tuple[str, ...] | None:
+def _phone_names(phones: str | None) -> tuple[str, ...] | None:
     """What --phones names. Raises `InputError` if that is nothing, as of an empty variable."""
     if phones is None:
         return None

@@ -87,7 +87,8 @@ def table_of(program: Program, values: list[Record], call: Instruction) -> RowTa
     bits = _BITS[name]
     given = values[call.args[-1]].scalar_type
     if given not in _FLOATS:
-        raise _not_read(program, f"gives rows of {NAMES.get(given, given)}", "float16 or float32")
+        found = f"gives rows of {NAMES.get(given, given)}"
+        raise _unsupported(program, found, "float16 or float32")
     dtype = np.dtype(NAMES[given])
     if bits is None:
         return RowTable(constant(program, values[call.args[0]], _FLOATS), dtype)
@@ -140,10 +141,10 @@ def _require_range(program: Program, bits: int, least: Any, most: Any) -> None:
     half = _OFFSETS[bits]
     if (least, most) != (-half, half - 1):
         what = f"looks up rows of integers from {least} to {most}"
-        raise _not_read(program, what, f"{-half} to {half - 1}")
+        raise _unsupported(program, what, f"{-half} to {half - 1}")
 
 
-def _not_read(program: Program, what: str, expected: str) -> InputError:
+def _unsupported(program: Program, what: str, expected: str) -> InputError:
     return InputError(
         f"{program.path}: {what}, expected {expected}. It runs on ExecuTorch's own runtime, and "
         "not here"

@@ -5,7 +5,7 @@ from math import prod
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError
 from quatrain.quantize.calibration import Calibration, writes
-from quatrain.quantize.distill.arithmetic import arithmetic_of
+from quatrain.quantize.distill.arithmetic import training_arithmetic
 from quatrain.quantize.distill.memory import fitted_to_memory
 from quatrain.quantize.distill.method import MOST_TRAINED, Distill
 from quatrain.quantize.distill.recipe import recipe_on
@@ -51,7 +51,7 @@ def calibrated_method(
         whose = " that the model generated itself" if calibration.self_generated else ""
         made = opened.plan, tokens, calibration.scheme, stages, whose
         if method == "distill":
-            device, (texts, length) = arithmetic_of().device, tokens.shape
+            device, (texts, length) = training_arithmetic().device, tokens.shape
             recipe = recipe_on(device, writes(model.config))
             recipe = fitted_to_memory(recipe, model, texts, length, device)
             return Distill(*made, recipe)

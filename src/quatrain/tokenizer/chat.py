@@ -102,13 +102,13 @@ def render(
             except _FAILURES:
                 return None
 
-        read = as_read([_plain(message) for message in messages], tried)
+        read = as_read([_without_none(message) for message in messages], tried)
         return compiled.render(given | {"messages": read})
     except _FAILURES as error:
         raise InputError(f"{source}: its chat template failed: {error}") from error
 
 
-def _plain(message: Message) -> Message:
+def _without_none(message: Message) -> Message:
     """Without fields that are None, and its reasoning under each name that templates read."""
     message = {key: value for key, value in message.items() if value is not None}
     reasoning = next((message[key] for key in _REASONING if key in message), None)
@@ -117,7 +117,7 @@ def _plain(message: Message) -> Message:
     return {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
-class _Generation(jinja2.ext.Extension):
+class _GenerationTag(jinja2.ext.Extension):
     """`{% generation %}` around what the model writes; only training looks at where that is."""
 
     tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
@@ -136,7 +136,7 @@ class _Generation(jinja2.ext.Extension):
 def _environment() -> jinja2.Environment:
     """As chat templates are written for: whitespace trimmed around blocks, no access to Python."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
     )
 
     def raise_exception(message: str) -> None:

@@ -25,7 +25,7 @@ from quatrain.tokenizer.named_tokens import (
     without_flags_of_named,
 )
 from quatrain.tokenizer.rebuilt import build_as_class
-from quatrain.tokenizer.tokenizer_json import is_of_tokenizers, read_tokenizer_json
+from quatrain.tokenizer.tokenizer_json import is_tokenizers_error, read_tokenizer_json
 from quatrain.tokenizer.vocabulary_files import ends_added, is_vocabulary, read_vocabulary
 
 
@@ -91,7 +91,7 @@ class Tokenizer:
         try:
             return self.model.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
-            if not is_of_tokenizers(error):
+            if not is_tokenizers_error(error):
                 raise
             raise InputError(
                 f"{self.source}: cannot tokenize {text[:40]!r}: {error}; give the model's own "

@@ -22,7 +22,7 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except BaseException as error:
-        if not is_of_tokenizers(error):
+        if not is_tokenizers_error(error):
             raise
         raise InputError(f"{path}: is not a tokenizer.json: {error}{what_it_is(path)}") from error
     changed = text.startswith(_BYTE_ORDER_MARK)
@@ -32,6 +32,6 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     return model, changed
 
 
-def is_of_tokenizers(error: BaseException) -> bool:
+def is_tokenizers_error(error: BaseException) -> bool:
     """It raises bare Exception, and what is broken in it derives from BaseException."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"

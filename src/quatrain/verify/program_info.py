@@ -67,6 +67,6 @@ def _cache_length(program: Program) -> int:
     raise InputError(f"{program.path}: has no attention with a KV cache")
 
 
-def is_ours(program: Program) -> bool:
+def is_quatrains(program: Program) -> bool:
     """Whether Quatrain exported `program`: it holds each tensor of its checkpoint as it is."""
     return any(name.startswith("quatrain_") for name in program.stated)

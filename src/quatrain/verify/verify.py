@@ -42,7 +42,7 @@ from quatrain.verify.checks.same_model import require_same_model
 from quatrain.verify.checks.unrounded import compare_unrounded
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
-from quatrain.verify.program_info import ProgramInfo, is_ours, program_info
+from quatrain.verify.program_info import ProgramInfo, is_quatrains, program_info
 from quatrain.verify.report import DeviceCheck, VerifyReport
 
 # Logits may differ by this much, or by so many times what rounding alone does to them.
@@ -112,7 +112,7 @@ def verify_program(
     unrounded = None
     if graph is None:
         with stages("compute without rounding activations") as advance:
-            ours = is_ours(opened.program)
+            ours = is_quatrains(opened.program)
             unrounded = compare_unrounded(opened.program, backbone, eager, ours, advance)
     # On what cannot be computed ExecuTorch may abort, and this process with it.
     can_run = unrounded is None or unrounded.is_computed

@@ -115,7 +115,7 @@ def _in_floating_point(folder: Path) -> InputError:
     )
 
 
-class _Rounds:
+class _AcceptsAll:
     """Accepts every linear that may be requantized, and is never called."""
 
     asymmetric = True
@@ -129,7 +129,7 @@ class _Rounds:
 
 def require_convertible(folder: Path) -> None:
     """Raise `InputError` if `convert` would refuse the quantized `folder`, from headers."""
-    open_hugging_face_checkpoint(folder, _Rounds())
+    open_hugging_face_checkpoint(folder, _AcceptsAll())
 
 
 def _without_unread(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ...]]:

@@ -25,7 +25,7 @@ def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ..
     output = sorted(name for name in stored if name.startswith(_OUTPUT))
     if not output:
         return stored, ()
-    if all(_is_embeddings(name, stored) for name in output):
+    if all(_equals_embedding(name, stored) for name in output):
         return stored.without(output), ()
     return stored, (
         f"config.json says that the output layer is tied to the embedding, but {output[-1]} holds "
@@ -34,7 +34,7 @@ def without_tied_output(stored: LazyTensors) -> tuple[LazyTensors, tuple[str, ..
     )
 
 
-def _is_embeddings(name: str, stored: LazyTensors) -> bool:
+def _equals_embedding(name: str, stored: LazyTensors) -> bool:
     """Whether the output layer's tensor `name` is the embedding's of the same kind."""
     embedding = stored.stored.get(name.replace(_OUTPUT, _EMBEDDING, 1))
     return embedding is not None and _equal(embedding, stored.stored[name])

@@ -18,7 +18,7 @@ from quatrain.int4 import GROUP_SIZES
 
 ASYMMETRIC = "asymmetric or in act-order"
 IN_GROUPS_OF = "in groups of "  # and their size: ones that no kernel asked for takes
-_LARGEST_OF_ROWS = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
+_LARGEST_GROUP = 128  # into which rows are cut: 8da4w is wrong on phones where groups are wider
 
 
 def in_layout(
@@ -44,18 +44,18 @@ def in_layout(
         groups = linear.groups
         if (linear.fits_int4 or _is_of_layer(name)) and group_size:
             groups = linear.shape[1] // group_size
-        elif _only_int8_by_row(name, linear):
+        elif _needs_one_scale_per_row(name, linear):
             groups = 1
-        why = _why_rounded(name, linear, groups, round_again)
+        why = _why_requantized(name, linear, groups, round_again)
         if why and round_again is None:
             raise InputError(
                 f"{source}: {name} is {why} in an int4 layout; run `quatrain convert {source} "
                 "DIR`, which requantizes such linears and reports the error"
             )
         if why and round_again is not None:
-            stored |= _rounded_again(name, linear, groups, source, round_again, why)
+            stored |= _requantized(name, linear, groups, source, round_again, why)
         else:
-            stored |= _as_they_are(name, linear, groups, source)
+            stored |= _kept(name, linear, groups, source)
     return LazyTensors(stored)
 
 
@@ -76,7 +76,7 @@ def _group_size(
     rows |= {linear.shape[1] for linear in layers.values()}
     common = math.gcd(*widths, *rows, *floating_columns)
     fitting = [size for size in sizes if common % size == 0]
-    free = [size for size in fitting if size <= _LARGEST_OF_ROWS] if not widths else fitting
+    free = [size for size in fitting if size <= _LARGEST_GROUP] if not widths else fitting
     return max(free, default=None)
 
 
@@ -84,17 +84,17 @@ def _is_of_layer(name: str) -> bool:
     return "layers." in name
 
 
-def _only_int8_by_row(name: str, linear: GroupedLinear) -> bool:
+def _needs_one_scale_per_row(name: str, linear: GroupedLinear) -> bool:
     """Of an int8 table: whether the layout has it with one scale a row alone."""
     is_output = name.rpartition(".")[2] in ("lm_head", "output")
     return not linear.fits_int4 and (is_output or linear.zeros is not None)
 
 
-def _why_rounded(
+def _why_requantized(
     name: str, linear: GroupedLinear, groups: int, round_again: RoundAgain | None
 ) -> str:
     """What a linear is that is to be rounded into `groups` a row; '' for one that is kept."""
-    in_groups = linear.groups > 1 and _only_int8_by_row(name, linear)
+    in_groups = linear.groups > 1 and _needs_one_scale_per_row(name, linear)
     if not linear.fits_int4 and (_is_of_layer(name) or in_groups):
         return f"{linear.bits} bits"
     if linear.fits_int4 and groups % linear.groups:
@@ -103,9 +103,7 @@ def _why_rounded(
     return ASYMMETRIC if takes and (linear.zeros or linear.group_of) else ""
 
 
-def _as_they_are(
-    name: str, linear: GroupedLinear, groups: int, source: str
-) -> dict[str, StoredTensor]:
+def _kept(name: str, linear: GroupedLinear, groups: int, source: str) -> dict[str, StoredTensor]:
     shape = (linear.shape[0], groups)
 
     def weight() -> torch.Tensor:
@@ -121,18 +119,18 @@ def _as_they_are(
     stored = {
         f"{name}.weight": StoredTensor(linear.shape, torch.int8, weight),
         f"{name}.scales": StoredTensor(
-            shape, linear.scales_dtype, lambda: _spread(linear.scales(), groups)
+            shape, linear.scales_dtype, lambda: _repeated(linear.scales(), groups)
         ),
     }
     if linear.zeros is not None:
         zeros = linear.zeros
         stored[f"{name}.zeros"] = StoredTensor(
-            shape, torch.float32, lambda: _spread(zeros().float(), groups)
+            shape, torch.float32, lambda: _repeated(zeros().float(), groups)
         )
     return stored
 
 
-def _rounded_again(
+def _requantized(
     name: str,
     linear: GroupedLinear,
     groups: int,
@@ -148,10 +146,10 @@ def _rounded_again(
         zeros = zeros_of(linear, scales)
         fits = not groups % linear.groups and (linear.fits_int4 or not int4)
         if fits and not zeros.any() and not _is_act_order(linear):
-            return linear.values(), _spread(scales, groups)
+            return linear.values(), _repeated(scales, groups)
         rows = dequantized_rows(linear, scales, zeros)
         values, scales = round_again(name, rows, linear.shape, group_size, why)
-        return values, _spread(scales.view(linear.shape[0], -1), groups)
+        return values, _repeated(scales.view(linear.shape[0], -1), groups)
 
     shape = (linear.shape[0], groups)
     return rounded_when_read(name, linear.shape, shape, rounded, f"{source}: {name}")
@@ -165,6 +163,6 @@ def _is_act_order(linear: GroupedLinear) -> bool:
     return not torch.equal(linear.group_of(), in_order)
 
 
-def _spread(per_group: torch.Tensor, groups: int) -> torch.Tensor:
+def _repeated(per_group: torch.Tensor, groups: int) -> torch.Tensor:
     """[N, G] to [N, groups], each repeated where there are fewer."""
     return per_group.repeat_interleave(groups // per_group.shape[1], dim=1)

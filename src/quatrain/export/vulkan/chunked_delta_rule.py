@@ -73,11 +73,11 @@ class ChunkedDeltaRule(nn.Module):
         either = torch.cat((chunk.no_state, self.recurrent_state.squeeze(0)), dim=0)
         state = either.narrow(0, goes_on(start, self.context) * heads, heads)
         read, after = delta_rule(
-            _by_head(_filled(q, chunk.no_keys)),
-            _by_head(_filled(k, chunk.no_keys)),
-            _by_head(_filled(v, chunk.no_values)),
-            _filled(log_decay, chunk.no_gates).permute(2, 1, 0),
-            _filled(strength, chunk.no_gates).permute(2, 1, 0),
+            _by_head(_padded(q, chunk.no_keys)),
+            _by_head(_padded(k, chunk.no_keys)),
+            _by_head(_padded(v, chunk.no_values)),
+            _padded(log_decay, chunk.no_gates).permute(2, 1, 0),
+            _padded(strength, chunk.no_gates).permute(2, 1, 0),
             state,
             chunk.masks(),
         )
@@ -86,7 +86,7 @@ class ChunkedDeltaRule(nn.Module):
         return read.transpose(0, 1).unsqueeze(0).narrow(1, 0, length)
 
 
-def _filled(tokens: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
+def _padded(tokens: torch.Tensor, nothing: torch.Tensor) -> torch.Tensor:
     """`tokens` [1, T, ...] and so much of `nothing` [1, CHUNK, ...] that there are `CHUNK`."""
     return torch.cat((tokens, nothing), dim=1).narrow(1, 0, CHUNK)
 

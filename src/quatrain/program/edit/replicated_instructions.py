@@ -50,7 +50,7 @@ def replicate_instructions(plan: Record, depth: int) -> list[Renaming]:
     """
     uses = _Uses(plan)
     middle, last = uses.layer_starts()
-    uses.require_steady(middle, last)
+    uses.require_repeating(middle, last)
     given = uses.instructions
     result, renamings = [], []
 
@@ -121,7 +121,7 @@ class _Uses:
         """Where the second and the third layer begin."""
         norms = [self._first_norm(f"layers.{layer}") for layer in (1, 2)]
         # What both layers find: the position, the rotary tables' rows.
-        shared = self._alive(norms[0]) & self._alive(norms[1])
+        shared = self._live_values(norms[0]) & self._live_values(norms[1])
         middle, last = (self._start_before(norm, shared) for norm in norms)
         return middle, last
 
@@ -138,7 +138,7 @@ class _Uses:
                 return index
         raise IrregularGraph(f"no instruction of the lowered program uses {name}")
 
-    def _alive(self, index: int) -> set[int]:
+    def _live_values(self, index: int) -> set[int]:
         """The computed values that are used both before instruction `index` and from it on."""
         return {
             value_id
@@ -150,12 +150,12 @@ class _Uses:
     def _start_before(self, index: int, shared: set[int]) -> _Start:
         """The last place at or before `index` where one value alone is handed on."""
         for start in range(index, -1, -1):
-            alive = self._alive(start) - shared
+            alive = self._live_values(start) - shared
             if len(alive) == 1:
                 return _Start(start, alive.pop())
         raise IrregularGraph("no single value is handed from layer to layer")
 
-    def require_steady(self, middle: _Start, last: _Start) -> None:
+    def require_repeating(self, middle: _Start, last: _Start) -> None:
         """Raise `IrregularGraph` unless the third layer finds what the second found, where it
         found it, and nothing else of the second's."""
         values = self.plan.values

@@ -48,12 +48,12 @@ def make_resized(graph: VulkanGraph) -> int:
     A split into sizes that the graph computes stays.
     """
     before = graph.operators
-    graph.operators = [part for operator in before for part in _written_anew(graph, operator)]
+    graph.operators = [part for operator in before for part in _replacements(graph, operator)]
     kept = {id(operator) for operator in graph.operators}
     return sum(id(operator) not in kept for operator in before)
 
 
-def _written_anew(graph: VulkanGraph, operator: Operator) -> list[Operator]:
+def _replacements(graph: VulkanGraph, operator: Operator) -> list[Operator]:
     """`operator`, or those that give what it gives."""
     if is_resized(graph, operator):
         return [operator]

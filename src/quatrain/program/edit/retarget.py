@@ -18,7 +18,7 @@ from quatrain.program.edit.convertible import (
     require_right_groups,
     require_whole_channels,
 )
-from quatrain.program.edit.groups_apart import add_sums
+from quatrain.program.edit.group_strides import add_sums
 from quatrain.program.edit.prefill_qparams import reduce_qparams, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
 from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph

@@ -9,7 +9,7 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program, open_program
 from quatrain.program.edit.embedding_layout import repair_program
-from quatrain.program.edit.groups_apart import join_groups
+from quatrain.program.edit.group_strides import repair_group_strides
 from quatrain.program.edit.resized_results import make_resized
 from quatrain.program.edit.retarget import parse_scheme, retarget
 from quatrain.program.edit.selection import Selection
@@ -125,7 +125,7 @@ def _repair(program: Program) -> tuple[int, int, int]:
     """How many embeddings were repaired, other operators, and int4 linears."""
     embeddings = repair_program(program)
     sizes = sum(make_resized(graph) for graph in program.graphs)
-    linears = sum(join_groups(program, graph) for graph in program.graphs)
+    linears = sum(repair_group_strides(program, graph) for graph in program.graphs)
     if not embeddings and not sizes and not linears:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "

@@ -15,7 +15,7 @@ class TrainingArithmetic:
     dtype: torch.dtype
 
 
-def arithmetic_of() -> TrainingArithmetic:
+def training_arithmetic() -> TrainingArithmetic:
     """On a GPU, where torch has one, and on processors that multiply it, bfloat16."""
     if torch.cuda.is_available():
         return TrainingArithmetic(torch.device("cuda"), torch.bfloat16)

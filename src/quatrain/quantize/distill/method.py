@@ -25,12 +25,12 @@ from quatrain.checkpoint.layout import EMBEDDING
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.quantize import calibration
-from quatrain.quantize.distill.arithmetic import arithmetic_of, fast_matmuls
+from quatrain.quantize.distill.arithmetic import fast_matmuls, training_arithmetic
 from quatrain.quantize.distill.recipe import ON_PROCESSOR, Recipe
 from quatrain.quantize.distill.saved_state import is_sealed, load, save, seal
 from quatrain.quantize.distill.student import Student
 from quatrain.quantize.distill.teacher import Teacher, hidden_states
-from quatrain.quantize.distill.teacher_data import Read, teacher_data
+from quatrain.quantize.distill.teacher_data import TeacherData, teacher_data
 from quatrain.quantize.distill.training import Training
 from quatrain.quantize.methods import METHODS, Method
 from quatrain.quantize.methods.gptq import Gptq, rounding_error
@@ -153,7 +153,7 @@ class Distill:
     def _train(self, opened: OpenedSource, folder: Path) -> None:
         """Train to the end, from where it was left."""
         assert self._rounded is not None and isinstance(opened.source, FloatModel)
-        found, recipe = arithmetic_of(), self.recipe
+        found, recipe = training_arithmetic(), self.recipe
         with fast_matmuls():
             read = self._read(opened.source, found.device, folder / _READ)
             teacher = Teacher(opened.source, read.hidden, found.device)
@@ -185,16 +185,17 @@ class Distill:
         sources = {tensor.target: tensor.source for tensor in self.plan.tensors}
         return lambda target: model.tensors[sources[target]]
 
-    def _read(self, model: FloatModel, device: torch.device, file: Path) -> Read:
+    def _read(self, model: FloatModel, device: torch.device, file: Path) -> TeacherData:
         """The texts to train on, with what the floating-point model makes of them."""
         kept = load(file)
         if kept is not None:
-            return Read(**kept)
+            return TeacherData(**kept)
         if self.recipe.written:
             read = teacher_data(model, self.tokens, self.recipe.written, device, self.stages)
         else:
             with self.stages("read the text in floating point"):
-                read = Read(self.tokens, hidden_states(model, self.tokens, self.stages.advance))
+                hidden = hidden_states(model, self.tokens, self.stages.advance)
+            read = TeacherData(self.tokens, hidden)
         save(vars(read), file)
         return read
 

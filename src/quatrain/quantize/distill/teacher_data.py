@@ -20,7 +20,7 @@ _MOST_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Read:
+class TeacherData:
     """`texts` int64 [texts, T], and the model's normed hidden states of them, bfloat16 [texts, T,
     dim]."""
 
@@ -30,7 +30,7 @@ class Read:
 
 def teacher_data(
     model: FloatModel, texts: torch.Tensor, tokens: int, device: torch.device, stages: Stages
-) -> Read:
+) -> TeacherData:
     """`texts` int64 [texts, T] and `tokens` tokens that the model generates as continuations of
     pieces of them, with its hidden states of both."""
     length = texts.shape[1]
@@ -48,7 +48,7 @@ def teacher_data(
         hidden = in_parts(
             texts.to(device), at_once, advance, lambda part, _: _hidden(backbone, part)
         )
-    return Read(texts, hidden)
+    return TeacherData(texts, hidden)
 
 
 def _hidden(backbone: Backbone, texts: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from quatrain.runtime.wgpu.dispatch import Dispatch, Operand
 from quatrain.runtime.wgpu.lowering import Lowering
 from quatrain.runtime.wgpu.pointwise import elementwise
 from quatrain.runtime.wgpu.sums import (
-    Added,
+    Addend,
     LayerNorm,
     Window,
     convolution,
@@ -31,7 +31,7 @@ def _product(to: Lowering, a: int, b: int) -> list[Dispatch]:
 def _addmm(to: Lowering, bias: int, a: int, b: int, beta: int, alpha: int) -> list[Dispatch]:
     left, right = to.operand(a), to.operand(b)
     y = to.output((left.shape[0], right.shape[1]))
-    added, half = Added(to.operand(bias), to.plain(beta)), to.in_half
+    added, half = Addend(to.operand(bias), to.plain(beta)), to.in_half
     return [product(left, right, y, to.plain(alpha), added, half=half)]
 
 
@@ -79,7 +79,7 @@ def _sdpa(to: Lowering, q: int, k: int, v: int, attn_mask: int, scale: int) -> l
     weights = Operand(("weights", to.operator.out), "f32", shape)
     given = to.plain(scale)
     factor = 1 / math.sqrt(queries.shape[-1]) if given is None else given
-    mask = Added(to.operand(attn_mask)) if to.has_tensor(attn_mask) else None
+    mask = Addend(to.operand(attn_mask)) if to.has_tensor(attn_mask) else None
     return [
         product(queries, keys, scores, factor, mask, b_transposed=True),
         softmax(scores, len(shape) - 1, weights),

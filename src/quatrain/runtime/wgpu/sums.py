@@ -9,7 +9,7 @@ from quatrain.runtime.wgpu.pointwise import LARGEST
 
 
 @dataclass(frozen=True)
-class Added:
+class Addend:
     """What is added to a product: `times` times x, which broadcasts to it."""
 
     x: Operand
@@ -17,7 +17,7 @@ class Added:
 
 
 def product(
-    a: Operand, b: Operand, y: Operand, factor: float = 1.0, added: Added | None = None,
+    a: Operand, b: Operand, y: Operand, factor: float = 1.0, added: Addend | None = None,
     b_transposed: bool = False, half: bool = False,
 ) -> Dispatch:  # fmt: skip
     """y [..., M, N] = factor * a [..., M, K] @ b [..., K, N], plus `added`; batches broadcast.

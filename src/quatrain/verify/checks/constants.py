@@ -14,7 +14,7 @@ from quatrain.verify.checks.packed_constants import PackedCheck, check_packed
 from quatrain.verify.checks.reading_order import check_order, check_read, names_read
 from quatrain.verify.checks.stored_constants import check_stored
 from quatrain.verify.checks.stored_data import StoredData
-from quatrain.verify.program_info import is_ours
+from quatrain.verify.program_info import is_quatrains
 
 
 def compare_constants(
@@ -30,7 +30,7 @@ def compare_constants(
     Returns the checks, and the names of what cannot be compared, since another exporter may have
     it in a form that is not known here.
     """
-    strict, stored, unknown = is_ours(program), StoredData(program, graph), []
+    strict, stored, unknown = is_quatrains(program), StoredData(program, graph), []
     operators: dict[int, str] = {}
     if graph:
         linears = (name for name, one in backbone.named_modules() if isinstance(one, Int4Linear))

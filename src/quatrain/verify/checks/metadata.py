@@ -12,7 +12,7 @@ from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.end_tokens import token_ids
 from quatrain.tokenizer.files import CONFIG, beside, tokenizer_in
 from quatrain.verify.checks.packed_constants import PackedCheck
-from quatrain.verify.program_info import is_ours
+from quatrain.verify.program_info import is_quatrains
 
 _KEEPS = "quatrain_keeps_last_inputs"
 
@@ -33,7 +33,7 @@ def compare_metadata(
     Returns the checks, and phrases about what was not compared: the tokenizer, if the checkpoint's
     own is of an unsupported kind, such as Llama 3's, and another form was given.
     """
-    checks = _stated(program, checkpoint, rewinds, tokenizer) if is_ours(program) else []
+    checks = _stated(program, checkpoint, rewinds, tokenizer) if is_quatrains(program) else []
     if not program.graphs:  # for a Vulkan program this is one of the defects
         checks += [PackedCheck("memory", one) for one in method_memory_problems(program)]
     files = checkpoint.tokenizer_files

@@ -19,7 +19,7 @@ from quatrain.linear.adapted import Hadamard
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
 
-_READ_ELSEWHERE = (
+_CHECKED_ELSEWHERE = (
     Int4Linear, Int8DynActInt8WeightLinear, nn.Embedding, QuantizedGroupEmbedding,
 )  # fmt: skip
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -40,14 +40,17 @@ def check_others(
     `strict`: of a program of ours all are there. In another's, what is not there, and nothing like
     it either, may be folded into something else.
     """
-    looked_for = list(_looked_for(backbone, biases))
+    expected_tensors = list(_expected_tensors(backbone, biases))
     found = [
-        any(all(_has(stored, part, _known_by(name, part)) for part in way) for way in ways)
-        for name, ways in looked_for
+        any(
+            all(_is_stored(stored, part, _name_in_program(name, part)) for part in form)
+            for form in forms
+        )
+        for name, forms in expected_tensors
     ]
     checks, unknown = [], []
-    for (name, ways), is_there in zip(looked_for, found, strict=True):
-        is_wrong = not is_there and (strict or _is_another(stored, ways))
+    for (name, forms), is_there in zip(expected_tensors, found, strict=True):
+        is_wrong = not is_there and (strict or _is_replaced(stored, forms))
         if is_wrong is None:
             unknown.append(name)
         else:
@@ -62,10 +65,10 @@ def check_others(
     return checks, unknown
 
 
-_Ways = list[list[torch.Tensor]]  # in each of which a tensor may be stored, in parts
+_Forms = list[list[torch.Tensor]]  # in each of which a tensor may be stored, in parts
 
 
-def _looked_for(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Ways]]:
+def _expected_tensors(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Forms]]:
     rotations = {
         part for one in backbone.modules() if isinstance(one, Hadamard) for part in one.modules()
     }
@@ -76,32 +79,32 @@ def _looked_for(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Ways]]
         if biases and isinstance(module, Int4Linear) and module.bias is not None:
             filled_up = F.pad(module.bias, (0, -len(module.bias) % CHANNELS_TOGETHER))
             yield f"{path}.bias", [[module.bias], [filled_up]]
-        if isinstance(module, _READ_ELSEWHERE) or module in rotations:
+        if isinstance(module, _CHECKED_ELSEWHERE) or module in rotations:
             continue
         tensors = dict(module.named_parameters(recurse=False))
         buffers = dict(module.named_buffers(recurse=False))
         tensors |= {name: buffers[name] for name in _FROM_PARAMETERS if name in buffers}
         for name, tensor in tensors.items():
-            yield f"{path}.{name}", _ways(module, tensor)
+            yield f"{path}.{name}", _forms(module, tensor)
 
 
-def _ways(module: nn.Module, tensor: torch.Tensor) -> _Ways:
+def _forms(module: nn.Module, tensor: torch.Tensor) -> _Forms:
     if isinstance(module, GatedResidual):
         return [[tensor], list(module.weights())]
     # Of a convolution by channel, [C, 1, K], each tap.
     return [[tensor], list(tensor[:, 0].T)] if tensor.dim() == 3 else [[tensor]]
 
 
-def _is_another(stored: StoredData, ways: _Ways) -> bool | None:
+def _is_replaced(stored: StoredData, forms: _Forms) -> bool | None:
     """Whether what is stored in the place of a tensor that is not there is another one; None if
     that cannot be told."""
-    answers = [[_is_like(stored, part) for part in way] for way in ways]
+    answers = [[_has_similar(stored, part) for part in form] for form in forms]
     if any(all(answer is False for answer in each) for each in answers):
         return False
     return True if any(True in each for each in answers) else None
 
 
-def _is_like(stored: StoredData, tensor: torch.Tensor) -> bool | None:
+def _has_similar(stored: StoredData, tensor: torch.Tensor) -> bool | None:
     """Whether something is stored that is like `tensor`, but another; False if `tensor` is stored,
     rounded to a type of two bytes or less 1; None if there is nothing like it, or only what it is
     but for one factor."""
@@ -122,14 +125,14 @@ def _are_equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool(((found - expected).abs() <= _ROUNDING * expected.abs()).all())
 
 
-def _known_by(name: str, tensor: torch.Tensor) -> str:
+def _name_in_program(name: str, tensor: torch.Tensor) -> str:
     """By what name a program is known to read `tensor`: by none where other things may be equal, as
     a number alone or what follows from params.json, of which graphs also read tables late."""
     from_parameters = name.rpartition(".")[2] in _FROM_PARAMETERS
     return "" if from_parameters or tensor.numel() == 1 else name
 
 
-def _has(stored: StoredData, tensor: torch.Tensor, name: str) -> bool:
+def _is_stored(stored: StoredData, tensor: torch.Tensor, name: str) -> bool:
     return any(stored.has(_bytes(tensor, dtype), name) for dtype in _DTYPES)
 
 

@@ -106,7 +106,7 @@ def _rope(tokens: int, heads: int, kv: int, d: int, bench: Bench, start: int | N
         pairs = bench[name][..., ::2] + 1j * bench[name][..., 1::2]
         turned = pairs * turn[:, None, :]
         want[f"{name}_out"] = np.stack([turned.real, turned.imag], -1).reshape(bench[name].shape)
-    made, want = _into(bench, q, k, want, start)
+    made, want = _outputs(bench, q, k, want, start)
     return [rope(q, k, cosines, sines, **made)], want
 
 
@@ -125,11 +125,11 @@ def _rope_halves(
         x, rest = bench[name][..., :rotated], bench[name][..., rotated:]
         swapped = np.concatenate([-x[..., rotated // 2 :], x[..., : rotated // 2]], -1)
         want[f"{name}_out"] = np.concatenate([x * cos + swapped * sin, rest], -1)
-    made, want = _into(bench, q, k, want, start)
+    made, want = _outputs(bench, q, k, want, start)
     return [rope(q, k, cosines, sines, **made, table=table, halves=True)], want
 
 
-def _into(
+def _outputs(
     bench: Bench, q: Operand, k: Operand, want: dict[str, np.ndarray], start: int | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Where `rope` writes to, and what must be there; other rows of a cache stay as they were."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 from quatrain.runtime.wgpu.sums import (
-    Added,
+    Addend,
     LayerNorm,
     Window,
     convolution,
@@ -48,7 +48,7 @@ def _product(
     y = bench.out("y", *batch, m, n)
     right = bench["b"].swapaxes(-1, -2) if transposed else bench["b"]
     want = 0.5 * bench["a"] @ right + 2 * bench["mask"]
-    return [product(a, b, y, 0.5, Added(mask, 2.0), b_transposed=transposed)], {"y": want}
+    return [product(a, b, y, 0.5, Addend(mask, 2.0), b_transposed=transposed)], {"y": want}
 
 
 def _softmax(shape: tuple[int, ...], dim: int, bench: Bench) -> Made:

@@ -14,7 +14,7 @@ from quatrain.program.linear_kernels import INT4_LINEARS
 from quatrain.program.packed_weights import group_sums, stepped_over
 
 
-def join_groups(program: Program, graph: VulkanGraph) -> int:
+def repair_group_strides(program: Program, graph: VulkanGraph) -> int:
     """Store scales and sums of groups with the stride that the kernel uses, in place; returns the
     number of changed linears of `graph`.
 
