@@ -60,7 +60,7 @@ def test_a_program_that_a_defect_leaves_as_it_is_is_loaded_once(tiny: Tiny) -> N
     found = load_models(both, tokenizer=words, device="reference", emulate=[FLOAT, FLOAT])
     assert [model.name for model in found] == ["8da4w", f"8da4w+{FLOAT}", "weight-only"]
     for paths, as_on in ((both[1:], None), (both, "mali-g76")):
-        with pytest.raises(InputError, match=f"--emulate {FLOAT}: changes nothing"):
+        with pytest.raises(InputError, match=f"--emulate {FLOAT}: does not change what"):
             load_models(paths, tokenizer=words, emulate=[FLOAT], as_on=as_on)
 
 

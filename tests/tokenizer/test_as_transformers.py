@@ -146,7 +146,7 @@ def test_any_folder(added, padded, begins, config, special, named, prompts):
 def test_an_added_token_whose_id_is_none(tmp_path, index):
     write_tokenizer(tmp_path, [], padded=False, begins=False)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<a>": index}))
-    with pytest.raises(InputError, match="its added tokens are no ids and tokens"):
+    with pytest.raises(InputError, match="its added tokens are not tokens by id"):
         Tokenizer.load(tmp_path / "tokenizer.json")
     # Where the decoder is stated it counts, and this file is not read.
     (tmp_path / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}}')

@@ -102,7 +102,9 @@ def test_several_templates(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("default, filed")
     assert texts() == ["default, filed", "default, filed", "rag, filed", "rag, filed"]
     ours = Tokenizer.load(tmp_path / "tokenizer.json")
-    with pytest.raises(InputError, match="no chat template named 'x', but default, rag"):
+    with pytest.raises(
+        InputError, match="no chat template named 'x', expected one of default, rag"
+    ):
         ours.apply_chat(user, template="x")
 
 

@@ -13,7 +13,8 @@ def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
     program, folder = tmp_path / "m.pte", tmp_path / "checkpoint"
     folder.mkdir()
     with pytest.raises(
-        InputError, match=r"m\.tokenizer\.json or tokenizer\.json\), none in .*there$"
+        InputError,
+        match=r"m\.tokenizer\.json or tokenizer\.json\), nor in .*; copy the model's tokenizer.json there$",
     ):
         find_tokenizer(program, folder)
     for file in (folder / "tokenizer.json", tmp_path / "tokenizer.json"):

@@ -84,5 +84,5 @@ def test_what_begins_a_text_and_ends_a_turn(all_three):
 
 def test_a_merge_of_no_tokens(tmp_path):
     path = write(tmp_path / "m.gguf", [("▁", "never")])
-    with pytest.raises(InputError, match="the merge '▁ never' is not of two tokens"):
+    with pytest.raises(InputError, match="the merge '▁ never' does not join two tokens"):
         tokenizer_files_from_gguf(read_gguf(path).metadata, path, tmp_path)

@@ -235,7 +235,7 @@ def test_damaged_tokens_are_named(tmp_path, llama):
     metadata = damaged(tmp_path, llama)
     tokens = metadata["tokenizer.ggml.tokens"]
     changes = {
-        "<0x41>": ("<0x4>", "lacks 1 of the 256 bytes, <0x41> first"),
+        "<0x41>": ("<0x4>", "lacks 1 of the 256 bytes, the first of them <0x41>"),
         tokens[-1]: (tokens[-2], "twice"),
         "<s>": ("a:1", "'a:1' cannot begin or end every text"),
     }

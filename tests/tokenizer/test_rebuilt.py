@@ -286,7 +286,7 @@ def test_a_class_that_is_not_known(byte_level, tmp_path) -> None:
     tokenizers.Tokenizer.from_str(byte_level).save(str(tmp_path / "tokenizer.json"))
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"tokenizer_class": "WhisperTokenizerFast"}')
-    with pytest.raises(UnknownTokenizer, match=r"its class, WhisperTokenizer.*, or state"):
+    with pytest.raises(UnknownTokenizer, match=r"its class, WhisperTokenizer.*, or set"):
         Tokenizer.load(tmp_path / "tokenizer.json")
     config.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the")
@@ -305,12 +305,14 @@ def test_a_vocabulary_without_merges(kind, tmp_path) -> None:
     model.save(str(tmp_path / "tokenizer.json"))
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"tokenizer_class": "LlamaTokenizerFast"}')
-    with pytest.raises(UnknownTokenizer, match=rf"kind {kind.__name__}.* a BPE.*, or state"):
+    with pytest.raises(
+        UnknownTokenizer, match=rf"type {kind.__name__}.* converts to BPE.*, or set"
+    ):
         Tokenizer.load(tmp_path / "tokenizer.json")
     config.write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the x") == [1, 2]
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')  # with a class of its own
-    with pytest.raises(UnknownTokenizer, match=r"Qwen2Tokenizer makes a BPE.*as --tokenizer$"):
+    with pytest.raises(UnknownTokenizer, match=r"Qwen2Tokenizer converts to BPE.*as --tokenizer$"):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 

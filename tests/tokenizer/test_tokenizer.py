@@ -40,7 +40,7 @@ def test_round_trip(tokenizer, text):
 
 @pytest.mark.parametrize("wrong", [-1, 2**32])
 def test_what_is_no_id_is_refused(tokenizer, wrong):
-    with pytest.raises(InputError, match=f"^{wrong} is not a token id; .* go from 0 to 257$"):
+    with pytest.raises(InputError, match=f"^{wrong} is not a token id; .* are 0 to 257$"):
         tokenizer.decode([7, wrong])
 
 
@@ -138,7 +138,7 @@ def strips_its_token() -> tokenizers.Tokenizer:
 )
 def test_a_text_that_it_has_no_tokens_for(tmp_path, model):
     model.save(str(file := tmp_path / "tokenizer.json"))
-    with pytest.raises(InputError, match=r"tokenizer.json: cannot cut 'é' into tokens: .*--token"):
+    with pytest.raises(InputError, match=r"tokenizer.json: cannot tokenize 'é': .*--token"):
         Tokenizer.load(file).encode("é")
 
 

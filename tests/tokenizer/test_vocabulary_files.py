@@ -250,8 +250,8 @@ def test_tiktoken(tmp_path):
 @pytest.mark.parametrize(
     ("decoder", "says"),
     [
-        (["<s>"], "its added tokens are no ids and tokens"),
-        ({"<s>": 0}, "its added tokens are no ids and tokens"),
+        (["<s>"], "its added tokens are not tokens by id"),
+        ({"<s>": 0}, "its added tokens are not tokens by id"),
         ({"1000000000000": "<s>"}, "999999999745 special tokens"),
     ],
 )

@@ -94,9 +94,9 @@ def chat(
         if said is not None:
             converse(conversation, said, json, echo=not json)
         elif sys.stdin.isatty():
-            converse(conversation, _typed(), json, forgiving=True)
+            converse(conversation, _lines_of_terminal(), json, forgiving=True)
         else:
-            converse(conversation, _piped(), json)
+            converse(conversation, _lines_of_stdin(), json)
 
 
 @contextmanager
@@ -108,14 +108,14 @@ def _no_files() -> Iterator[None]:
         raise Interrupted("interrupted") from None
 
 
-def _piped() -> Iterable[str]:
+def _lines_of_stdin() -> Iterable[str]:
     """The lines of standard input, UTF-8 wherever this is; the tokenizer refuses what is not."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     return sys.stdin
 
 
-def _typed() -> Iterator[str]:
+def _lines_of_terminal() -> Iterator[str]:
     """What is typed on the terminal, up to Ctrl-D; Ctrl-C empties the line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output

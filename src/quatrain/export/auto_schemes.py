@@ -112,7 +112,7 @@ def _choose(
         backbone = build_backbone(
             opened.config, opened.tensors, group_size=opened.group_size, max_seq_len=LENGTH
         )
-    kept, choice = _struck(opened, request, int4_linears(backbone))
+    kept, choice = _excluded_from_8da4w(opened, request, int4_linears(backbone))
     if choice and choice.scheme == Scheme.WEIGHT_ONLY:
         return SchemePlan({}, Scheme.WEIGHT_ONLY, [f"Weight-only on {choice.name}."]), choice
     with stages("measure each linear in 8da4w") as advance:
@@ -122,7 +122,7 @@ def _choose(
     return _plan(sensitivity, costs, kept, max_kl, tokens), choice
 
 
-def _struck(
+def _excluded_from_8da4w(
     opened: Checkpoint, request: ExportRequest, linears: Mapping[str, Int4Linear]
 ) -> tuple[dict[str, str], TargetChoice | None]:
     """The linears that the target's kernel, or any, does not compute in 8da4w, and why; and what
@@ -151,7 +151,7 @@ def _plan(
 ) -> SchemePlan:  # fmt: skip
     """The fewest of the costliest linears weight-only, so that the rest costs `max_kl` or less on
     `tokens`, int64 [texts, T]."""
-    fixed = _unfilled(sensitivity.linears)
+    fixed = _with_unpadded_channels(sensitivity.linears)
     free = [name for name in costs if name not in kept and name not in fixed]
     free.sort(key=costs.__getitem__, reverse=True)
     always = fixed - kept.keys()
@@ -179,7 +179,7 @@ def _plan(
     return SchemePlan(planned, notes=notes)
 
 
-def _unfilled(linears: Mapping[str, Int4Linear]) -> set[str]:
+def _with_unpadded_channels(linears: Mapping[str, Int4Linear]) -> set[str]:
     """Those with output channels that the weight-only kernel loads only once they are filled up,
     which a program that is written in 8da4w has not done."""
     return {name for name, linear in linears.items() if linear.out_features % CHANNELS_TOGETHER}

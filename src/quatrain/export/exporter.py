@@ -84,7 +84,7 @@ def export_checkpoint(
         metadata = metadata_methods(backbone, described, options.backend)
         notes += _write_program(backbone, metadata, options, temporary, stages)
         with stages("account for every linear"):
-            _account(temporary, rows, planned, options, backbone)
+            _check_linears(temporary, rows, planned, options, backbone)
         _fit_to_target(temporary, options, output)
     notes += notes_on_tokenizer(output, list(brought))
     return ExportReport(
@@ -113,7 +113,7 @@ def _open(
     return opened
 
 
-def _account(
+def _check_linears(
     path: Path,
     rows: list[LinearRow],
     planned: list[LinearRow],

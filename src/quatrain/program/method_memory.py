@@ -80,7 +80,7 @@ def _conflicts(plan: Record, steps: list[Step]) -> list[tuple[int, int]]:
     found: set[tuple[int, int]] = set()
     at_first = [*inputs, *sorted(lasting)]  # there before anything is computed
     for index, written in enumerate(at_first):
-        pairs = _over(places, written, {*at_first[:index]})
+        pairs = _overwritten(places, written, {*at_first[:index]})
         # Several views of one cache are in one place.
         found |= {
             pair
@@ -92,7 +92,7 @@ def _conflicts(plan: Record, steps: list[Step]) -> list[tuple[int, int]]:
             beside = (after | step.read | step.written) - {written}
             found |= {
                 (first, written)
-                for first, _ in _over(places, written, beside)
+                for first, _ in _overwritten(places, written, beside)
                 if first in after or not _is_in_place(step, values, first, written)
             }
     return sorted(found)
@@ -144,7 +144,7 @@ def _needed_after(steps: list[Step], at_the_end: set[int], lasting: set[int]) ->
     return after
 
 
-def _over(places: _Places, written: int, needed: Set[int]) -> Iterator[tuple[int, int]]:
+def _overwritten(places: _Places, written: int, needed: Set[int]) -> Iterator[tuple[int, int]]:
     """The `needed` values over which `written` is."""
     for value in needed if written in places else ():
         pairs = product(places.get(value, ()), places[written])

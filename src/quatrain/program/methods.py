@@ -24,7 +24,7 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, int) and value in (0, 1)  # True and False too
 
 
-def _are(check: _Check, value: Any) -> bool:
+def _all_satisfy(check: _Check, value: Any) -> bool:
     return isinstance(value, list) and all(map(check, value))
 
 
@@ -37,12 +37,12 @@ _EXPECTED: dict[str, tuple[_Check, str]] = {
     **dict.fromkeys(("quatrain_embedding_input", "quatrain_hidden_output"), _FLAG),
     "quatrain_keeps_last_inputs": _FLAG,
     "quatrain_attention_sink": (
-        lambda value: _are(_is_count, value) and len(value) == 2,
+        lambda value: _all_satisfy(_is_count, value) and len(value) == 2,
         "two whole numbers above 0, the sinks and the window",
     ),
     "get_bos_id": (_is_whole, "one whole number"),
     "get_eos_ids": (
-        lambda value: _is_whole(value) or _are(_is_whole, value),
+        lambda value: _is_whole(value) or _all_satisfy(_is_whole, value),
         "one whole number or several",
     ),
 }

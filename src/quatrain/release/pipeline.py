@@ -47,16 +47,16 @@ class Pipeline:
         planned = self.plan.files
         exported = [exports[one.file] for one in planned]
         pairs = list(zip(planned, exported, strict=True))
-        verified = self._all([self._verify(*one) for one in pairs])
-        expected = self._all([self._expect(*one) for one in pairs])
+        verified = self._run([self._verify(*one) for one in pairs])
+        expected = self._run([self._expect(*one) for one in pairs])
         of_files = [
             self._quality(*one, answers) for one, answers in zip(pairs, expected, strict=True)
         ]
         of_layers = self._layers(exported[0])
-        measured = self._all([*of_files, *of_layers])
+        measured = self._run([*of_files, *of_layers])
         self.layers = measured.pop() if of_layers else None
         # What is made beside it would slow it down.
-        timed = self._alone([self._speed(*one) for one in pairs])
+        timed = self._run_sequentially([self._speed(*one) for one in pairs])
         known = [doctored[one.file] for one in planned]
         every = zip(planned, exported, verified, expected, measured, timed, known, strict=True)
         return [MadeFile(*one) for one in every]
@@ -90,11 +90,11 @@ class Pipeline:
         given = self.tokenizer
         return [] if given is None else [self.store.digest(file) for file in files_of(given)]
 
-    def _all(self, tasks: Sequence[Task]) -> list[Made]:
+    def _run(self, tasks: Sequence[Task]) -> list[Made]:
         self.tasks += tasks
         return make_all(self.store, tasks, self.workers, self.stages)
 
-    def _alone(self, tasks: Sequence[Task]) -> list[Made]:
+    def _run_sequentially(self, tasks: Sequence[Task]) -> list[Made]:
         """One after another, in this process: nothing is made beside it."""
         self.tasks += tasks
         return make_all(self.store, tasks, Workers(1, 0), self.stages)
@@ -109,7 +109,7 @@ class Pipeline:
         arguments = {
             "source": self.source, "spec": spec, "backend": backend, "stages": self.stages
         }  # fmt: skip
-        return self._all([Task("quantize", "quantize", said, arguments)])[0]
+        return self._run([Task("quantize", "quantize", said, arguments)])[0]
 
     @property
     def checkpoint(self) -> Path:
@@ -124,7 +124,7 @@ class Pipeline:
         """The programs by name, and the doctor's findings for each; the plan updated by both: equal
         files are merged, and a phone to which a defect applies gets the CPU's program."""
         planned = self.plan.files
-        made = self._all([self._export(one) for one in planned])
+        made = self._run([self._export(one) for one in planned])
         exports = {one.file: export for one, export in zip(planned, made, strict=True)}
         first: dict[str, str] = {}
         alike = {
@@ -133,7 +133,7 @@ class Pipeline:
         self.plan = self.plan.shared(alike)
         planned = self.plan.files
         # Each takes less than a process takes to begin.
-        made = self._alone([self._doctor(one, exports[one.file]) for one in planned])
+        made = self._run_sequentially([self._doctor(one, exports[one.file]) for one in planned])
         doctored = {one.file: examined for one, examined in zip(planned, made, strict=True)}
         self.plan = self.plan.on_cpu(self._failing(doctored))
         return exports, doctored

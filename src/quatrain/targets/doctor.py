@@ -189,7 +189,7 @@ def _examine_defect(
     occurrences_on = cached_trigger(program, defect, runtime)
     for gpu, certainty in _gpus_with(defect, gpus):
         for occurrence in occurrences_on(gpu):
-            level = levels.setdefault(_weaker(certainty, occurrence), _Level())
+            level = levels.setdefault(_less_certain(certainty, occurrence), _Level())
             level.occurrences[occurrence.where] = None
             level.gpus[gpu.id] = None
             level.remedies[said(occurrence.remedy or defect.remedy)] = None
@@ -218,6 +218,6 @@ def _gpus_with(defect: Defect, gpus: list[GpuProfile]) -> list[tuple[GpuProfile,
     return [(gpu, certainty) for gpu, certainty in pairs if certainty is not None]
 
 
-def _weaker(certainty: str, occurrence: Occurrence) -> str:
+def _less_certain(certainty: str, occurrence: Occurrence) -> str:
     """The less sure of a defect's certainty and an occurrence's own."""
     return max((certainty, occurrence.certainty or certainty), key=_ORDER.index)

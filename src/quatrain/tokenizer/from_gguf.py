@@ -46,7 +46,7 @@ def tokenizer_files_from_gguf(metadata: dict[str, Any], source: Path, folder: Pa
     first = [bos] if bos is not None and vocabulary.flag("add_bos_token", adds_bos) else []
     last = eos[:1] if vocabulary.flag("add_eos_token", False) else []
     if first or last:
-        tokenizer.post_processor = _around(first, last, vocabulary)
+        tokenizer.post_processor = _template_around(first, last, vocabulary)
 
     written = [folder / TOKENIZER, folder / CONFIG]
     make_splits_cover_text(tokenizer)
@@ -88,7 +88,7 @@ def _chat_templates(metadata: dict[str, Any], source: Path) -> str | list[dict[s
     return [{"name": name, "template": text} for name, text in named.items()]
 
 
-def _around(
+def _template_around(
     first: list[int], last: list[int], vocabulary: GgufVocabulary
 ) -> processors.TemplateProcessing:
     """Puts the tokens `first` and `last` around a text."""

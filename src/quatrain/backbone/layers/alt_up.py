@@ -105,7 +105,7 @@ class AltUpEnds(nn.Module):
 
     def spread(self, x: torch.Tensor) -> torch.Tensor:
         """x [B, T, dim] as [B, T, S * dim]."""
-        others = [_as_large(linear(x), x) for linear in self.projections]
+        others = [_with_magnitude_of(linear(x), x) for linear in self.projections]
         return torch.cat([x, *others], dim=-1)
 
     def merge(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,11 +113,11 @@ class AltUpEnds(nn.Module):
         first, *others = x.chunk(self.streams, dim=-1)
         total = first
         for linear, stream in zip(self.unembed, others, strict=True):
-            total = total + _as_large(linear(stream), first)
+            total = total + _with_magnitude_of(linear(stream), first)
         return self.mean(total)
 
 
-def _as_large(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _with_magnitude_of(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """x [..., dim] with the root mean square of `like`."""
     wanted = torch.sqrt((like * like).mean(-1, keepdim=True))
     found = torch.sqrt((x * x).mean(-1, keepdim=True).clamp(min=_SMALLEST))

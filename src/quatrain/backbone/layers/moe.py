@@ -41,7 +41,7 @@ class MixtureOfExperts(nn.Module):
         self.is_softmax = config.router_scores == "softmax"
         self.normalizes = config.norm_topk_prob
         self.weighs_answers = config.weigh_experts == "outputs"
-        self.answer: _Answer = _weighed if self.weighs_answers else _of_weighed
+        self.answer: _Answer = _weighted_output if self.weighs_answers else _output_of_weighted
         self.skips_experts = False
         self.router = nn.Linear(config.dim, config.num_experts, bias=False)
         self.expert_bias = ExpertBias(config.num_experts) if config.use_expert_bias else None
@@ -141,22 +141,22 @@ def show_picked_tokens(module: nn.Module) -> None:
     changes nothing of what is computed: for those who look at what a linear sees."""
     for mixture in _mixtures(module):
         if mixture.weighs_answers:
-            mixture.answer = _weighed_of_picked
+            mixture.answer = _weighted_if_chosen
 
 
 def _mixtures(module: nn.Module) -> list[MixtureOfExperts]:
     return [part for part in module.modules() if isinstance(part, MixtureOfExperts)]
 
 
-def _of_weighed(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def _output_of_weighted(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
     return expert(x * score)
 
 
-def _weighed(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def _weighted_output(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
     return expert(x) * score
 
 
-def _weighed_of_picked(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def _weighted_if_chosen(expert: nn.Module, x: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
     return expert(x * (score > 0)) * score
 
 

@@ -21,7 +21,7 @@ def _params(fields: Fields) -> Params:
     kinds = layer_types(fields, SLIDING, lfm2.CONV)
     normed = fields.flag("use_sandwich_norm")
     return lfm2.convolutions(fields) | {
-        "layer_types": kinds or [_usual(index) for index in range(fields.layer_count())],
+        "layer_types": kinds or [_default_type(index) for index in range(fields.layer_count())],
         "sliding_window": fields.integer("sliding_window"),
         "post_attention_norm": normed,
         "post_ffn_norm": normed,
@@ -29,7 +29,7 @@ def _params(fields: Fields) -> Params:
     }
 
 
-def _usual(index: int) -> str:
+def _default_type(index: int) -> str:
     if index % 4 == 2:
         return FULL
     return SLIDING if index and index % 4 == 0 else lfm2.CONV

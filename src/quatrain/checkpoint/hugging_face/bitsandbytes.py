@@ -53,7 +53,7 @@ def _of_8_bits(tensors: dict[str, StoredTensor], module: str, source: str) -> St
     scales, weight = tensors.pop(f"{module}.{_SCALES}"), tensors.get(f"{module}.weight")
     fits = weight is not None and weight.dtype == torch.int8 and len(weight.shape) == 2
     if weight is None or not fits or scales.shape != weight.shape[:1]:
-        raise _unfit(module, source)
+        raise _misfit(module, source)
 
     def rows(some: slice) -> torch.Tensor:
         return weight.load()[some].float() * (scales.load().float()[some] / 127)[:, None]
@@ -83,12 +83,12 @@ def _of_4_bits(
         state = json.loads(bytes(tensors.pop(state_name).load().flatten().tolist()))
         rows, columns = map(_count, state["shape"])
         packed = tensors[f"{module}.weight"]
-        quant_map, blocks = _taken(tensors, module, state, rows * columns)
+        quant_map, blocks = _take_codes_and_blocks(tensors, module, state, rows * columns)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise _unfit(module, source) from error
+        raise _misfit(module, source) from error
     octets = math.prod(packed.shape) * packed.dtype.itemsize
     if columns % 2 or 2 * octets != rows * columns:
-        raise _unfit(module, source)
+        raise _misfit(module, source)
 
     def some_rows(some: slice) -> torch.Tensor:
         first, last, _ = some.indices(rows)
@@ -106,7 +106,7 @@ def _of_4_bits(
     return StoredTensor((rows, columns), torch.float32, MadeByRows((rows, columns), some_rows))
 
 
-def _taken(
+def _take_codes_and_blocks(
     tensors: dict[str, StoredTensor], module: str, state: Mapping[str, Any], count: int
 ) -> tuple[StoredTensor, _Blocks]:
     """(the value of each code, the blocks), which are removed from `tensors`. Raises `ValueError`
@@ -144,7 +144,7 @@ def _require(tensor: StoredTensor, count: int) -> None:
         raise ValueError(f"{tensor.shape}, expected {count}")
 
 
-def _unfit(module: str, source: str) -> InputError:
+def _misfit(module: str, source: str) -> InputError:
     return InputError(
         f"{source}: {module}.weight is quantized by bitsandbytes, but its parts do not fit one "
         "another; download the model's files again, or quantize the original model"

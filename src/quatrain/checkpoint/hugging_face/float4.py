@@ -42,7 +42,7 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
         of_groups = tensors.pop(scales)
         words = packed.shape[1] // (math.prod(of_groups.shape[1:]) or 1)
         words *= packed.dtype == torch.uint32
-        above, below = (_taken(tensors, f"{module}.{one}", source) for one in (_ABOVE, _BELOW))
+        above, below = (_pop_number(tensors, f"{module}.{one}", source) for one in (_ABOVE, _BELOW))
         in_nvfp4 = packed.dtype == torch.uint8 and of_groups.dtype == torch.float8_e4m3fn
         if in_nvfp4 and above is None and below is None:
             raise InputError(
@@ -63,7 +63,7 @@ def factors_of(scales: torch.Tensor) -> torch.Tensor:
     return (scales.float() - 127).exp2() if scales.dtype == torch.uint8 else scales.float()
 
 
-def _taken(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTensor | None:
+def _pop_number(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTensor | None:
     """The one number `name`, which `tensors` has no more."""
     number = tensors.pop(name, None)
     if number is not None and (math.prod(number.shape) != 1 or not number.dtype.is_floating_point):

@@ -165,7 +165,7 @@ def _scaled(
     blocks = _blocks(of_one, grid, settings) if are_matrices and grid is not None else None
     are_scales = scales.dtype.is_floating_point or scales.dtype == torch.uint8
     if grid is None or blocks is None or not are_scales:
-        raise _unfit(name, shape, scales, source)
+        raise _misfit(name, shape, scales, source)
     of_rows, of_columns = (
         torch.arange(size) // block for size, block in zip(of_one, blocks, strict=True)
     )
@@ -225,7 +225,7 @@ def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
     return [-(-size // block) for size, block in zip(shape, blocks, strict=True)]
 
 
-def _unfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
+def _misfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
     return InputError(
         f"{source}: {name} is in FP8 of shape {list(shape)}, but its scales are {scales}, "
         "expected one, one a row, or one for each block of weight_block_size, which must be set "

@@ -57,9 +57,9 @@ def source_files(folder: Path) -> list[Path]:
     """The files that decide what is read of `folder`: the tensors', and those that say how."""
     tensors = tensor_files(folder)
     # The first index is read, and none beside a whole file.
-    indexes = _those_there(folder, _INDEXES)[:1] if len(tensors) > 1 else []
+    indexes = _existing(folder, _INDEXES)[:1] if len(tensors) > 1 else []
     names = ("config.json", "generation_config.json", "quantize_config.json", "quant_config.json")
-    return [*tensors, *indexes, *_those_there(folder, names)]
+    return [*tensors, *indexes, *_existing(folder, names)]
 
 
 def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
@@ -68,7 +68,7 @@ def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
     return with_model_prefix(unwrapped(stored, str(folder))), metadata
 
 
-def _those_there(folder: Path, names: tuple[str, ...]) -> list[Path]:
+def _existing(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 

@@ -46,11 +46,11 @@ def generation_notes(folder: Path) -> tuple[str, ...]:
             for name, usual in _OF_DRAWING.items()
         }
     stops = fields.get("stop_strings")
-    unread = [name for name, neutral in _UNREAD.items() if _says(fields, name, neutral)]
+    unread = [name for name, neutral in _UNREAD.items() if _is_set(fields, name, neutral)]
     stops = stops if isinstance(stops, list) else [stops]
     return notes_on_sampling(GENERATION_CONFIG, stated, stops, unread)
 
 
-def _says(fields: Fields, name: str, neutral: tuple[Any, ...]) -> bool:
+def _is_set(fields: Fields, name: str, neutral: tuple[Any, ...]) -> bool:
     value = fields.get(name)
     return value is not None and value not in neutral

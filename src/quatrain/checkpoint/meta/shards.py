@@ -79,7 +79,7 @@ def _whole_files(folder: Path) -> list[Path]:
 
 def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:
     if _WHOLE.fullmatch(name):
-        return replace(parts[0], load=lambda: _same(name, parts, folder))
+        return replace(parts[0], load=lambda: _equal_in_all_shards(name, parts, folder))
     first = parts[0]
     if _BY_ROWS.fullmatch(name):
         axis = -2
@@ -100,7 +100,7 @@ def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> Sto
     )
 
 
-def _same(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
+def _equal_in_all_shards(name: str, parts: list[StoredTensor], folder: Path) -> torch.Tensor:
     """What every shard holds whole. Raises `InputError` if one holds another."""
     first, *others = (part.load() for part in parts)
     if not all(torch.equal(first, other) for other in others):

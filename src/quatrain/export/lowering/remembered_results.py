@@ -25,7 +25,7 @@ except ImportError as error:
 @contextmanager
 def results_remembered() -> Iterator[None]:
     """Within, a pass takes what an operator gave of the very same arguments. Also a decorator."""
-    with replaced("executorch", _ExportPassBase, "_fx", _remembering):
+    with replaced("executorch", _ExportPassBase, "_fx", _with_cached_results):
         yield
 
 
@@ -54,7 +54,7 @@ class _Interpreter:
         return result
 
 
-def _remembering(fx: Callable[..., Any]) -> Callable[..., Any]:
+def _with_cached_results(fx: Callable[..., Any]) -> Callable[..., Any]:
     known: dict[Any, _Known] = {}
 
     def quick(pass_: Any, kind: str, *call: Any) -> Any:

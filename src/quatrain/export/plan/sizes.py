@@ -117,7 +117,7 @@ def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Ten
     elif isinstance(part, QuantizedGroupEmbedding):
         yield Form.DEQUANTIZED, part.weight, part.weight.numel() * itemsize
     else:
-        yield from _own(part, itemsize)
+        yield from _plain_tensors(part, itemsize)
 
 
 def _on_cpu(part: nn.Module) -> Iterator[tuple[Form, torch.Tensor, int]]:
@@ -134,10 +134,10 @@ def _on_cpu(part: nn.Module) -> Iterator[tuple[Form, torch.Tensor, int]]:
         yield Form.PLAIN, part.weight, part.weight.numel()
         yield Form.PLAIN, part.scales, part.scales.numel() * 4
     else:
-        yield from _own(part, 4)
+        yield from _plain_tensors(part, 4)
 
 
-def _own(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
+def _plain_tensors(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
     """Its own tensors as they are, but for caches, which are no constants."""
     own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     for name, tensor in own:

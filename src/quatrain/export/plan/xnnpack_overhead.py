@@ -54,7 +54,7 @@ def xnnpack_bytes(
     backbone: Backbone, constants: Mapping[Key, int], metadata: Mapping[str, Any]
 ) -> int:
     """The bytes of the file whose constants are these and whose methods are `metadata`."""
-    delegates = [*_linears(backbone), *_shared(backbone).values()]
+    delegates = [*_linears(backbone), *_shared_delegates(backbone).values()]
     named = len(constants_of_linears(backbone)) - _joined_away(backbone)
     partial = backbone.config.use_hf_rope and backbone.config.partial_rotary_factor < 1
     layers = [_instructions(layer, partial) for layer in backbone.layers]
@@ -82,7 +82,7 @@ def _linears(part: nn.Module) -> list[int]:
     return [nbytes for child in part.children() for nbytes in _linears(child)]
 
 
-def _shared(backbone: Backbone) -> dict[tuple[object, ...], int]:
+def _shared_delegates(backbone: Backbone) -> dict[tuple[object, ...], int]:
     """The bytes of each delegate that layers share, by what tells it from others."""
     found: dict[tuple[object, ...], int] = {}
     for block in backbone.layers:

@@ -93,7 +93,7 @@ class MaskedSdpa(nn.Module):
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
     ) -> torch.Tensor:
         # Of the call: no cache has them where the window has passed them.
-        self.seen = self._with(k, self.k_cache, start), self._with(v, self.v_cache, start)
+        self.seen = self._extended(k, self.k_cache, start), self._extended(v, self.v_cache, start)
         return self.read(q, start)
 
     def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
@@ -107,7 +107,7 @@ class MaskedSdpa(nn.Module):
             attended = attended.reshape(kv_heads, length, -1, width).transpose(0, 1)
         return attended.reshape(1, length, heads, width)
 
-    def _with(self, new: torch.Tensor, cache: torch.Tensor, start: int) -> torch.Tensor:
+    def _extended(self, new: torch.Tensor, cache: torch.Tensor, start: int) -> torch.Tensor:
         """What the call's queries may see, [n_kv_heads, L, head_dim]: the cache and `new` [1, T,
         n_kv_heads, head_dim], which goes into it."""
         if not self.mask.before:

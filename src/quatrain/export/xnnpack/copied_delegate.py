@@ -54,7 +54,7 @@ class _Shapes:
         self.shapes = [tuple(result.meta["val"].shape) for result in results]
 
     def module(self) -> Callable[..., list[torch.Tensor]]:
-        return lambda x, *_: [x.new_empty(self._of(shape, x)) for shape in self.shapes]
+        return lambda x, *_: [x.new_empty(self._shape_for(shape, x)) for shape in self.shapes]
 
-    def _of(self, shape: tuple[int, ...], x: torch.Tensor) -> tuple[int, ...]:
+    def _shape_for(self, shape: tuple[int, ...], x: torch.Tensor) -> tuple[int, ...]:
         return shape if len(shape) < 3 else (shape[0], x.shape[1], *shape[2:])

@@ -73,10 +73,10 @@ class RingPlaces(nn.Module):
         # All layers ask with the same start, which is one symbolic number while they are traced, so
         # the first layer's answer holds for all.
         if last.start is not start or last.length != length:
-            last.start, last.length, last.given = start, length, self._of_call(start, length)
+            last.start, last.length, last.given = start, length, self._slots_and_mask(start, length)
         return last.given
 
-    def _of_call(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _slots_and_mask(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = start + torch.arange(length)
         turned = torch.remainder(tokens - self.sinks, self.size) + self.sinks
         written = torch.where(tokens < self.sinks, tokens, turned)

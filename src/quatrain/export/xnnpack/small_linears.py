@@ -80,9 +80,9 @@ class WideRope(nn.Module):
     def forward(self, start: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[1, T, 1, head_dim] each, of positions start .. start + length - 1."""
         cos, sin = self.cos.narrow(0, start, length), self.sin.narrow(0, start, length)
-        return self._wide(cos, 1.0), self._wide(sin, 0.0)
+        return self._expanded(cos, 1.0), self._expanded(sin, 0.0)
 
-    def _wide(self, table: torch.Tensor, still: float) -> torch.Tensor:
+    def _expanded(self, table: torch.Tensor, still: float) -> torch.Tensor:
         if self.half_split:
             rest = self.head_dim - table.shape[1]
             wide = F.pad(table, (0, rest), value=still) if rest else table

@@ -39,7 +39,7 @@ def remove_redundant_copies(graph: VulkanGraph) -> None:
         for value in graph.values
     ]
     graph.outputs = [substitute.get(i, i) for i in graph.outputs]
-    _settle(graph, set(substitute.values()))
+    _separate_conflicting(graph, set(substitute.values()))
 
 
 def _is_idle(graph: VulkanGraph, copy: Operator) -> bool:
@@ -97,7 +97,7 @@ def _rows_of_table(def_use: DefUse, copy: Operator) -> tuple[int, int] | None:
     return (table, rows) if same_type and len(def_use.consumers[table]) == 1 else None
 
 
-def _settle(graph: VulkanGraph, value_ids: set[int]) -> None:
+def _separate_conflicting(graph: VulkanGraph, value_ids: set[int]) -> None:
     """Give those of `value_ids` memory of their own whose memory others need meanwhile."""
     disturbed = value_ids & {value for pair in memory_conflicts(graph) for value in pair}
     for value_id in disturbed:

@@ -32,12 +32,12 @@ def find_attentions(def_use: DefUse) -> Iterator[AttentionPlace]:
             k, v = (_written_to(def_use, names[name]) for name in ("k", "v"))
             yield AttentionPlace(index, names["q"], k, v, operator.out)
         elif operator.kind == "aten._softmax":
-            found = _by_products(def_use, index, operator)
+            found = _of_matrix_products(def_use, index, operator)
             if found is not None:
                 yield found
 
 
-def _by_products(def_use: DefUse, index: int, softmax: Operator) -> AttentionPlace | None:
+def _of_matrix_products(def_use: DefUse, index: int, softmax: Operator) -> AttentionPlace | None:
     """softmax(q k^T) v over a cache; None if it is another softmax."""
     operators = def_use.graph.operators
     scores = def_use.upstream([softmax.args[0]], lambda i: operators[i].kind == _MATRIX_PRODUCT)

@@ -41,7 +41,7 @@ def _of_scales(grad: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     return of_scales
 
 
-def _of_latent(grad: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+def _gradient_of_latent(grad: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
     """The gradient of what integers were rounded from, float32 [N, K], from that of the weight."""
     return (grad.unflatten(-1, (stored.shape[1], -1)) * stored).flatten(1).float()
 
@@ -75,7 +75,7 @@ class Dequantize(torch.autograd.Function):
         ctx: Any, *grads: torch.Tensor
     ) -> tuple[torch.Tensor | None, None, torch.Tensor, None]:
         groups, stored = ctx.saved_tensors
-        of_latent = _of_latent(grads[0], stored) if ctx.needs_input_grad[0] else None
+        of_latent = _gradient_of_latent(grads[0], stored) if ctx.needs_input_grad[0] else None
         return of_latent, None, _of_scales(grads[0], groups), None
 
 
@@ -106,7 +106,7 @@ class QuantizedLinear(torch.autograd.Function):
         if not (learns or trained):
             return of_x, None, None, None
         of_weight = grads[0].flatten(0, -2).T @ x.flatten(0, -2)
-        of_latent = _of_latent(of_weight, stored) if learns else None
+        of_latent = _gradient_of_latent(of_weight, stored) if learns else None
         return of_x, of_latent, None, _of_scales(of_weight, groups) if trained else None
 
 

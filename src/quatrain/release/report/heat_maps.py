@@ -38,14 +38,14 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
     """
     tables = [(name, error) for name, error in layers["tables"].items() if error is not None]
     of_tables = "".join(f"; {name} {_short(100 * error)}" for name, error in tables)
-    weights = _drawn(
+    weights = _heat_map(
         "weights",
         "Weight error",
         f"In percent of the weights, root mean squares; by layer and linear{of_tables}.",
         _percent(layers["weight_error"] or {}),
         level=float,
     )
-    activations = _drawn(
+    activations = _heat_map(
         "activations",
         "Activations",
         f"The largest magnitude of a linear's inputs, over {layers['tokens']} tokens in floating "
@@ -56,7 +56,7 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
     return [one for one in (weights, activations) if one.rows]
 
 
-def _drawn(
+def _heat_map(
     id: str, title: str, said: str, figures: Figures, level: Callable[[float], float]
 ) -> HeatMap:
     """The map of `figures`, each as dark as its `level` lies between the lowest and the highest."""

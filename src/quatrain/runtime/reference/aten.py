@@ -27,7 +27,7 @@ def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
     by_name = [argument.name for argument in overload._schema.arguments if argument.kwarg_only]
 
     def call(*values: Any) -> Any:
-        wide = [_wide(value) for value in values]
+        wide = [_widened(value) for value in values]
         positional = len(wide) - len(by_name)
         named = dict(zip(by_name, wide[positional:], strict=True))
         return overload(*wide[:positional], **named)
@@ -35,12 +35,12 @@ def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
     return call
 
 
-def _wide(value: Any) -> Any:
+def _widened(value: Any) -> Any:
     """Floating-point tensors as float32, and integers that the graph narrowed as int64 again,
     because torch accepts only int64 as an index. The runner rounds a result to the type that the
     graph declares."""
     if isinstance(value, list):
-        return [_wide(item) for item in value]
+        return [_widened(item) for item in value]
     if isinstance(value, torch.Tensor) and value.dtype == torch.int32:
         return value.long()
     return wide(value)

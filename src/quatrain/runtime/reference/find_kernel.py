@@ -25,7 +25,7 @@ _HALF_KERNELS: dict[str, Callable[..., Any]] = {**HALF_ATTENTION, **HALF_PRODUCT
 
 def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any], tuple[int, ...]]:
     """The kernel of `operator` of `graph`, and the ids of the arguments that it takes."""
-    torchs = _torchs(operator)
+    torchs = _torch_kernel(operator)
     if torchs is not None:
         return torchs, operator.args[:-1]
     kernel = _half_kernel(operator, graph) or _KERNELS[operator.kind]
@@ -42,7 +42,7 @@ def require_kernels(graph: VulkanGraph, what: str) -> None:
     """Raise `RuntimeUnavailable`, naming `what`, for an operator or an argument that no kernel here
     takes."""
     known = {*_KERNELS, *INT4_LINEARS}
-    own = [operator for operator in graph.operators if _torchs(operator) is None]
+    own = [operator for operator in graph.operators if _torch_kernel(operator) is None]
     unknown = sorted({op.name for op in own if op.kind not in known})
     if unknown:
         reason = f"the reference runtime has no kernel for {', '.join(unknown)}"
@@ -53,7 +53,7 @@ def require_kernels(graph: VulkanGraph, what: str) -> None:
         raise RuntimeUnavailable(f"{what}: {reason}", reason)
 
 
-def _torchs(operator: Operator) -> Callable[..., Any] | None:
+def _torch_kernel(operator: Operator) -> Callable[..., Any] | None:
     """Torch's own kernel of an operator, or of an overload, that has none here."""
     if operator.kind in _KERNELS and argument_names(operator.kind, len(operator.args)):
         return None

@@ -112,7 +112,7 @@ def _view(to: Lowering, x: int, size: int) -> None:
     to.alias(whole, tuple(shape))
 
 
-def _same(to: Lowering, x: int) -> None:
+def _alias(to: Lowering, x: int) -> None:
     to.alias(to.operand(x), to.operand(x).shape)
 
 
@@ -142,10 +142,10 @@ SHAPE_HANDLERS: dict[str, Callable[..., list[Dispatch] | None]] = {
     "aten.pixel_shuffle": _pixel_shuffle,
     "aten.constant_pad_nd": _pad,
     "aten.view_copy": _view,
-    "aten.clone": _same,
-    "aten.alias_copy": _same,
-    "dim_order_ops._clone_dim_order": _same,
-    "et_vk.prepack": _same,
+    "aten.clone": _alias,
+    "aten.alias_copy": _alias,
+    "dim_order_ops._clone_dim_order": _alias,
+    "et_vk.prepack": _alias,
     "aten.unsqueeze_copy": _unsqueeze,
     "aten.squeeze_copy": _squeeze,
 }

@@ -46,7 +46,7 @@ class Padding(IntEnum):
 def products_of_padding(program: Program, graph: VulkanGraph) -> Occurrences:
     """Products in textures over a number of terms that is not a multiple of 4, whose first factor
     has something else than finite numbers behind its last column."""
-    behind = _Behind(graph, longest_call(program, graph))
+    behind = _PaddingOfValues(graph, longest_call(program, graph))
     for index, operator in enumerate(graph.operators):
         if operator.kind in _PRODUCTS:
             factor = operator.args[_PRODUCTS[operator.kind]]
@@ -59,7 +59,7 @@ def products_of_padding(program: Program, graph: VulkanGraph) -> Occurrences:
         behind.add(operator)
 
 
-class _Behind:
+class _PaddingOfValues:
     """What lies behind the last column of each value, and which dimensions change with the call, as
     far as the operators were added in order."""
 
@@ -98,11 +98,11 @@ class _Behind:
         if kind in _INFINITE_AT_ZERO and worst == Padding.ZERO:
             return Padding.INFINITE
         if kind in _OF_EACH_LANE:
-            lanes = [self._lane(value, out) for value in tensors]
+            lanes = [self._padding_read(value, out) for value in tensors]
             is_zero = kind == "aten.mul" and max(lanes, default=worst) < Padding.UNWRITTEN
             return (min if is_zero else max)(lanes, default=worst)
         if kind in _COPIES:
-            return worst if self._is_alike(tensors[0], out) else Padding.ZERO
+            return worst if self._has_same_layout(tensors[0], out) else Padding.ZERO
         if kind in ("aten.bmm", "aten.mm") and len(tensors) > 1:
             return self.of(tensors[1])
         if kind == "aten.permute_copy":
@@ -114,7 +114,7 @@ class _Behind:
         unwritten = kind in _BOUNDED and worst == Padding.UNWRITTEN
         return Padding.UNWRITTEN if unwritten else Padding.FINITE
 
-    def _lane(self, value: int, out: int) -> Padding:
+    def _padding_read(self, value: int, out: int) -> Padding:
         """What of `value` is read behind the last column of `out`: of one column, that column."""
         alike = self._shape(value)[-1:] == self._shape(out)[-1:]
         return self.of(value) if alike else Padding.FINITE
@@ -138,9 +138,9 @@ class _Behind:
             last = len(self._shape(out)) - 1
             first, second = (self._changing.get(i, set()) for i in tensors[:2])
             return (first - {last}) | (second & {last})
-        return {place for value in tensors for place in self._kept(value, out)}
+        return {place for value in tensors for place in self._changing_dims_kept(value, out)}
 
-    def _kept(self, value: int, out: int) -> list[int]:
+    def _changing_dims_kept(self, value: int, out: int) -> list[int]:
         """The dimensions of `out` that are a changing one of `value`, by what comes before them."""
         shape, made = self._shape(value), self._shape(out)
         return [
@@ -157,7 +157,7 @@ class _Behind:
         found = self._graph.values[value]
         return found.shape if isinstance(found, Tensor) else ()
 
-    def _is_alike(self, value: int, out: int) -> bool:
+    def _has_same_layout(self, value: int, out: int) -> bool:
         one, other = self._graph.tensor(value), self._graph.tensor(out)
         placed = (one.storage, one.layout) == (other.storage, other.layout)
         return placed and one.shape[-1:] == other.shape[-1:]

@@ -96,7 +96,7 @@ def _wrong_rows(
     off, factor = fits[closest]
     count, wrong, filled = len(module.weight), [], 0
     for at in torch.arange(count, device="cpu").split(_ROWS_AT_ONCE):
-        differing, not_zeros = _differing(closest, module, at)
+        differing, not_zeros = _rows_that_differ(closest, module, at)
         wrong.append(differing)
         filled += not_zeros
         advance(int(at[-1] + 1) / count)
@@ -125,7 +125,9 @@ def _fit(table: _Table, module: _Embedding) -> tuple[float, float]:
     return none if math.isnan(off) else (off, float(factor))
 
 
-def _differing(table: _Table, module: _Embedding, at: torch.Tensor) -> tuple[torch.Tensor, int]:
+def _rows_that_differ(
+    table: _Table, module: _Embedding, at: torch.Tensor
+) -> tuple[torch.Tensor, int]:
     """(the rows that differ, int64 [n]; how many are not all zeros) of those `at` int64 [N]"""
     expected, found = module(at).float(), table.rows(at)
     largest = expected.abs().amax(1)

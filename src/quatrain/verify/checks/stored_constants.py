@@ -31,7 +31,7 @@ def check_stored(
     `strict`: of a program of ours all are there. Another's may have none of them, not even of their
     sizes: another form, of which nothing is said.
     """
-    every = [*_alone(backbone), *_joined(backbone)]
+    every = [*_single_linears(backbone), *_joined(backbone)]
     problems: dict[str, str | None] = {}
     known: set[str] = set()
     for done, (names, linear) in enumerate(every, 1):
@@ -67,7 +67,7 @@ def _is_dequantized(stored: StoredData, linear: _Quantized | JoinedLinear, name:
     return stored.for_delegates(weight.numpy().tobytes(), name)
 
 
-def _alone(backbone: Backbone) -> list[tuple[list[str], _Quantized]]:
+def _single_linears(backbone: Backbone) -> list[tuple[list[str], _Quantized]]:
     modules = backbone.named_modules()
     return [([name], linear) for name, linear in modules if isinstance(linear, _Quantized)]
 

@@ -45,13 +45,13 @@ def decoded_otherwise(output: PhoneOutput, tokenizer: Tokenizer) -> DecodingMist
     """What is wrong where both the ids and the text are known and do not belong together."""
     if output.text is None or output.tokens is None:
         return None
-    shown = {_bare(tokenizer.decode(output.tokens, hide)) for hide in (True, False)}
-    text = _bare(output.text)
+    shown = {_with_single_spaces(tokenizer.decode(output.tokens, hide)) for hide in (True, False)}
+    text = _with_single_spaces(output.text)
     if any(one.startswith(text) or text.startswith(one) for one in shown if one and text):
         return None
     said = tokenizer.decode(output.tokens)[:60]
     return DecodingMistake(f"its token ids say {said!r} in the model's own tokenizer")
 
 
-def _bare(text: str) -> str:
+def _with_single_spaces(text: str) -> str:
     return " ".join(text.split())

@@ -92,12 +92,16 @@ def explain_output(
     as_on = f"{phone}@{runtime}" if phone and runtime else phone
     if as_on is None and question.expected:
         as_on = question.expected.as_on
-    inquiry = inquiry_of(loaded, model, question, found, _own(model, as_on))
+    inquiry = inquiry_of(loaded, model, question, found, _arithmetic_on_phone(model, as_on))
     found = explain_all([output], inquiry, stages)[0]
-    return found if model.own else replace(found, notes=[*found.notes, *_of_no_use(phone, runtime)])
+    return (
+        found
+        if model.own
+        else replace(found, notes=[*found.notes, *_unused_options(phone, runtime)])
+    )
 
 
-def _of_no_use(phone: str | None, runtime: str | None) -> list[str]:
+def _unused_options(phone: str | None, runtime: str | None) -> list[str]:
     """A note on what was said of the phone, which of a program for the CPU tells nothing."""
     said = {"--phone": phone, "--runtime": runtime}
     given = " ".join(f"{option} {value}" for option, value in said.items() if value)
@@ -201,24 +205,26 @@ class _Reading:
         self._best = max(self._best, found.log_likelihood - way.penalty)
 
     def _other_readings(self, way: Hypothesis) -> list[list[int]]:
-        if not self._near(way):
+        if not self._is_likely(way):
             return []
         readings = [self._written.first]
-        readings += [self._fits[one.id].tokens for one in self._inquiry.ways if self._near(one)]
+        readings += [
+            self._fits[one.id].tokens for one in self._inquiry.ways if self._is_likely(one)
+        ]
         others = []
         for tokens in readings:
             if tokens != self._fits[way.id].tokens and tokens not in others:
                 others.append(tokens)
         return others
 
-    def _near(self, way: Hypothesis) -> bool:
+    def _is_likely(self, way: Hypothesis) -> bool:
         found = self._fits.get(way.id)
         if found is None:
             return False
         return found.whole and found.log_likelihood - way.penalty >= self._best - _NEAR
 
 
-def _own(model: ComputedProgram, as_on: str | None) -> Arithmetic | None:
+def _arithmetic_on_phone(model: ComputedProgram, as_on: str | None) -> Arithmetic | None:
     """The arithmetic that the phone computes the program in."""
     if model.own is None or not model.own.quantizes(2):
         return model.own

@@ -58,7 +58,7 @@ def _of_text(
         for id_, what, fix, other in _other_templates(tokenizer, text, right, options):
             yield _template(id_, what, fix, _ids(tokenizer, other, bos=False))
     elif tokenizer.chat_templates and options == ChatOptions():
-        put = _try(lambda: chat_prompt(tokenizer, text, options))
+        put = _or_none(lambda: chat_prompt(tokenizer, text, options))
         if put is not None:
             yield _template(
                 "template-applied", "the text in the model's chat template",
@@ -92,7 +92,7 @@ def _other_templates(
         ("system-empty", "the prompt with an empty system message", ""),
         ("system-assistant", f"the prompt with the system message {_ASSISTANT!r}", _ASSISTANT),
     ):
-        other = _try(
+        other = _or_none(
             lambda system=system: chat_prompt(tokenizer, text, replace(options, system=system))
         )
         if other is not None and system != options.system:
@@ -107,7 +107,7 @@ def _other_templates(
         )
     for variables in _variables(tokenizer, options):
         name, value = next(iter(variables.items()))
-        other = _try(lambda variables=variables: _rendered(tokenizer, text, options, variables))
+        other = _or_none(lambda variables=variables: _rendered(tokenizer, text, options, variables))
         if other is not None:
             said = f"{name}={str(value).lower()}"
             yield (
@@ -191,8 +191,8 @@ def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> st
     mark = "quatrain-first-question"
     both = [{"role": "user", "content": mark}, {"role": "assistant", "content": mark}]
     all_three = [*both, {"role": "user", "content": text}]
-    whole = _try(lambda: _filled_in(tokenizer, all_three, options, options.variables))
-    before = _try(lambda: _filled_in(tokenizer, both, options, options.variables, answer=False))
+    whole = _or_none(lambda: _filled_in(tokenizer, all_three, options, options.variables))
+    before = _or_none(lambda: _filled_in(tokenizer, both, options, options.variables, answer=False))
     if whole is None or before is None or not whole.startswith(before):
         return None
     bare = whole[len(before) :]
@@ -200,7 +200,7 @@ def _without_system(tokenizer: Tokenizer, text: str, options: ChatOptions) -> st
     return bare if not bos or bare.startswith(bos) or not before.startswith(bos) else bos + bare
 
 
-def _try(make: Callable[[], str]) -> str | None:
+def _or_none(make: Callable[[], str]) -> str | None:
     """What `make` gives; None if the template refuses it."""
     try:
         return make()

@@ -43,7 +43,7 @@ def question_of(
                 "expected.json, which has the prompts"
             )
         return Question(prompt, chat, options)
-    answers = _as_on(_answers(program, expected), phone)
+    answers = _for_arithmetic_of(_answers(program, expected), phone)
     if prompt is not None:
         alike = [one for one in answers if one.prompt == prompt]
         if not alike:
@@ -62,7 +62,7 @@ def question_of(
     return Question(answer.prompt, answer.chat, options, answer)
 
 
-def _as_on(answers: list[ExpectedAnswer], phone: str | None) -> list[ExpectedAnswer]:
+def _for_arithmetic_of(answers: list[ExpectedAnswer], phone: str | None) -> list[ExpectedAnswer]:
     """Those for the arithmetic of `phone`, where some are."""
     named = [one for one in answers if one.as_on and one.as_on.partition("@")[0] == phone]
     return named or [one for one in answers if one.as_on is None] or answers

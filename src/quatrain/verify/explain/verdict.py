@@ -117,8 +117,8 @@ def _evidence(
         lines.append(at_first_difference(right.fit, tokenizer))
         lines.append(rounding_said(inquiry.rounding))
     if cause != "unknown":
-        alike = [one for one in ranked[1:] if _as_likely(one.fit, best.fit)]
-        lines += as_likely([one.way.id for one in alike if not _same(one.fit, best.fit)])
+        alike = [one for one in ranked[1:] if _is_as_likely(one.fit, best.fit)]
+        lines += as_likely([one.way.id for one in alike if not _computes_same(one.fit, best.fit)])
         others = [one for one in ranked[1:] if one not in alike]
         lines += next_likeliest([(one.way.id, one.log_likelihood) for one in [best, *others]])
     lines += against_expected(right.fit.tokens, inquiry.question.expected, tokenizer)
@@ -178,19 +178,19 @@ def _candidate(one: Computed, changes_nothing: bool) -> Candidate:
 def _changes_nothing(one: Computed, computed: list[Computed]) -> bool:
     """Whether the defect of `one` leaves all as it is without, in the same arithmetic."""
     return one.way.defect is not None and any(
-        _same(one.fit, other.fit)
+        _computes_same(one.fit, other.fit)
         for other in computed
         if other.way.defect is None
         and (other.way.prompt, other.way.arithmetic) == (one.way.prompt, one.way.arithmetic)
     )
 
 
-def _as_likely(fit: Fit, best: Fit) -> bool:
+def _is_as_likely(fit: Fit, best: Fit) -> bool:
     """Whether the text alone does not tell it from the best one."""
     return fit.whole and fit.log_likelihood >= best.log_likelihood - _NOT_TOLD
 
 
-def _same(fit: Fit, right: Fit) -> bool:
+def _computes_same(fit: Fit, right: Fit) -> bool:
     """Whether it gives the right computation's logits, after the prompt and for each token."""
     if fit.tokens != right.tokens:
         return False

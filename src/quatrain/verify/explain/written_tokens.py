@@ -93,10 +93,10 @@ class WrittenTokens:
 
     def _read(self, tokens: Sequence[int]) -> str:
         if self.mistake == ONE_BY_ONE:
-            return "".join(self._alone(token) for token in tokens).lstrip()
+            return "".join(self._text_of(token) for token in tokens).lstrip()
         return self._tokenizer.decode(list(tokens), self._hide).lstrip()
 
-    def _alone(self, token: int) -> str:
+    def _text_of(self, token: int) -> str:
         """The token as it reads after another text, whose bytes are whole."""
         before = continuation(self._tokenizer, "a")
         read = self._tokenizer.decode([*before, token], self._hide)

@@ -123,10 +123,10 @@ def _tensors(stored: LazyTensors, params: Params, source: str) -> LazyTensors:
             _check_rows(
                 name, tensor, heads + 2 * keys, "heads for queries, keys and values", source
             )
-            result |= _apart(tensor, layer, parts)
+            result |= _split_rows(tensor, layer, parts)
         elif part == "feed_forward.mlp.fc1_weight":
             _check_rows(name, tensor, 2, "halves", source)
-            result |= _apart(tensor, layer, {"feed_forward.w1": 1, "feed_forward.w3": 1})
+            result |= _split_rows(tensor, layer, {"feed_forward.w1": 1, "feed_forward.w3": 1})
         else:
             result[f"{layer}.{_RENAMED.get(part, part)}" if match else name] = tensor
     return LazyTensors(result)
@@ -154,7 +154,7 @@ def _check_rows(name: str, tensor: StoredTensor, count: int, what: str, source: 
         )
 
 
-def _apart(tensor: StoredTensor, layer: str, parts: dict[str, int]) -> dict[str, StoredTensor]:
+def _split_rows(tensor: StoredTensor, layer: str, parts: dict[str, int]) -> dict[str, StoredTensor]:
     """The linears whose rows lie one after the other in `tensor`, each as many shares of them."""
     share = tensor.shape[0] // sum(parts.values())
     apart, first = {}, 0
