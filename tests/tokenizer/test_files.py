@@ -12,10 +12,8 @@ from quatrain.tokenizer.files import require_tokenizer
 def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
     program, folder = tmp_path / "m.pte", tmp_path / "checkpoint"
     folder.mkdir()
-    with pytest.raises(
-        InputError,
-        match=r"m\.tokenizer\.json or tokenizer\.json\), nor in .*; copy the model's tokenizer.json there$",
-    ):
+    missing = r"m\.tokenizer\.json or tokenizer\.json\), nor in .*; copy .* tokenizer.json there$"
+    with pytest.raises(InputError, match=missing):
         find_tokenizer(program, folder)
     for file in (folder / "tokenizer.json", tmp_path / "tokenizer.json"):
         file.touch()
