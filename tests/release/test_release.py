@@ -226,7 +226,7 @@ def test_texts_that_cannot_be_asked_or_measured_are_refused_before_any_work(
     for given, message in (
         (
             {"max_seq_len": 4, "prompts": ("w5 w17", "w5 w17 w40 w22 w61")},
-            r"prompts: 'w5 w17 w40 w22 w61' has 6 tokens in the chat template, and the",
+            r"prompts: 'w5 w17 w40 w22 w61' has 6 tokens in the chat template, but the",
         ),
         ({"chat": False, "prompts": ("w5", "")}, r"prompts: '' has no tokens; give some text"),
         ({"text": tmp_path / "one.txt"}, r"--text .*one.txt: has fewer than two tokens"),
@@ -244,7 +244,7 @@ def test_what_is_named_beside_a_model_is_looked_at_before_that_is_fetched(
     os.mkfifo(tmp_path / "pipe")
     for option, value, message in (
         ("--phones", "pixel-8,galaxy-s99", "no profile of a device 'galaxy-s99'"),
-        ("--text", str(tmp_path / "pipe"), "is a pipe or a device, and a release reads its text"),
+        ("--text", str(tmp_path / "pipe"), "is a pipe or a device, but a release reads its text"),
     ):
         for model in ("smollm2", "hf://owner/name"):
             said = invoked(["release", model, "-o", str(tmp_path / "out"), option, value])

@@ -82,7 +82,7 @@ def test_speed_is_of_this_machine_and_its_runtime(
     assert (found["prompt_tokens"], found["new_tokens"]) == (32, 32)
     assert found["prompt"] > 0 and found["decode"] > 0
     monkeypatch.setattr(speed, "first_choice", lambda graph: ("reference", "none was found"))
-    why = "no GPU is at hand here: none was found"
+    why = "this machine has no usable GPU: none was found"
     assert speed.measure_speed(gpu, text) == {"not_measured": why}
 
 
