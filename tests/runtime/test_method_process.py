@@ -1,0 +1,93 @@
+"""ExecuTorch's runtime ends its process on damaged programs: an error that says so."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.support.command_line import invoked
+from tests.support.edited_methods import Edit, edited_method
+from tests.support.programs import TOKENS, artifact
+
+from quatrain.errors import InputError
+from quatrain.program.flatbuffer import Record
+from quatrain.runtime.executorch import ExecutorchRunner
+
+PROGRAM = artifact("peer-xnnpack-8da4w")
+PROMPT, START = torch.tensor([TOKENS]), torch.tensor([0])
+
+
+def number_for_tensor(plan: Record) -> None:
+    """The runtime aborts as it takes the kernel's argument for a tensor."""
+    call = next(
+        each.instr_args
+        for each in plan.chains[0].instructions
+        if each.instr_args.table == "KernelCall"
+        and plan.operators[each.instr_args.op_index].name == "aten::mul"
+    )
+    plan.values[call.args[0]].val = Record(table="Int", int_val=1)
+
+
+def no_memory(plan: Record) -> None:
+    """The runtime writes to where nothing is."""
+    for value in plan.values:
+        if getattr(value.val, "allocation_info", None):
+            value.val.allocation_info = None
+
+
+CRASHES = {
+    number_for_tensor: r"crashes \(SIGABRT\) as it computes a call of inputs of shapes "
+    r"\[\[1, 9\], \[1\]\]; it says: In function toTensor.* is not a Tensor",
+    no_memory: r"crashes \(SIGSEGV\) as it computes",
+}
+
+
+@pytest.mark.parametrize(("edit", "message"), CRASHES.items(), ids=["aborts", "segfaults"])
+def test_a_crash_is_an_error_of_the_program(edit: Edit, message: str, tmp_path: Path) -> None:
+    path = edited_method(PROGRAM, edit)(tmp_path)
+    with pytest.raises(InputError, match=rf"edited\.pte: the ExecuTorch runtime {message}.*again$"):
+        ExecutorchRunner(path).forward(PROMPT, START)
+
+
+def test_what_a_command_says_of_a_crash(tmp_path: Path) -> None:
+    path = edited_method(PROGRAM, number_for_tensor)(tmp_path)
+    result = invoked(["logits", path, "--tokens", "1,2", "-o", tmp_path / "l.npy"])
+    assert isinstance(result.exception, InputError)
+    assert result.exception.exit_code == 2
+
+
+def test_a_runner_goes_on_in_another_process(tmp_path: Path) -> None:
+    """Once it is told that the context is gone."""
+    runner = ExecutorchRunner(PROGRAM)
+    expected = runner.forward(PROMPT, START)
+    runner._method._process.kill()
+    with pytest.raises(InputError, match=r"was killed as it computes a call .* memory is short"):
+        runner.forward(PROMPT, START)
+    with pytest.raises(InputError, match=r"ended at an earlier call.*begin anew \(reset\)"):
+        runner.forward(PROMPT, START)
+    runner.reset()
+    assert torch.equal(runner.forward(PROMPT, START), expected)
+
+
+def test_an_interrupt_leaves_the_answers_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = ExecutorchRunner(PROGRAM)
+    expected = [runner.forward(one, START) for one in (PROMPT, PROMPT[:, :3])]
+
+    def interrupted(timeout: float | None) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner._method._connection, "poll", interrupted)
+        runner.forward(PROMPT, START)
+    for prompt, logits in zip((PROMPT[:, :3], PROMPT), reversed(expected), strict=True):
+        assert torch.equal(runner.forward(prompt, START), logits)
+
+
+def test_the_process_ends_with_its_runner() -> None:
+    for_one, for_other = (ExecutorchRunner(PROGRAM) for _ in range(2))
+    process = for_one._method._process
+    del for_one
+    assert process.exitcode is not None
+    process = for_other._method._process
+    for_other._method._connection.close()  # as the system does where the runner's process is killed
+    process.join(20)
+    assert process.exitcode == 0
