@@ -19,6 +19,7 @@ from tests.support.edited_methods import (
     of_another_backend,
     one_value_more,
     result,
+    tokens_as_text,
     tokens_given_back,
     tokens_of_one_length,
 )
@@ -190,6 +191,7 @@ def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
         (beyond_its_memory, "value 0 of method forward lies past the end of its planned memory"),
         (of_another_backend, "its backend is called VulkanBackend2, expected VulkanBackend"),
         (result(1, 48), r"has room for \[1, 48\], and its graph gives \[1, 96\]"),
+        (tokens_as_text, "value 0 of method forward has the type String, and its graph takes"),
         (called_twice, "2 instructions"),
         (called_otherwise, "its methods are decode, expected forward alone"),
         (tokens_given_back, "its method forward gives 2 results, expected one"),

@@ -8,7 +8,7 @@ import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from executorch.runtime import Runtime
-from tests.support.edited_methods import edited_method
+from tests.support.edited_methods import Edit, edited_method
 from tests.support.rounding import called, largest_error
 from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from torch import nn
@@ -17,6 +17,7 @@ from quatrain.errors import InputError
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.program import open_program
+from quatrain.program.flatbuffer import Record
 from quatrain.program.xnnpack_delegate import read_xnnpack_graph
 from quatrain.runtime.unrounded import delegate
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
@@ -24,6 +25,7 @@ from quatrain.runtime.unrounded.errors import NotComputed
 from quatrain.runtime.unrounded.runner import UnroundedRunner
 from quatrain.verify.eager import load_eager
 
+_FLOAT = 6  # of ScalarType
 CALLS = ((0, 7), (7, 8), (8, 9), (9, 20))
 
 
@@ -99,3 +101,48 @@ def test_what_is_not_computed_is_named(shared: Path, tmp_path: Path) -> None:
     runner = UnroundedRunner(open_program(edited_method(source, too_large)(tmp_path)))
     with pytest.raises(InputError, match=r"cannot be computed: torch.float32 \[1, 96\] in room"):
         runner.forward(torch.tensor([[3]]), torch.tensor([0]))
+
+
+def misaligned(plan: Record) -> None:
+    next(
+        value.val.allocation_info
+        for value in plan.values
+        if getattr(value.val, "allocation_info", None) and value.val.scalar_type == _FLOAT
+    ).memory_offset_low += 3
+
+
+def number_as_result(plan: Record) -> None:
+    plan.outputs = [next(i for i, each in enumerate(plan.values) if each.val.table == "Int")]
+
+
+def tokens_of_another_type(plan: Record) -> None:
+    plan.values[plan.inputs[0]].val.scalar_type = 0
+
+
+def other_operator(plan: Record) -> None:
+    """Of which no result is there."""
+    names = [each.name for each in plan.operators]
+    calls = [each.instr_args for each in plan.chains[0].instructions]
+    view = next(
+        each
+        for each in calls
+        if each.table == "KernelCall" and names[each.op_index] == "executorch_prim::et_view"
+    )
+    view.op_index = names.index("aten::slice_copy")
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (misaligned, "its memory cannot be computed: .* divisible by 4"),
+        (number_as_result, "its result cannot be computed"),
+        (tokens_of_another_type, "what it is given cannot be computed: torch.int64"),
+        (other_operator, r"instruction \d+ cannot be computed: KeyError"),
+    ],
+)
+def test_a_damaged_plan_is_an_error_that_says_where(
+    edit: Edit, what: str, shared: Path, tmp_path: Path
+) -> None:
+    program = open_program(edited_method(shared_tiny_xnnpack(shared), edit)(tmp_path))
+    with pytest.raises(InputError, match=rf"edited\.pte: {what}"):
+        UnroundedRunner(program).forward(torch.tensor([[3]]), torch.tensor([0]))

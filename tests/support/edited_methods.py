@@ -136,6 +136,10 @@ def all_in_buffers(plan: Record) -> None:
     plan.delegates[0].compile_specs = [told]
 
 
+def tokens_as_text(plan: Record) -> None:
+    plan.values[plan.inputs[0]].val = text("w1")
+
+
 def tokens_given_back(plan: Record) -> None:
     plan.outputs = [plan.inputs[0], *plan.outputs]
 

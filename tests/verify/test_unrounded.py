@@ -91,7 +91,7 @@ def test_a_right_one_is_right_without_rounding(
 def test_one_of_ours_that_is_not_computed_here_does_not_pass(
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
 ) -> None:
-    """ExecuTorch is not asked to: it takes the first, and aborts the process on some others."""
+    """ExecuTorch, which takes the first, is not asked to."""
     otherwise = edited_delegate(tiny_xnnpack, LINEAR, _rounded_over_all_tokens)
     too_small = edited_method(tiny_xnnpack, _without_room)
     found = "it has an XNNPACK value of data type 9, as no", f"{tmp_path / 'edited.pte'}: instr"

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
+from tests.support.edited_methods import edited_method
 from tests.support.rounding import follows_but_for_rounding
 from tests.support.tiny_checkpoint import write_checkpoint
 from tests.support.tiny_programs import TEXT, Tiny
@@ -29,6 +30,7 @@ from quatrain.program import (
 )
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.selection import Selection
+from quatrain.program.flatbuffer import Record
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
@@ -418,6 +420,20 @@ def test_another_models_checkpoint_is_refused_before_anything_is_computed(
         )
         with pytest.raises(InputError, match=r"was not made from .*: (its|layers)"):
             verify_program(tiny.programs["weight-only"], other)
+
+
+def test_logits_of_another_vocabulary_are_refused(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    """Such as a norm's weights, [64], in place of logits."""
+
+    def another_result(plan: Record) -> None:
+        norm = (i for i, each in enumerate(plan.values) if list(each.val.sizes or ()) == [64])
+        plan.outputs = [next(norm)]
+
+    program = edited_method(tiny_xnnpack, another_result)(tmp_path)
+    with pytest.raises(InputError, match="gives logits of 64 tokens, its checkpoint of 96"):
+        _verify(tiny, program, ("executorch",))
 
 
 def test_a_token_beyond_the_table_is_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def _misfit(taken: object, given: Record | None, written: bool) -> str | None:
         return None
     if written and taken.constant is not None:
         return "a constant of its graph as its result, which is never written"
-    if given is None or given.table != "Tensor":
+    if given is None or given.table == "Null":
         return None
+    if given.table != "Tensor":
+        return f"the type {given.table}, and its graph takes and gives tensors there"
     sizes, needed = list(given.sizes or ()), list(taken.shape)
     if len(sizes) != len(needed):
         return f"the rank of {sizes}, and its graph that of {needed}"

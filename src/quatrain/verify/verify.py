@@ -114,7 +114,7 @@ def verify_program(
         with stages("compute without rounding activations") as advance:
             ours = is_quatrains(opened.program)
             unrounded = compare_unrounded(opened.program, backbone, eager, ours, advance)
-    # On what cannot be computed ExecuTorch may abort, and this process with it.
+    # What cannot be computed is no program to run.
     can_run = unrounded is None or unrounded.is_computed
     for device, runner in opened.runners.items() if can_run else ():
         runner = runner or load_runner(opened.program, device, emulate, arithmetic=arithmetic)

@@ -1,8 +1,8 @@
 """Runs a program's method: operators by torch, XNNPACK's delegates by `UnroundedDelegate`."""
 
 import operator
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -51,8 +51,12 @@ class UnroundedRunner:
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
             from torch.ao.quantization.fx import _decomposed  # noqa: F401
         self._delegates: dict[int, UnroundedDelegate] = {}
-        self._values = MethodValues(program, self._plan)
-        self._steps = [self._step(each) for each in program.methods["forward"].instructions]
+        with self._computing("its memory"):
+            self._values = MethodValues(program, self._plan)
+        self._steps: list[_Step] = []
+        for place, each in enumerate(program.methods["forward"].instructions):
+            with self._computing(f"instruction {place}"):
+                self._steps.append(self._step(each))
 
     @property
     def has_int4_groups(self) -> bool:
@@ -66,18 +70,27 @@ class UnroundedRunner:
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor) -> torch.Tensor:
         """As a `Runner`. Raises `InputError` if an operator cannot take what it is given."""
         given = self._inputs.given((tokens, input_pos))
-        for index, value in zip(self._plan.inputs, given, strict=True):
-            self._values.write(index, value)
+        with self._computing("what it is given"):
+            for index, value in zip(self._plan.inputs, given, strict=True):
+                self._values.write(index, value)
         place = 0
         while place < len(self._steps):
-            try:
+            with self._computing(f"instruction {place}"):
                 goes_to = self._steps[place](self._values)
-            except UNFIT as error:
-                raise InputError(
-                    f"{self._program.path}: instruction {place} cannot be computed: {error}"
-                ) from error
             place = place + 1 if goes_to is None else goes_to
-        return self._values.read(self._plan.outputs[0]).clone()
+        with self._computing("its result"):
+            return self._values.read(self._plan.outputs[0]).clone()
+
+    @contextmanager
+    def _computing(self, what: str) -> Iterator[None]:
+        """Where `what` does not fit, raises `InputError` that says so."""
+        try:
+            yield
+        except UNFIT as error:
+            reason = repr(error) if isinstance(error, LookupError) else error
+            raise InputError(
+                f"{self._program.path}: {what} cannot be computed: {reason}"
+            ) from error
 
     def _step(self, each: Instruction) -> _Step:
         if each.kind == "delegate":

@@ -72,7 +72,8 @@ def _stated(
     for name, is_meant in ((_KEEPS, not rewinds), *always):
         if is_meant:
             checks.append(PackedCheck(name, None if stated.get(name) else "is not stated"))
-    takes = [list(value.sizes) for value in program.methods["forward"].inputs]
+    inputs = program.methods["forward"].inputs
+    takes = [list(value.sizes or ()) for value in inputs if value.table == "Tensor"]
     longest = max((sizes[1] for sizes in takes if len(sizes) > 1), default=stated.get(CALL))
     if CALL in stated:
         different = f"is {stated[CALL]}, and a call takes {longest} tokens"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
+from quatrain.errors import InputError
 from quatrain.runtime.runner import Runner, forward_in_parts
 from quatrain.verify.checks.layerwise import relative_error
 from quatrain.verify.checks.picked_experts import watched_experts
@@ -84,10 +85,17 @@ class EagerLogits:
     def followed_by(
         self, runner: Runner, advance: Callable[[float], None]
     ) -> list[list[torch.Tensor]]:
-        """The logits of `runner` for the same tokens; `advance` hears what part is done."""
+        """The logits of `runner` for the same tokens; `advance` hears what part is done. Raises
+        `InputError` where they are of another vocabulary."""
         found = []
+        size = len(self.logits[0][0])
         for prompt, follow in zip(self.texts, self.follows, strict=True):
             found.append(greedy_logits(runner, prompt, follow))
+            if len(found[-1][0]) != size:
+                raise InputError(
+                    f"the program gives logits of {len(found[-1][0])} tokens, its checkpoint of "
+                    f"{size}: it is damaged, or another model's; export it again"
+                )
             advance(len(found) / len(self.texts))
         return found
 

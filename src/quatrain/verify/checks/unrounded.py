@@ -121,6 +121,6 @@ def _largest_error(found: list[torch.Tensor], expected: list[torch.Tensor]) -> f
     errors = []
     for one, want in zip(found, expected, strict=True):
         finite = want.isfinite()
-        alike = torch.equal(one.isfinite(), finite)
+        alike = torch.equal(one.isfinite(), finite)  # never of another vocabulary
         errors.append(relative_error(one[finite], want[finite]) if alike else float("inf"))
     return max(errors)
