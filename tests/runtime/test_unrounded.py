@@ -43,6 +43,8 @@ class Nodes(nn.Module):
             a.abs(), a.ceil(), a.floor(), a.neg(), a.square(), b.sqrt(), b.rsqrt(), b.exp(),
             b.log(), a.sigmoid(), a.tanh(), nn.functional.gelu(a), a.sin(), a.cos(),
             nn.functional.hardswish(a), a.softmax(-1), self.into(a).relu(), a.clamp(-0.2, 0.3),
+            nn.functional.leaky_relu(a, 0.2), a.view(2, 1, -1),
+            nn.functional.pad(a, (1, 2, 0, 3), value=0.4),
         ]  # fmt: skip
         return (torch.cat([one, *unary[:3]], -1), two, a[:, 1:, 2:6], *unary[3:])
 
@@ -61,7 +63,7 @@ def test_nodes_are_computed_as_on_executorch(tmp_path: Path) -> None:
     assert not program.calls_outside_delegates()
     graph = read_xnnpack_graph(delegate, program.named_bytes, "m.pte")
     kinds = {node.xnode_union.table for node in graph.nodes}
-    assert len(kinds) >= 24
+    assert len(kinds) >= 27
     compute = UnroundedDelegate(graph)
     (call,) = program.instructions
     plan = program.root.execution_plan[0]

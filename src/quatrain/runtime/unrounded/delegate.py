@@ -36,6 +36,29 @@ _BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }  # fmt: skip
 
 
+def _slice(x: torch.Tensor, node: Record) -> torch.Tensor:
+    for dim, (offset, size) in enumerate(zip(node.offsets, node.sizes, strict=True)):
+        x = x.narrow(dim, offset, min(size, x.shape[dim] - offset))
+    return x
+
+
+def _pad(x: torch.Tensor, node: Record) -> torch.Tensor:
+    by_dim = zip(node.pre_paddings, node.post_paddings, strict=True)
+    return F.pad(
+        x, [size for sizes in reversed(list(by_dim)) for size in sizes], value=node.padding_value
+    )
+
+
+# With numbers or sizes that the file states; of a shape, 0 is what is left.
+_STATIC: dict[str, Callable[[torch.Tensor, Record], torch.Tensor]] = {
+    "XNNLeakyReLU": lambda x, node: F.leaky_relu(x, node.negative_slope),
+    "XNNStaticConstantPad": _pad,
+    "XNNStaticReshape": lambda x, node: x.reshape([size or -1 for size in node.new_shape]),
+    "XNNStaticSlice": _slice,
+    "XNNStaticTranspose": lambda x, node: x.permute(list(node.perm)),
+}
+
+
 class UnroundedDelegate:
     """An XNNPACK delegate's `graph`.
 
@@ -89,13 +112,8 @@ class UnroundedDelegate:
             parts = self._rows(weight) if is_stored else [read(weight)]
             result = torch.cat([F.linear(x, rows) for rows in parts], -1)
             return result if node.bias_id == _NONE else result + read(node.bias_id)
-        if node.table == "XNNStaticSlice":
-            x = read(node.input_id)
-            for dim, (offset, size) in enumerate(zip(node.offsets, node.sizes, strict=True)):
-                x = x.narrow(dim, offset, min(size, x.shape[dim] - offset))
-            return x
-        if node.table == "XNNStaticTranspose":
-            return read(node.input_id).permute(list(node.perm))
+        if node.table in _STATIC:
+            return _STATIC[node.table](read(node.input_id), node)
         ids = (node.input1_id, node.input2_id, node.input3_id, node.input4_id, node.input5_id)
         count = int(node.table.removeprefix("XNNConcatenate"))
         return torch.cat([read(i) for i in ids[:count]], node.axis)
@@ -161,7 +179,7 @@ class UnroundedDelegate:
 
 def _require_known_node(node: Record) -> None:
     kind = node.table
-    known = kind in (*_UNARY, *_BINARY, "XNNFullyConnected", "XNNStaticSlice", "XNNStaticTranspose")
+    known = kind in (*_UNARY, *_BINARY, *_STATIC, "XNNFullyConnected")
     if not known and not kind.startswith("XNNConcatenate"):
         raise UnknownNode(f"XNNPACK's {kind.removeprefix('XNN')}")
     if node.flags:
