@@ -1,9 +1,12 @@
 """ExecuTorch's runtime ends its process on damaged programs: an error that says so."""
 
+import signal
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from executorch.runtime import Runtime
 from tests.support.command_line import invoked
 from tests.support.edited_methods import Edit, edited_method
 from tests.support.programs import TOKENS, artifact
@@ -11,6 +14,7 @@ from tests.support.programs import TOKENS, artifact
 from quatrain.errors import InputError
 from quatrain.program.flatbuffer import Record
 from quatrain.runtime.executorch import ExecutorchRunner
+from quatrain.runtime.method_process import MethodProcess
 
 PROGRAM = artifact("peer-xnnpack-8da4w")
 PROMPT, START = torch.tensor([TOKENS]), torch.tensor([0])
@@ -91,3 +95,36 @@ def test_the_process_ends_with_its_runner() -> None:
     for_other._method._connection.close()  # as the system does where the runner's process is killed
     process.join(20)
     assert process.exitcode == 0
+
+
+class Parallel:
+    """In place of ExecuTorch's runtime, its program and its method: attention by OpenMP's
+    threads."""
+
+    def load_program(self, path: Path) -> "Parallel":
+        return self
+
+    def load_method(self, name: str) -> "Parallel":
+        return self
+
+    def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.rand(1000, 1000).exp().max()]
+
+
+def test_threads_that_are_not_forked_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ring(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.rand(1000, 1000).exp()
+    monkeypatch.setattr(Runtime, "get", Parallel)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        process = MethodProcess(PROGRAM)
+        signal.alarm(60)
+        assert process.execute([PROMPT]) <= torch.e
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        torch.set_num_threads(threads)

@@ -142,6 +142,9 @@ def _compute(path: Path, other: Connection, connection: Connection, held: IO[byt
     process has the `other` end."""
     other.close()
     faulthandler.disable()
+    # OpenMP's threads of the process before are not here, and would be waited for without end;
+    # its own wait on the cores that ExecuTorch's threads compute on.
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
