@@ -163,7 +163,7 @@ def test_a_format_that_is_a_zip_is_not_to_be_unpacked(tmp_path):
 def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     (folder / "model.safetensors").write_bytes(b"PK\x03\x04" + bytes(100))
-    refused(folder, "under another name")
+    refused(folder, "with another suffix")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_config_under_another_name(name, tmp_path):
     (folder / "config.json").rename(folder / name)
     with pytest.raises(InputError) as error:
         open_float_model(folder)
-    assert f"where {name} is one of them, rename it so" in str(error.value)
+    assert f"if {name} is one of them, rename it to that" in str(error.value)
 
 
 def test_what_torchtune_writes_in_an_epoch(tmp_path):

@@ -41,7 +41,7 @@ def test_llama3_scaling_from_config(tmp_path, field):
         ({"num_hidden_layers": 3}, "n_layers is 3 .num_hidden_layers in a config.json"),
         ({"num_hidden_layers": 10**12}, "n_layers"),
         ({"intermediate_size": 128}, "expected \\[128, 64\\]"),
-        ({"vocab_size": 271}, r"\[272, 64\], expected \[271, 64\].*its vocab_size, 272"),
+        ({"vocab_size": 271}, r"\[272, 64\], expected \[271, 64\].*its vocab_size to 272"),
         ({"max_position_embeddings": "many"}, "max_position_embeddings"),
     ],
 )

@@ -155,7 +155,7 @@ def test_tokens_that_were_trained_alone(tmp_path, stated, tied):
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ([3, 272], r"\[2, 64\] for the 2 tokens .* do not fit .*resized"),
+        ([3, 272], r"\[2, 64\] for the 2 tokens .* does not fit .*resized"),
         ([3], r"\[2, 64\] for the 1 tokens"),
         ({"lm_head": [3, 4]}, "expected a list of the tokens of model.embed_tokens.weight"),
         (["3", "4"], "expected a list of the tokens"),
@@ -255,7 +255,7 @@ def test_what_cannot_be_merged_is_named(tmp_path, fields, message):
 def test_an_adapter_of_another_model(tmp_path):
     base = tiny.write_hugging_face(tmp_path / "base")
     wide = {f"{Q}.lora_A.weight": torch.ones(8, 32), f"{Q}.lora_B.weight": torch.ones(64, 8)}
-    with pytest.raises(InputError, match=r"do not fit its shape \[64, 64\]"):
+    with pytest.raises(InputError, match=r"do not fit the shape \[64, 64\]"):
         open_float_model(write_adapter(tmp_path / "a", wide), base)
     unknown = {name.replace("q_proj", "qkv"): tensor for name, tensor in wide.items()}
     with pytest.raises(InputError, match="which the model in --base does not have"):
@@ -270,7 +270,7 @@ def test_an_adapter_of_another_model(tmp_path):
         (f"{Q}.lora_A.weight", (0, 64), "do not fit"),
         (f"{Q}.lora_B.weight", (64,), "do not fit"),
         (f"{EMBEDDING}.lora_embedding_A", (), "do not fit"),
-        (f"{Q}.lora_A", (8, 64), "has lora_B of .*q_proj.weight alone"),
+        (f"{Q}.lora_A", (8, 64), "has only lora_B of .*q_proj.weight"),
         ("model.layers.1.self_attn.q_proj.lora_B.bias", (64,), "has only lora_B.bias of "),
     ],
 )
@@ -333,7 +333,7 @@ def test_a_chat_template_without_a_tokenizer_is_said_to_be_unread(tmp_path):
         if copied:
             (adapter / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
         opened = open_float_model(adapter, base)
-        assert any("has chat_template.jinja and no" in note for note in opened.notes) != copied
+        assert any("has chat_template.jinja but no" in note for note in opened.notes) != copied
         tokenizer = opened.tokenizer()
         assert tokenizer
         assert tokenizer.chat_template == ("its own" if copied else None)

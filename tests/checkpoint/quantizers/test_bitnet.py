@@ -34,7 +34,7 @@ def ternary(folder, auto: bool):
 def test_what_the_numbers_stand_for(tmp_path, auto):
     folder, model = ternary(tmp_path / "m", auto)
     assert checkpoint_error(folder, model) < 2e-6
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="already quantized"):
         open_float_model(folder)
 
 

@@ -144,7 +144,7 @@ def test_two_of_gptqs_formats(tmp_path):
     beside.write_text('{"bits": 4, "checkpoint_format": "gptq_v2"}')
     open_checkpoint(folder)
     beside.write_text('{"bits": 4}')
-    with pytest.raises(InputError, match=r"quantize_config.json: its GPTQ format is 'gptq', and"):
+    with pytest.raises(InputError, match=r"quantize_config.json: its GPTQ format is 'gptq', but"):
         open_checkpoint(folder)
 
 

@@ -74,9 +74,9 @@ def test_what_transformers_computes(folder):
     [
         ({"num_bits": 8}, "", r"down_proj\.weight is uint8 .*expected .* int8, .* 8 bits"),
         ({"num_bits": 3}, "", "num_bits 3 for .*expected 2, 4 or 8"),
-        ({"module_quant_configs": {"proj(": {}}}, "", r"'proj\(' is no pattern"),
+        ({"module_quant_configs": {"proj(": {}}}, "", r"'proj\(', which is not a valid pattern"),
         ({"module_quant_configs": []}, "", r"module_quant_configs is \[\]"),
-        ({}, f"{Q}.weight_scale", r"q_proj there is weight alone.*download"),
+        ({}, f"{Q}.weight_scale", r"q_proj has only weight.*download"),
     ],
 )
 def test_what_does_not_fit_is_named(folder, settings, without, message):

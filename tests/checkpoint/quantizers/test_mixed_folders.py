@@ -371,7 +371,7 @@ def write_mlx(folder: Path, bits: int = 4) -> tuple[Path, dict[str, torch.Tensor
 def test_mlx_is_named_and_rounded_where_that_is_asked_for(tmp_path, bits):
     folder, read = write_mlx(tmp_path / "in", bits)
     assert is_quantized(folder)
-    with pytest.raises(InputError, match=r"is a model of MLX.*--requantize-asymmetric"):
+    with pytest.raises(InputError, match=r"is in the format MLX.*--requantize-asymmetric"):
         convert_model(folder, tmp_path / "out")
     options = ConvertOptions(requantize_asymmetric=True)
     report = convert_model(folder, tmp_path / "out", options)
@@ -554,7 +554,7 @@ def test_a_model_all_in_groups_of_16(tmp_path, method):
     report = convert_model(folder, tmp_path / "out")
     assert {one.was for one in report.rounded_linears} == {"in groups of 16"}
     assert len(report.rounded_linears) == 14
-    assert "with --backend vulkan such are kept" in report.notes[-1]
+    assert "with --backend vulkan such linears are kept" in report.notes[-1]
     report = convert_model(folder, tmp_path / "vulkan", ConvertOptions(backend="vulkan"))
     assert (report.group_size, report.rounded, report.rounded_linears) == (16, 0, [])
     assert not any("--backend vulkan" in note for note in report.notes)

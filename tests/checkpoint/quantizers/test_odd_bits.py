@@ -91,7 +91,7 @@ def test_a_shape_that_words_of_numbers_do_not_hold():
         3, numbers(3, ROWS, COLUMNS), numbers(3, ROWS, GROUPS), in_a_stream
     )
     parts["weight_shape"] = torch.tensor([ROWS, 64])
-    with pytest.raises(InputError, match=r"says \[64, 64\], which 9 words a row do not hold"):
+    with pytest.raises(InputError, match=r"is \[64, 64\], but its rows of 9 words do not hold"):
         read(COMPRESSED_TENSORS, parts, settings)
 
 

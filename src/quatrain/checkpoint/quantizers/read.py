@@ -96,7 +96,7 @@ def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputErr
 
 def not_quantized(name: str | None, source: str) -> InputError:
     """The error for a model in floating point whose settings say that `name` quantized it."""
-    by = f"by {name}" if name else "and not by what"
+    by = f"by {name}" if name else "by an unnamed method"
     return InputError(
         f"{source}: says it is quantized {by}, but all its tensors are in floating point; remove "
         "quantization_config (or quantization, compression_config) from its config.json, and run "
@@ -142,8 +142,8 @@ def checked_quantizer(
     quantizer.check(settings, source)
     if quantizer.asymmetric and not asymmetric:
         raise InputError(
-            f"{source}: is a {quantizer.name.upper()} model, whose groups have zero points, which "
-            f"the int4 kernels do not support; run `quatrain convert {source} DIR "
+            f"{source}: is in the format {quantizer.name.upper()}, whose groups have zero points, "
+            f"which the int4 kernels do not support; run `quatrain convert {source} DIR "
             "--requantize-asymmetric`, which requantizes it and reports the error, or quantize "
             "the original model"
         )
