@@ -206,7 +206,7 @@ def test_tables_are_rounded_where_asked(tmp_path):
     checkpoint = open_checkpoint(tmp_path / "out")
     checkpoint.check_values()
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
-    with pytest.raises(InputError, match=r"tok_embeddings\.weight is int8 already"):
+    with pytest.raises(InputError, match=r"tok_embeddings\.weight is already int8"):
         convert_model(tmp_path / "out", tmp_path / "again", ConvertOptions(embedding="int4"))
 
 

@@ -112,8 +112,8 @@ def test_xnnpack_says_what_it_rounds_and_computes_that(checkpoint, tmp_path):
     report = export_checkpoint(
         checkpoint, program, ExportOptions(backend="xnnpack", max_seq_len=64)
     )
-    (note,) = [note for note in report.notes if "positive scales only" in note]
-    assert "are rounded again" in note and "relative RMS" in note
+    (note,) = [note for note in report.notes if "need positive scales" in note]
+    assert "are requantized" in note and "relative RMS" in note
     verified = verify_program(program, checkpoint, ("executorch",), ("hello 123",), new_tokens=4)
     assert verified.passed
-    assert "positive scales only" in verified.notes[-1]
+    assert "need positive scales" in verified.notes[-1]

@@ -232,7 +232,7 @@ def test_a_context_without_room_behind_the_first_token_is_refused(tmp_path: Path
     begin = len(words.encode(""))
     config = replace(model.config, max_seq_len=begin)
     with pytest.raises(
-        InputError, match=f"puts {begin} tokens before a text.* context is {begin} tokens"
+        InputError, match=f"puts {begin} tokens before a text.* context has only {begin} tokens"
     ):
         rows_of_text(config, words, "a" * 4096)
 

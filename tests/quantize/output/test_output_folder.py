@@ -102,7 +102,7 @@ def test_the_folder_one_is_in(tmp_path, monkeypatch, write, name):
 def test_links_and_files(tmp_path, write):
     source = tiny.write_meta(tmp_path / "in")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(InputError, match=r"is a link to .*real, which is not there"):
+    with pytest.raises(InputError, match=r"is a link to .*real, which does not exist"):
         write(source, tmp_path / "link")
     (tmp_path / "real").mkdir()
     write(source, tmp_path / "link")
