@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from quatrain.verify.checks import embedding_tables
-from quatrain.verify.checks.embedding_tables import _rows, _Table
+from quatrain.verify.checks.embedding_tables import _not_nearest, _rows, _Table
 
 
 def table(weight: torch.Tensor, dtype: type = np.float16) -> _Table:
@@ -18,7 +18,7 @@ def table(weight: torch.Tensor, dtype: type = np.float16) -> _Table:
 
 def _wrong_rows(
     one: _Table, embedding: nn.Embedding, strict: bool = False, folded: float | None = None
-) -> torch.Tensor | None:
+) -> torch.Tensor | _Table | None:
     return embedding_tables._wrong_rows([one], embedding, strict, folded, lambda part: None)
 
 
@@ -45,14 +45,12 @@ def test_what_float16_cannot_hold_is_no_difference(embedding: nn.Embedding) -> N
 
 def test_a_table_of_another_form_says_nothing(embedding: nn.Embedding) -> None:
     """Such as one that holds what its rows are multiplied with: only its zeros are the same; or of
-    integers, or of a damaged file whose rows cannot be read."""
+    a damaged file whose rows cannot be read."""
     eightfold = table(embedding.weight * 8, np.float32)
     assert _wrong_rows(eightfold, embedding, folded=8.0) is None
     assert _wrong_rows(table(embedding.weight * 8.1, np.float32), embedding, folded=8.0) is not None
     assert _wrong_rows(table(embedding.weight[:, :4]), embedding) is None
     assert _wrong_rows(table(embedding.weight[:5]), embedding) is None
-    rounded = table(embedding.weight.mul(8).round() / 8)
-    assert _wrong_rows(replace(rounded, bits=4), embedding) is None
     short = replace(table(embedding.weight), rows=partial(_rows, np.zeros((2, 8), np.float32)))
     assert _wrong_rows(short, embedding) is None
 
@@ -74,3 +72,22 @@ def test_a_table_whose_every_row_differs_is_told(embedding: nn.Embedding) -> Non
     noise = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
     wrong = _wrong_rows(table(embedding.weight * (1 + noise / 10), np.float32), embedding)
     assert wrong is not None and wrong.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_of_a_table_that_is_rounded_once_more_the_nearest_integers_are_right() -> None:
+    embedding = nn.Embedding(6, 64).requires_grad_(False)
+    steps = embedding.weight.abs().amax(1, keepdim=True) / 9  # the largest are beyond 7
+    integers = (embedding.weight / steps).round().clamp(-8, 7)
+    changed = integers * steps
+    changed[4] *= 1.04
+    found = []
+    for weight in (integers * steps, changed, integers * steps * 1.2, changed.flip(0)):
+        one = replace(table(weight, np.float32), bits=4, steps=partial(_rows, steps.numpy()))
+        is_other = _wrong_rows(one, embedding)
+        assert is_other == one or is_other is None
+        found.append(_not_nearest(one, embedding))
+    right, one_row, *unknown = found
+    assert right is not None and not len(right)
+    assert one_row is not None and one_row.tolist() == [4]
+    assert unknown == [None, None]
+    assert _not_nearest(replace(one, steps=None), embedding) is None

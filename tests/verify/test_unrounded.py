@@ -1,16 +1,19 @@
 """What hides in int8's rounding is told by logits without it."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.command_line import invoked
 from tests.support.edited_methods import edited_delegate, edited_method
 from tests.support.tiny_programs import TEXT, Tiny
 from tests.support.verified import Tensors, verified, wrong_beside
 
 from quatrain.program.flatbuffer import Record
-from quatrain.verify.checks import unrounded
+from quatrain.verify import verify
+from quatrain.verify.checks import constants, unrounded
 from quatrain.verify.checks.unrounded import _ERROR
 from quatrain.verify.verify import VerifyReport
 
@@ -115,3 +118,31 @@ def test_scales_that_xnnpack_stores_in_bfloat16(
     assert wrong_beside(program, tiny.checkpoint, finer) == []
     report = verified(program, tmp_path / "other")
     assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+
+
+def test_an_embedding_that_another_exporter_rounds_to_int4(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ExecuTorch's does on its way, with a checkpoint whose embedding is in floating point: it
+    is right to be the nearest, and so is what is computed from it."""
+    for module in (constants, verify):
+        monkeypatch.setattr(module, "is_quatrains", lambda program: False)
+    program = Path(shutil.copy(tiny_xnnpack, tmp_path))
+
+    def in_floating_point(tensors: Tensors, row: float = 1.0) -> None:
+        weight, scales = (tensors.pop(f"tok_embeddings.{part}") for part in ("weight", "scales"))
+        tensors.pop("tok_embeddings.zeros", None)
+        steps = scales.reshape(len(weight), -1).repeat_interleave(32, 1)
+        noise = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+        table = (weight + 0.9 * noise) * steps
+        table[17] *= row
+        tensors["tok_embeddings.weight"] = table
+
+    assert wrong_beside(program, tiny.checkpoint, in_floating_point) == []
+    report = verified(program, tmp_path / "other")
+    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+    (said,) = report.not_compared
+    assert said.startswith("what rounding tok_embeddings to int4 does: the program holds the near")
+    shutil.rmtree(tmp_path / "other")
+    changed = partial(in_floating_point, row=1.1)
+    assert wrong_beside(program, tiny.checkpoint, changed) == ["tok_embeddings"]

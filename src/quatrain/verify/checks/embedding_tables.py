@@ -25,6 +25,8 @@ _ROWS_AT_ONCE = 256  # of 7,680 numbers, in the processor's cache
 # smallest steps: half of one in a scale, times an int8.
 _FLOAT32, _FLOAT16, _STEPS = 1e-5, 2e-3, 2.0**-17
 _UNRELATED = 0.5  # of a row's length, what no other rounding of the same model is off by
+_CLIPPED = 2.0  # by how many steps a number may be beyond the last integer
+_OF_SCALES = 2.0**-8  # of a number that is rounded to integers, what it is off by besides: bfloat16
 
 _Embedding = nn.Embedding | QuantizedGroupEmbedding
 
@@ -32,12 +34,27 @@ _Embedding = nn.Embedding | QuantizedGroupEmbedding
 @dataclass(frozen=True)
 class _Table:
     """A table [count, width] of a program, its numbers of so many `bits`, None in floating point;
-    `rows` gives those of some indices, int64 [n]."""
+    `rows` gives those of some indices, int64 [n], and `steps` what its integers are multiplied by,
+    [n, width], None where no row has integers that are symmetric around 0."""
 
     count: int
     width: int
     bits: int | None
     rows: Callable[[torch.Tensor], torch.Tensor]
+    steps: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+
+class RoundedEmbedding(nn.Module):
+    """Looks rows up as a program does that holds them as int8 or int4, rounded as it was exported:
+    tokens int64 [...] to float32 [..., width]."""
+
+    def __init__(self, table: _Table) -> None:
+        super().__init__()
+        self._table = table
+        self.bits = table.bits
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self._table.rows(tokens.flatten()).float().reshape(*tokens.shape, -1)
 
 
 def check_tables(
@@ -50,14 +67,19 @@ def check_tables(
     """Compare each embedding of `backbone` with the table of `program` that is most like it.
 
     Returns the checks, and the names of those that cannot be compared. `strict`: the program is
-    one of ours, whose tables hold the checkpoint's rows. Another's may hold them rounded once more,
-    or multiplied by what a model multiplies its embeddings by. Those the logits tell.
+    one of ours, whose tables hold the checkpoint's rows. Another's may hold them rounded once more:
+    to the nearest integers they are right, and `backbone` is given the same, a `RoundedEmbedding`.
+    Rounded otherwise, or multiplied by what a model multiplies its embeddings by, the logits tell.
     """
     tables = [*(_of_graph(graph) if graph else ()), *_beside_delegates(program)]
     checks, unknown = [], []
-    for name, module in backbone.named_modules():
+    for name, module in list(backbone.named_modules()):
         if isinstance(module, _Embedding):
             wrong = _wrong_rows(tables, module, strict, _folded(backbone, name), advance)
+            if isinstance(wrong, _Table):
+                table, wrong = wrong, _not_nearest(wrong, module)
+                if wrong is not None:
+                    backbone.set_submodule(name, RoundedEmbedding(table))
             if wrong is None:
                 unknown.append(name)
             else:
@@ -85,10 +107,10 @@ def _wrong_rows(
     strict: bool,
     folded: float | None,
     advance: Callable[[float], None],
-) -> torch.Tensor | None:
-    """The rows, int64 [n], in which the table that is most like `module` differs from it; None if
-    most do, and, unless `strict`, its form may be why: rounded to other bits, or all rows `folded`
-    times the checkpoint's."""
+) -> torch.Tensor | _Table | None:
+    """The rows, int64 [n], in which the table that is most like `module` differs from it; if
+    most do, and, unless `strict`, its form may be why, that table if it is rounded to other bits,
+    and None if all rows are `folded` times the checkpoint's, or unlike them."""
     fits = {table: _fit(table, module) for table in tables}
     closest = min(fits, key=lambda table: fits[table][0], default=None)
     if closest is None or fits[closest][0] == math.inf:
@@ -106,7 +128,25 @@ def _wrong_rows(
     is_folded = folded is not None and math.isclose(factor, folded, rel_tol=_FLOAT16)
     in_other_form = is_rounded or off >= _UNRELATED or (is_folded and off < _FLOAT16)
     # Rows of zeros, or of less than float16 holds, are alike in tables of any form.
-    return found if 2 * len(found) < filled or strict or not in_other_form else None
+    if 2 * len(found) < filled or strict or not in_other_form:
+        return found
+    return closest if is_rounded and off < _UNRELATED and not is_folded else None
+
+
+@torch.inference_mode()
+def _not_nearest(table: _Table, module: _Embedding) -> torch.Tensor | None:
+    """The rows, int64 [n], of `table` whose integers are not the nearest to those of `module`; None
+    where most are not, or that cannot be told."""
+    if table.steps is None or table.bits is None:
+        return None
+    ends, wrong = 2 ** (table.bits - 1) - 1.5, []
+    for at in torch.arange(len(module.weight), device="cpu").split(_ROWS_AT_ONCE):
+        expected, found, steps = module(at).float(), table.rows(at).float(), table.steps(at)
+        of_steps = torch.where(found.abs() > ends * steps, _CLIPPED, 0.5)
+        allowed = of_steps * steps + _OF_SCALES * found.abs()
+        wrong.append(at[~((found - expected).abs() <= allowed).all(1)])
+    found = torch.cat(wrong)
+    return found if 2 * len(found) < len(module.weight) else None
 
 
 def _fit(table: _Table, module: _Embedding) -> tuple[float, float]:
@@ -177,8 +217,16 @@ def _beside_delegates(program: Program) -> Iterator[_Table]:
 
 
 def _forms(table: RowTable) -> Iterator[_Table]:
+    steps = partial(_steps, table) if table.bits and table.zero_points is None else None
     for swapped in (False, True) if table.bits == 4 else (False,):
-        yield _Table(len(table), table.width, table.bits, partial(_looked_up, table, swapped))
+        rows = partial(_looked_up, table, swapped)
+        yield _Table(len(table), table.width, table.bits, rows, steps)
+
+
+def _steps(table: RowTable, at: torch.Tensor) -> torch.Tensor:
+    assert table.scales is not None
+    scales = torch.from_numpy(table.scales[at.numpy()].astype(np.float32))
+    return scales.abs().repeat_interleave(table.width // scales.shape[1], 1)
 
 
 def _looked_up(table: RowTable, swapped: bool, at: torch.Tensor) -> torch.Tensor:

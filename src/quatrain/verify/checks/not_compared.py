@@ -6,6 +6,7 @@ import torch
 
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
+from quatrain.verify.checks.embedding_tables import RoundedEmbedding
 
 _BETWEEN = (
     "what is computed between constants and logits: ExecuTorch shows no values there, and the "
@@ -23,12 +24,20 @@ def not_compared(
     picked: Mapping[int, torch.Tensor],
 ) -> list[str]:
     """Of a program held against `backbone` over texts of so many `tokens` at most: the `unknown`
-    constants, the windows and chunks of attention that no text leaves, all operators unless what is
-    `between` was compared, and the experts that are not `picked` (by layer, bool [experts])."""
+    constants, the windows and chunks of attention that no text leaves, embeddings that the program
+    rounds once more, all operators unless what is `between` was compared, and the experts that are
+    not `picked` (by layer, bool [experts])."""
     said = [*([] if between else [_BETWEEN]), *_experts_left(picked)]
     if unknown:
         known = "which the program holds in another form, if at all: the logits alone tell of it"
         said.append(f"{', '.join(unknown)}, {known}")
+    said += [
+        f"what rounding {name} to int{module.bits} does: the program holds the nearest integers to "
+        "the checkpoint's numbers, and the backbone beside it looks up the same; `quatrain "
+        "evaluate` measures the loss"
+        for name, module in backbone.named_modules()
+        if isinstance(module, RoundedEmbedding)
+    ]
     kinds = {m.attention_window for m in backbone.modules() if isinstance(m, CachedAttention)}
     for kind, size in sorted(kind for kind in kinds if kind is not None):
         if size >= tokens:
