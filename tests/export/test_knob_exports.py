@@ -24,9 +24,9 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.notes import notes_on
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.program import open_program
-from quatrain.program.def_use import DefUse
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
+from quatrain.program.vulkan.def_use import DefUse
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.verify.checks.layerwise import TOLERANCE, compare_layerwise

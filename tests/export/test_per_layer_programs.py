@@ -24,7 +24,7 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
-from quatrain.program.row_lookup import row_lookup
+from quatrain.program.plan.row_lookup import row_lookup
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.targets import fatal_findings

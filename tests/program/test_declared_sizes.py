@@ -11,7 +11,7 @@ from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError
 from quatrain.program import Tensor, open_program
-from quatrain.program.declared_sizes import misdeclared_sizes
+from quatrain.program.vulkan.sizes.declared_sizes import misdeclared_sizes
 
 X, IMAGE = T((2, 3, 4)), T((1, 8, 5, 6))
 OPTIONS = (NULL, NULL, NULL, NULL)

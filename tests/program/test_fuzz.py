@@ -26,9 +26,9 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.html import render_page
 from quatrain.program.inspect.report import inspect_program
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu.dispatch import Traits
+from quatrain.runtime.wgpu.dispatches.dispatch import Traits
 from quatrain.runtime.wgpu.fuse import fuse
 from quatrain.runtime.wgpu.lower import lower, unsupported
 from quatrain.runtime.wgpu.sequence import resolve

@@ -8,8 +8,8 @@ from tests.support.paths import CONFORMANCE
 from tests.support.programs import EVERY, artifact
 
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record
-from quatrain.program.method_memory import method_memory_problems
+from quatrain.program.file.flatbuffer import Record
+from quatrain.program.plan.method_memory import method_memory_problems
 from quatrain.targets import fatal_findings
 
 

@@ -20,10 +20,10 @@ from quatrain.program import (
     ValueList,
     VulkanGraph,
     open_program,
-    operator_schemas,
 )
-from quatrain.program.flatbuffer import Record
-from quatrain.program.graph import Value
+from quatrain.program.file.flatbuffer import Record
+from quatrain.program.vulkan import operator_schemas
+from quatrain.program.vulkan.graph import Value
 
 
 @pytest.mark.parametrize("name", VULKAN)

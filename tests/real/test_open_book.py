@@ -10,7 +10,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.report import inspect_program
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 
 pytestmark = pytest.mark.real

@@ -29,7 +29,7 @@ from tests.support.paths import CONFORMANCE
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.quiet import native_output_held_back
 from quatrain.runtime import automatic, load
 from quatrain.runtime.load import load_runner, require_tokens_to_logits

@@ -17,7 +17,7 @@ from torch import nn
 from quatrain.errors import InputError
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.program import open_program
-from quatrain.program.row_tables import table_of
+from quatrain.program.plan.row_tables import table_of
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.load import load_runner
 from quatrain.targets import examine

@@ -12,7 +12,7 @@ from tests.support.edited_methods import Edit, edited_method
 from tests.support.programs import TOKENS, artifact
 
 from quatrain.errors import InputError
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.method_process import MethodProcess
 

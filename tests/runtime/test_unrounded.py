@@ -17,7 +17,7 @@ from quatrain.errors import InputError
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
 from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.xnnpack_delegate import read_xnnpack_graph
 from quatrain.runtime.unrounded import delegate
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate

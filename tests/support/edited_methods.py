@@ -6,9 +6,9 @@ from pathlib import Path
 
 from quatrain.multiples import up_to
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record, decode, encode
-from quatrain.program.schema import program_schema, xnnpack_schema
-from quatrain.program.segments import EXTENDED_HEADER
+from quatrain.program.file.flatbuffer import Record, decode, encode
+from quatrain.program.file.schema import program_schema, xnnpack_schema
+from quatrain.program.file.segments import EXTENDED_HEADER
 
 Make = Callable[[Path], Path]
 Edit = Callable[[Record], None]

@@ -10,7 +10,7 @@ from tests.support.form_defects import convolution, image, reduced
 from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
 
 from quatrain.program import Plain, SymInt, open_program, write_program
-from quatrain.program.graph import Operator
+from quatrain.program.vulkan.graph import Operator
 
 
 def of_any_length(make: Make) -> Make:

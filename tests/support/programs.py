@@ -8,11 +8,11 @@ import torch
 from tests.support.paths import ARTIFACTS
 
 from quatrain.program import Constant, Plain, Tensor, Value, VulkanGraph
-from quatrain.program.flatbuffer import Record, encode
-from quatrain.program.graph import Operator
-from quatrain.program.schema import program_schema
-from quatrain.program.segments import EXTENDED_HEADER
-from quatrain.program.vulkan_delegate import write_graph
+from quatrain.program.file.flatbuffer import Record, encode
+from quatrain.program.file.schema import program_schema
+from quatrain.program.file.segments import EXTENDED_HEADER
+from quatrain.program.vulkan.graph import Operator
+from quatrain.program.vulkan.graph_bytes import write_graph
 from quatrain.runtime.reference import ReferenceRunner
 
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]  # what make_artifacts.py fed the peer's eager model

@@ -19,7 +19,7 @@ from tests.support.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
 from tests.support.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
-from quatrain.program.linear_kernels import group_sums_are_right
+from quatrain.program.vulkan.linear_kernels import group_sums_are_right
 from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers.registry import TRIGGERS
 

@@ -10,7 +10,7 @@ from tests.support.tiny_programs import Tiny
 from tests.support.verified import Tensors, wrong_beside
 
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.verify.checks.other_tensors import check_others
 from quatrain.verify.checks.reading_order import check_read, names_read
 from quatrain.verify.checks.stored_data import StoredData

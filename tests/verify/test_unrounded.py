@@ -11,7 +11,7 @@ from tests.support.edited_methods import edited_delegate, edited_method
 from tests.support.tiny_programs import TEXT, Tiny
 from tests.support.verified import Tensors, verified, wrong_beside
 
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.verify import verify
 from quatrain.verify.checks import constants, unrounded
 from quatrain.verify.checks.unrounded import _ERROR

@@ -30,11 +30,11 @@ from quatrain.program import (
 )
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.selection import Selection
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.inspect.linears import find_linears
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu.operators import HANDLERS
+from quatrain.runtime.wgpu.operators.handlers import HANDLERS
 from quatrain.verify.checks.parity import Parity
 from quatrain.verify.verify import VerifyReport, verify_program
 

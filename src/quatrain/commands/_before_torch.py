@@ -54,7 +54,7 @@ def _takes_its_place(path: Path, read: Path) -> bool:
 
 def check_program(model: Path) -> None:
     """Refuse, before torch is imported, a program that cannot be read."""
-    from quatrain.program.mapped_file import map_program
+    from quatrain.program.file.mapped_file import map_program
 
     map_program(model)
 

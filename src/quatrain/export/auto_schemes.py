@@ -27,7 +27,7 @@ from quatrain.export.scheme_sensitivity import SchemeSensitivity, int4_linears
 from quatrain.export.vulkan.limits import check_limits
 from quatrain.int4 import CHANNELS_TOGETHER, Scheme
 from quatrain.linear.int4 import Int4Linear, freeze_weights
-from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.program.vulkan.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
 from quatrain.quantize.calibration import DEFAULT_TEXT, rows_of_text, spread_texts
 from quatrain.stages import Stages, installed_memory_bytes
 from quatrain.targets import TargetChoice, choose_for_target

@@ -2,7 +2,8 @@
 
 from quatrain.program.container import Program, open_program
 from quatrain.program.delegate import Delegate
-from quatrain.program.graph import (
+from quatrain.program.methods import Instruction, Method
+from quatrain.program.vulkan.graph import (
     Constant,
     Operator,
     Plain,
@@ -12,7 +13,6 @@ from quatrain.program.graph import (
     ValueList,
     VulkanGraph,
 )
-from quatrain.program.methods import Instruction, Method
 from quatrain.program.writer import write_program
 
 __all__ = [

@@ -19,9 +19,10 @@ from quatrain.errors import InputError
 from quatrain.program.delegate import VULKAN_BACKEND, Delegate
 from quatrain.program.delegate_call import delegate_call_problems
 from quatrain.program.delegate_counts import no_vulkan_delegate, several_vulkan_delegates
-from quatrain.program.flatbuffer import Record, decode
-from quatrain.program.graph import Constant, VulkanGraph
-from quatrain.program.mapped_file import map_program
+from quatrain.program.file.flatbuffer import Record, decode
+from quatrain.program.file.mapped_file import map_program
+from quatrain.program.file.schema import program_schema
+from quatrain.program.file.segments import EXTENDED_HEADER, FileRange
 from quatrain.program.methods import (
     CONTEXT,
     Instruction,
@@ -29,9 +30,8 @@ from quatrain.program.methods import (
     stated_metadata,
     with_context,
 )
-from quatrain.program.schema import program_schema
-from quatrain.program.segments import EXTENDED_HEADER, FileRange
-from quatrain.program.vulkan_delegate import is_vulkan_blob, raw_section, read_graph
+from quatrain.program.vulkan.graph import Constant, VulkanGraph
+from quatrain.program.vulkan.graph_bytes import is_vulkan_blob, raw_section, read_graph
 
 _INLINE, _SEGMENT = 0, 1  # DataLocation
 _UNSTATED_CONTEXT = 1 << 30

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from quatrain.program.flatbuffer import Record
-from quatrain.program.graph import VulkanGraph
+from quatrain.program.file.flatbuffer import Record
+from quatrain.program.vulkan.graph import VulkanGraph
 
 VULKAN_BACKEND = "VulkanBackend"
 

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from quatrain.program.delegate import VULKAN_BACKEND, Delegate
-from quatrain.program.flatbuffer import Record
-from quatrain.program.graph import Tensor, VulkanGraph
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.methods import Method
+from quatrain.program.vulkan.graph import Tensor, VulkanGraph
 
 STATIC = 0  # of TensorShapeDynamism
 

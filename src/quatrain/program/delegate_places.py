@@ -3,7 +3,7 @@
 from collections import Counter
 
 from quatrain.program.container import Program
-from quatrain.program.graph import VulkanGraph
+from quatrain.program.vulkan.graph import VulkanGraph
 
 
 def delegate_places(program: Program) -> list[tuple[str, VulkanGraph]]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from quatrain.errors import InputError
 from quatrain.int4 import INPUTS_TOGETHER
 from quatrain.multiples import up_to
-from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
-from quatrain.program.packed_weights import stepped_over
+from quatrain.program.vulkan.graph import Operator, Tensor, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
+from quatrain.program.vulkan.packed_weights import stepped_over
 
 
 def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:

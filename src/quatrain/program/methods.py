@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 
 CONTEXT, CALL = "get_max_context_len", "get_max_seq_len"  # the most tokens of each
 

@@ -9,10 +9,9 @@ from typing import IO
 from quatrain.atomic_files import whole_file
 from quatrain.program.container import Program
 from quatrain.program.delegate import Delegate
-from quatrain.program.flatbuffer import Record, decode
-from quatrain.program.graph import VulkanGraph
-from quatrain.program.schema import program_schema
-from quatrain.program.segments import (
+from quatrain.program.file.flatbuffer import Record, decode
+from quatrain.program.file.schema import program_schema
+from quatrain.program.file.segments import (
     ALIGNMENT,
     FileRange,
     Layout,
@@ -21,8 +20,14 @@ from quatrain.program.segments import (
     copy_range,
     write_layout,
 )
-from quatrain.program.shared_delegates import share_delegates
-from quatrain.program.vulkan_delegate import raw_section, raw_section_start, read_graph, write_graph
+from quatrain.program.file.shared_delegates import share_delegates
+from quatrain.program.vulkan.graph import VulkanGraph
+from quatrain.program.vulkan.graph_bytes import (
+    raw_section,
+    raw_section_start,
+    read_graph,
+    write_graph,
+)
 
 _SMALLEST_PAGE, _LARGEST_PAGE = 4096, 16384
 

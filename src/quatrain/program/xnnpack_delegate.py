@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from quatrain.errors import InputError
 from quatrain.program.delegate import Delegate
-from quatrain.program.flatbuffer import Record, decode
-from quatrain.program.schema import xnnpack_schema
+from quatrain.program.file.flatbuffer import Record, decode
+from quatrain.program.file.schema import xnnpack_schema
 
 XNNPACK_BACKEND = "XnnpackBackend"
 _MAGIC = b"XH00"

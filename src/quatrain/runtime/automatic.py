@@ -7,7 +7,7 @@ software GPU. Every command thus chooses alike, whatever else the machine does m
 from typing import Literal
 
 from quatrain.program import VulkanGraph
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.stages import installed_memory_bytes
 
 Runtime = Literal["gpu", "reference"]

@@ -4,7 +4,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import group_sums_are_right
+from quatrain.program.vulkan.linear_kernels import group_sums_are_right
 from quatrain.runtime.defects import EmulatedDefect, is_misreadable_embedding
 
 _OF_LINEARS = (

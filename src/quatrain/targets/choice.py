@@ -5,7 +5,7 @@ from typing import Any
 
 from quatrain.arithmetic import ActivationDtype
 from quatrain.int4 import Scheme
-from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.program.vulkan.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
 from quatrain.targets.catalogue import Defect, GpuProfile
 from quatrain.targets.phones import find_device
 from quatrain.targets.planned_program import (

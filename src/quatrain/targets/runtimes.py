@@ -7,7 +7,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program import VulkanGraph
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR
 from quatrain.targets.catalogue import as_fields, load_toml, release
 
 # What PEP 440 writes behind a number for what is not yet a release, as in 1.4.0rc1 or 1.5.0.dev3.

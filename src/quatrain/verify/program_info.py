@@ -6,7 +6,7 @@ from typing import Literal
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Program
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import is_vulkan
 
 Rounding = Literal["float32", "float16", "bfloat16 scales"]

@@ -9,8 +9,8 @@ from tests.support.peers import TINY, change_config, config_class, random_model,
 from transformers import AutoModel
 
 from quatrain.checkpoint.families import hugging_face_reading
-from quatrain.checkpoint.hugging_face.biases import has_bias
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.biases import has_bias
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 

@@ -8,7 +8,7 @@ from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
-from quatrain.checkpoint.hugging_face.float8 import in_floating_point
+from quatrain.checkpoint.hugging_face.tensors.float8 import in_floating_point
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
 

@@ -13,7 +13,7 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, ExportRequest, export_checkpoint, export_for_target
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.older_operators import write_older_operators
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target, examine, require_target
 from quatrain.targets.runtimes import unknown_operators

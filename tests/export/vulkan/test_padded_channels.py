@@ -15,7 +15,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import load_runner
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.targets import examine, fatal_findings

@@ -19,7 +19,7 @@ from quatrain.export.plan.plan import plan_programs
 from quatrain.export.request import ExportRequest
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa, _quantized
 from quatrain.program import open_program
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.inspect.report import inspect_program
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner

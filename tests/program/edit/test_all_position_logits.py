@@ -9,8 +9,8 @@ from tests.support.rounding import ROUNDING, rounding_explains
 
 from quatrain.program import Operator, Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
-from quatrain.program.graph import Plain
 from quatrain.program.inspect.linears import find_linears
+from quatrain.program.vulkan.graph import Plain
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters

@@ -25,7 +25,7 @@ from quatrain.program.edit.prefill_qparams import (
 from quatrain.program.edit.redundant_copies import remove_redundant_copies
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.dispatches import call_cost
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 
 DYNAMIC = sorted(path.stem for path in ARTIFACTS.glob("peer-*8da4w-fp*.pte"))

@@ -18,7 +18,7 @@ from tests.support.paths import CONFORMANCE
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget_file import retarget_file
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 
 APART, TOGETHER = CONFORMANCE / "apart_d.pte", CONFORMANCE / "llama_d.pte"
 DEFECTS = {"weight_scales": "q4gsw-scales-apart", "weight_sums": "dq8ca-sums-apart"}

@@ -6,7 +6,7 @@ from tests.support.size_defects import split, squeeze
 
 from quatrain.program import open_program
 from quatrain.program.edit.retarget_file import retarget_file
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 
 CASES = [

@@ -16,8 +16,8 @@ from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.selection import Selection, parse_layers
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.memory import memory_conflicts
-from quatrain.program.packed_weights import group_sums
+from quatrain.program.vulkan.memory import memory_conflicts
+from quatrain.program.vulkan.packed_weights import group_sums
 from quatrain.runtime.load import load_runner
 
 DYNAMIC = [

@@ -11,8 +11,8 @@ from tests.support.programs import EVERY, GraphMaker, artifact
 from quatrain.program import Program, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
-from quatrain.program.graph import Operator, Plain
 from quatrain.program.inspect.diff import ProgramDiff, diff_programs
+from quatrain.program.vulkan.graph import Operator, Plain
 
 SOURCE = artifact("peer-8da4w-fp32")
 

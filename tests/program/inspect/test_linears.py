@@ -8,7 +8,7 @@ from tests.support.programs import VULKAN, GraphMaker, artifact
 
 from quatrain.program import open_program
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.memory import memory_conflicts
+from quatrain.program.vulkan.memory import memory_conflicts
 
 ROLES = ["q", "k", "v", "o", "gate", "up", "down"]
 

@@ -11,12 +11,12 @@ from tests.support.programs import GraphMaker
 
 from quatrain.errors import QuatrainError
 from quatrain.program import VulkanGraph, open_program
-from quatrain.program.operator_schemas import ARGUMENTS, DEFAULTS
+from quatrain.program.vulkan.operator_schemas import ARGUMENTS, DEFAULTS
 from quatrain.runtime.operators.arguments import ignored_arguments
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.find_kernel import _KERNELS as REFERENCE
 from quatrain.runtime.wgpu.lower import unsupported
-from quatrain.runtime.wgpu.operators import HANDLERS
+from quatrain.runtime.wgpu.operators.handlers import HANDLERS
 
 FUSED = {"silu_mul", "rope_update"}  # operators of ours: see `quatrain.runtime.wgpu.fuse`
 # Arguments that change nothing of what an operator computes, and why.

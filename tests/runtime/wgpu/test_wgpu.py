@@ -18,8 +18,8 @@ from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters, pick_adapter
 from quatrain.runtime.wgpu.buffers import assign_buffers
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Operand, Traits, dispatch
-from quatrain.runtime.wgpu.linear import Weights, int4_linear
+from quatrain.runtime.wgpu.dispatches.dispatch import Operand, Traits, dispatch
+from quatrain.runtime.wgpu.dispatches.linear import Weights, int4_linear
 
 ARTIFACTS = sorted(path for path in FOLDER.glob("*.pte") if "xnnpack" not in path.stem)
 PLAIN = next(path for path in ARTIFACTS if path.stem == "peer-8da4w-fp32")

@@ -3,8 +3,8 @@
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
-from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_unread_base
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, scaled_rope
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import refuse_unread_base
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, scaled_rope
 
 _ROPE = {
     "rope_type": "llama3",

@@ -15,7 +15,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_or_no_rope, window_where
-from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import POST_NORMS
 
 _NORMS = {"pre_norm": False, "post_attention_norm": True, "post_ffn_norm": True}
 

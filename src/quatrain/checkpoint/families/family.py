@@ -13,7 +13,7 @@ from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_scaling
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params
 
 Params = dict[str, Any]  # fields of a params.json
 

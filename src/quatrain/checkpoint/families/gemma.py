@@ -10,10 +10,10 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.norms import norms_plus_one
-from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_type, scaled_rope
-from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import full_scaling
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_type, scaled_rope
+from quatrain.checkpoint.hugging_face.tensors.norms import norms_plus_one
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 

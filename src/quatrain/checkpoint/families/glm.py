@@ -12,8 +12,8 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
-from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 
 _DEFAULTS = {
     "attention_bias": True,

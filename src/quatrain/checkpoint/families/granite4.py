@@ -5,7 +5,7 @@ from quatrain.checkpoint.families import granite
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 from quatrain.errors import InputError
 
 _DENSE = "the dense models of Granite 4.0 are 350m, 1b and micro, without an h in their name"

@@ -10,8 +10,8 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
 _DENSE, _DENSE_GGUF = granite.GRANITE.hugging_face, granite.GRANITE.gguf
 assert _DENSE_GGUF is not None

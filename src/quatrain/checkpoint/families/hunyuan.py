@@ -2,7 +2,7 @@
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, rope_type
 
 _AFTER_ROPE = {"qk_norm_before_rope": False}
 

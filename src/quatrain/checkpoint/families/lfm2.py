@@ -11,8 +11,8 @@ from quatrain.checkpoint.families.family import (
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 from quatrain.multiples import up_to
 
 CONV = "conv"

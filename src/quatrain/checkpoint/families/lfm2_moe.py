@@ -11,9 +11,9 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
+from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
 _DENSE, _DENSE_GGUF = lfm2.LFM2.hugging_face, lfm2.LFM2.gguf
 assert _DENSE_GGUF is not None

@@ -6,7 +6,7 @@ from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Para
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.proportional_rope import proportional_rope
+from quatrain.checkpoint.hugging_face.rope.proportional_rope import proportional_rope
 from quatrain.checkpoint.nth_layers import FULL, SLIDING
 
 _LFM2 = lfm2.LFM2.hugging_face

@@ -13,7 +13,7 @@ from quatrain.checkpoint.families.family import (
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 from quatrain.errors import InputError
 
 # Meta's params.json of Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and

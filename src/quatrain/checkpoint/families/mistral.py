@@ -13,8 +13,8 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_scaling
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all, window_where
-from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_unread_base
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import refuse_unread_base
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params
 from quatrain.checkpoint.yarn import attention_scale
 from quatrain.errors import InputError
 

@@ -5,8 +5,8 @@ from functools import partial
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.norms import norms_plus_one
-from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.tensors.norms import norms_plus_one
 
 _UNLIKE_LLAMA = {"norm_type": "layer", "norm_bias": True, "feed_forward_gate": False}
 

@@ -7,9 +7,9 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS as GGUF_POST_NORMS
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
-from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling, refuse_unread_base
-from quatrain.checkpoint.hugging_face.rope_parameters import scaled_rope
-from quatrain.checkpoint.hugging_face.tensor_names import POST_NORMS
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import full_scaling, refuse_unread_base
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import scaled_rope
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import POST_NORMS
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, is_nth
 
 _DEFAULTS = {

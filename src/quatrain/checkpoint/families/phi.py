@@ -11,9 +11,9 @@ from quatrain.checkpoint.families.family import (
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.fused_rows import rows_apart
 from quatrain.checkpoint.hugging_face.layer_types import window_of_all
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, rope_type
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:

@@ -15,7 +15,7 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_some
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_params, rope_type
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, rope_type
 
 _DEFAULTS = {
     "num_attention_heads": 32,

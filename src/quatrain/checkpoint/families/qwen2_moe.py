@@ -11,9 +11,9 @@ from quatrain.checkpoint.families.family import (
     sizes,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_of_some
+from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
 
 def _params(fields: Fields) -> Params:

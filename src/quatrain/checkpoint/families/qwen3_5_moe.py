@@ -8,8 +8,8 @@ from quatrain.checkpoint.families.qwen3_5 import hugging_face as dense
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
 
 def _params(fields: Fields) -> Params:

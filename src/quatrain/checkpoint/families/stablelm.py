@@ -12,7 +12,7 @@ from quatrain.checkpoint.families.family import (
 )
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
 from quatrain.errors import InputError
 
 _LAYER_NORMS = {"norm_type": "layer", "norm_bias": True}

@@ -8,8 +8,8 @@ from quatrain.checkpoint.families.family import Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
-from quatrain.checkpoint.hugging_face.experts import experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
 GGUF_NAMES = {
     "ffn_gate_inp": "feed_forward.router",

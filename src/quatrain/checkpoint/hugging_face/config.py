@@ -10,11 +10,11 @@ from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
-from quatrain.checkpoint.hugging_face.biases import has_bias
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.generation_settings import GENERATION_CONFIG
 from quatrain.checkpoint.hugging_face.multimodal import left_out, text_fields, text_tensors
-from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import refuse_two_values
+from quatrain.checkpoint.hugging_face.tensors.biases import has_bias
 from quatrain.checkpoint.naming_conventions import TRANSFORMERS, require_naming_convention
 from quatrain.errors import InputError
 

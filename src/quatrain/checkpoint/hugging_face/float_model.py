@@ -6,7 +6,6 @@ from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.files.adapter_folder import unmerged_adapter
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import FloatModel, checked, params_of
-from quatrain.checkpoint.hugging_face.biases import stated_biases
 from quatrain.checkpoint.hugging_face.config import (
     Config,
     end_tokens,
@@ -14,18 +13,19 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.float8 import has_float8, in_floating_point, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
-from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantized import require_convertible
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
     require_known_quantizer,
 )
-from quatrain.checkpoint.hugging_face.tensor_names import in_file, meta_name
-from quatrain.checkpoint.hugging_face.tied_output import with_embedding, without_tied_output
+from quatrain.checkpoint.hugging_face.tensors.biases import stated_biases
+from quatrain.checkpoint.hugging_face.tensors.float8 import has_float8, in_floating_point, is_float8
+from quatrain.checkpoint.hugging_face.tensors.mlx_layout import as_transformers_has_them
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import in_file, meta_name
+from quatrain.checkpoint.hugging_face.tensors.tied_output import with_embedding, without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked

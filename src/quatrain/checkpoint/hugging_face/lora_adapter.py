@@ -18,7 +18,9 @@ from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import read_tensors
-from quatrain.checkpoint.hugging_face.adapted_weight import (
+from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
+from quatrain.checkpoint.hugging_face.multimodal import text_tensors
+from quatrain.checkpoint.hugging_face.tensors.adapted_weight import (
     BIAS,
     MAGNITUDE,
     TOKENS,
@@ -26,8 +28,6 @@ from quatrain.checkpoint.hugging_face.adapted_weight import (
     adapted_bias,
     adapted_weight,
 )
-from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
-from quatrain.checkpoint.hugging_face.multimodal import text_tensors
 from quatrain.checkpoint.wrapped_names import without_wrappers
 from quatrain.errors import InputError
 

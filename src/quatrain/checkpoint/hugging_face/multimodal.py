@@ -8,7 +8,10 @@ from typing import Any
 from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.older_rope_fields import refuse_two_values, refuse_unread_base
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import (
+    refuse_two_values,
+    refuse_unread_base,
+)
 
 # As the model's own classes have it, and as transformers 5 has those that once had a whole text
 # model (with its output layer) inside.

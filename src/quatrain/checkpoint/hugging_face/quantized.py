@@ -11,33 +11,33 @@ from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, RowsOf
 from quatrain.checkpoint.float_model import params_of
-from quatrain.checkpoint.hugging_face.biases import stated_biases
 from quatrain.checkpoint.hugging_face.config import (
     end_tokens,
     output_is_tied,
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.float8 import (
-    has_float8,
-    has_float8_groups,
-    in_floating_point,
-    is_float8,
-)
 from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
-from quatrain.checkpoint.hugging_face.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
     require_known_quantizer,
     stated_settings,
 )
-from quatrain.checkpoint.hugging_face.tensor_names import (
+from quatrain.checkpoint.hugging_face.tensors.biases import stated_biases
+from quatrain.checkpoint.hugging_face.tensors.float8 import (
+    has_float8,
+    has_float8_groups,
+    in_floating_point,
+    is_float8,
+)
+from quatrain.checkpoint.hugging_face.tensors.mlx_layout import as_transformers_has_them
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import (
     in_file,
     is_computed_in_floating_point,
     meta_name,
 )
-from quatrain.checkpoint.hugging_face.tied_output import without_tied_output
+from quatrain.checkpoint.hugging_face.tensors.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.compressed_groups import notes_on_activations
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain

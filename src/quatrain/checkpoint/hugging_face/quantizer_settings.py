@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.float8 import BITSANDBYTES, is_float8
 from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.tensors.float8 import BITSANDBYTES, is_float8
 from quatrain.checkpoint.quantizers.bitnet import BITNET
 from quatrain.checkpoint.quantizers.gptq import format_of
 from quatrain.checkpoint.quantizers.read import (

@@ -13,7 +13,7 @@ from quatrain.linear import (
     WeightOnlyInt4Linear,
 )
 from quatrain.linear.int4 import Int4Linear
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, WEIGHT_ONLY_LINEAR
 from quatrain.short_lists import and_more
 
 # (backend, what the checkpoint holds) -> the kernel that computes it.

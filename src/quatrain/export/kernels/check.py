@@ -17,8 +17,8 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.row_lookup import work_beside_delegate
+from quatrain.program.plan.row_lookup import work_beside_delegate
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND
 
 _TABLE_FOR_EACH_LAYER = "quantized_decomposed.embedding_4bit.out"  # `vulkan/cpu_table.py`

@@ -27,7 +27,7 @@ from quatrain.export.vulkan.operator_modules import VulkanRMSNorm
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.linear import Int4Linear, Int8DynActInt4WeightLinear, QuantizedGroupEmbedding
 from quatrain.multiples import up_to
-from quatrain.program.segments import ALIGNMENT
+from quatrain.program.file.segments import ALIGNMENT
 
 # Of the Vulkan delegate's graph.
 _GRAPH, _GRAPH_OF_PROMPTS = 1_830, 662

@@ -29,7 +29,7 @@ from quatrain.export.xnnpack.layer_parts import PartedBlock
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, WideRope
 from quatrain.multiples import up_to
-from quatrain.program.segments import ALIGNMENT
+from quatrain.program.file.segments import ALIGNMENT
 
 _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 # Of the parts of layers that they share, and what some have besides.

@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).parents[2]
 # What decides a template's bytes: the modules that are traced, and what lowers and writes them.
 _CODE = (
     "backbone", "linear", "transform", "export", "program", "arithmetic.py", "int4.py",
-    "executorch_wheel.py", "multiples.py", "text_files.py",
+    "executorch_wheel.py", "multiples.py", "short_lists.py", "text_files.py",
 )  # fmt: skip
 
 

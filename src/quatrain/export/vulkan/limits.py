@@ -13,7 +13,7 @@ from quatrain.export.options import ExportOptions
 from quatrain.export.vulkan.call_length import longest_call
 from quatrain.int4 import EMBEDDED_TOGETHER, Scheme
 from quatrain.linear.int4 import OF_LAST_TOKEN
-from quatrain.program.linear_kernels import (
+from quatrain.program.vulkan.linear_kernels import (
     DYNAMIC_LINEAR,
     WRONG_GROUP_SUMS,
     group_sums_are_right,

@@ -13,7 +13,7 @@ from quatrain.program import open_program, write_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.convertible import require_whole_channels
 from quatrain.program.edit.retarget import to_weight_only
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS, WEIGHT_ONLY_LINEAR
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS, WEIGHT_ONLY_LINEAR
 
 _KERNEL_OF = {Scheme.DYNAMIC_INT8: DYNAMIC_LINEAR, Scheme.WEIGHT_ONLY: WEIGHT_ONLY_LINEAR}
 

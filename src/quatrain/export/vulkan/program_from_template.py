@@ -10,7 +10,7 @@ from quatrain.int4 import Scheme
 from quatrain.program import Tensor, VulkanGraph, write_program
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_layers import replicate_layers
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.stages import Stages
 
 

@@ -1,7 +1,7 @@
 """A layer as parts that are XNNPACK delegates, around the operator of its attention.
 
 A layer's linears are delegates of their own. What is computed between them is alike in every layer,
-and one delegate for all (see `quatrain.program.shared_delegates`).
+and one delegate for all (see `quatrain.program.file.shared_delegates`).
 """
 
 from typing import Any, cast

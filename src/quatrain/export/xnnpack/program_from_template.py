@@ -12,9 +12,9 @@ from quatrain.export.xnnpack.layer_template import xnnpack_template
 from quatrain.program import Program
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_instructions import Renaming, name_of, replicate_instructions
-from quatrain.program.flatbuffer import Record
-from quatrain.program.segments import FileRange, Layout, Segment, SharedSegment, write_layout
-from quatrain.program.shared_delegates import share_delegates
+from quatrain.program.file.flatbuffer import Record
+from quatrain.program.file.segments import FileRange, Layout, Segment, SharedSegment, write_layout
+from quatrain.program.file.shared_delegates import share_delegates
 from quatrain.stages import Stages
 
 _ALIGNMENT = 128  # of each constant in the file, bytes, as segments have it

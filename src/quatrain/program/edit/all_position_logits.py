@@ -13,9 +13,9 @@ from dataclasses import replace
 from quatrain.int4 import Scheme
 from quatrain.program.edit.prefill_qparams import qparams_slices
 from quatrain.program.edit.retarget import to_weight_only
-from quatrain.program.graph import Operator, Plain, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
+from quatrain.program.vulkan.graph import Operator, Plain, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 
 # Operators that treat each token by itself, whatever the dimensions before the last.
 _PER_TOKEN = {

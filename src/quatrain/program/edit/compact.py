@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from quatrain.program.graph import Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.graph import Tensor, ValueList, VulkanGraph
 
 
 def compact(graph: VulkanGraph) -> None:

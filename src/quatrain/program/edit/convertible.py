@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from quatrain.errors import InputError
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program.container import Program
-from quatrain.program.graph import VulkanGraph
 from quatrain.program.inspect.linears import Linear
-from quatrain.program.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
+from quatrain.program.vulkan.graph import VulkanGraph
+from quatrain.program.vulkan.linear_kernels import WRONG_GROUP_SUMS, group_sums_are_right
 
 
 def require_right_groups(program: Program, linears: Iterable[Linear]) -> None:

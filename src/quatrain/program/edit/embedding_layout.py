@@ -10,8 +10,8 @@ of ExecuTorch 1.5; `ops/glsl/embedding_texture.glsl` of its runtime.
 from dataclasses import replace
 
 from quatrain.program.container import Program
-from quatrain.program.graph import Operator, Plain, Tensor, VulkanGraph
-from quatrain.program.memory import assign_memory
+from quatrain.program.vulkan.graph import Operator, Plain, Tensor, VulkanGraph
+from quatrain.program.vulkan.memory import assign_memory
 
 _WIDTH_PACKED = "width_packed"
 

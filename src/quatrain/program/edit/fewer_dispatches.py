@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from quatrain.program.def_use import DefUse
 from quatrain.program.edit.prefill_qparams import reduce_qparams
 from quatrain.program.edit.redundant_copies import remove_redundant_copies
 from quatrain.program.edit.shared_masks import share_masks
-from quatrain.program.graph import VulkanGraph
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import VulkanGraph
 
 
 def reduce_dispatches(graph: VulkanGraph) -> None:

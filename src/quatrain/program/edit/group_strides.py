@@ -8,10 +8,10 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
-from quatrain.program.graph import Operator, VulkanGraph
 from quatrain.program.int4_constants import are_apart
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.packed_weights import group_sums, stepped_over
+from quatrain.program.vulkan.graph import Operator, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.packed_weights import group_sums, stepped_over
 
 
 def repair_group_strides(program: Program, graph: VulkanGraph) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.edit.prefill_qparams import choose_in_every_call
-from quatrain.program.graph import Operator, Plain, SymInt, ValueList, VulkanGraph
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.memory import assign_memory
-from quatrain.program.packed_weights import embedding_rows
+from quatrain.program.vulkan.graph import Operator, Plain, SymInt, ValueList, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.memory import assign_memory
+from quatrain.program.vulkan.packed_weights import embedding_rows
 
 _TABLES = ("freqs_cos", "freqs_sin")
 _LARGEST_TABLE = 1 << 30  # bytes of an int4 embedding written in floating point

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from quatrain.program.edit.compact import remove_unread
 from quatrain.program.edit.shared_qparams import share_qparams
-from quatrain.program.graph import Operator, Plain, SymInt, VulkanGraph
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS
-from quatrain.program.memory import reuse_memory
+from quatrain.program.vulkan.graph import Operator, Plain, SymInt, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS
+from quatrain.program.vulkan.memory import reuse_memory
 
 SLICE = "aten.slice_copy"
 # The runtime computes with integers from 1.3 on, as it has these operators.

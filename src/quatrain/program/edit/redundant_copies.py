@@ -9,9 +9,9 @@ texture it moves the data besides.
 
 from dataclasses import replace
 
-from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
-from quatrain.program.memory import memory_conflicts, reuse_memory
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.memory import memory_conflicts, reuse_memory
 
 _COPIES = ("aten.view_copy", "aten.clone")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from quatrain.multiples import up_to
 from quatrain.program.edit.constant_source import ConstantSource, in_layer, layer_of
 from quatrain.program.edit.replicated_layers import IrregularGraph
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 
 _ALIGNMENT = 16  # of a tensor in memory, bytes; ExecuTorch's own
 # ScalarType -> bytes, of what a KV cache may be: int8, half, float.

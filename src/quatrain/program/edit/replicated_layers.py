@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from quatrain.errors import QuatrainError
 from quatrain.program import Constant, Operator, Plain, Tensor, Value, ValueList, VulkanGraph
 from quatrain.program.edit.constant_source import ConstantSource
-from quatrain.program.memory import memory_conflicts, unused_memory
+from quatrain.program.vulkan.memory import memory_conflicts, unused_memory
 
 # Fixed values that a graph holds once however often they are used.
 _SHARED_KINDS = ("int", "double", "bool")

@@ -8,8 +8,8 @@ step among them, computes on with rows of no token. Sources: `impl/Split.cpp`, `
 
 from itertools import accumulate
 
-from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 
 
 def is_resized(graph: VulkanGraph, operator: Operator) -> bool:

@@ -21,14 +21,14 @@ from quatrain.program.edit.convertible import (
 from quatrain.program.edit.group_strides import add_sums
 from quatrain.program.edit.prefill_qparams import reduce_qparams, remove_unread_qparams
 from quatrain.program.edit.selection import Selection, select_linears
-from quatrain.program.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
-from quatrain.program.linear_kernels import (
+from quatrain.program.vulkan.graph import Operator, Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import (
     CHOOSE_QPARAMS,
     DYNAMIC_LINEAR,
     WEIGHT_ONLY_LINEAR,
 )
-from quatrain.program.memory import assign_memory
+from quatrain.program.vulkan.memory import assign_memory
 
 _UNCHOSEN = 0  # any value: a placeholder for parameters that are chosen later
 ZERO_POINT_DTYPES = ("int8", "float16", "float32")

@@ -6,9 +6,9 @@ from fnmatch import fnmatchcase
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
-from quatrain.program.graph import VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.graph import VulkanGraph
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 
 
 @dataclass(frozen=True)

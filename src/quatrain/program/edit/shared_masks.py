@@ -6,10 +6,10 @@ Each layer asks for its own: of one window all are the same function of the posi
 from dataclasses import replace
 from typing import Any
 
-from quatrain.program.def_use import DefUse
 from quatrain.program.edit.compact import remove_unread
-from quatrain.program.graph import Plain, Tensor, ValueList, VulkanGraph
-from quatrain.program.memory import assign_memory
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.memory import assign_memory
 
 _MASK = "aten.where"
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from quatrain.program.edit.compact import remove_unread
-from quatrain.program.graph import Operator, Plain, VulkanGraph
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS
-from quatrain.program.memory import assign_memory
+from quatrain.program.vulkan.graph import Operator, Plain, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS
+from quatrain.program.vulkan.memory import assign_memory
 
 
 def share_qparams(graph: VulkanGraph) -> None:

@@ -14,8 +14,8 @@ from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.fewer_dispatches import reduce_dispatches
 from quatrain.program.edit.prefill_qparams import qparams_slices
-from quatrain.program.graph import Constant, VulkanGraph
 from quatrain.program.inspect.sizes import unused_keys
+from quatrain.program.vulkan.graph import Constant, VulkanGraph
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from quatrain.program.def_use import DefUse
+from quatrain.program.vulkan.def_use import DefUse
 
 _LAID_OUT = {"aten.view_copy", "aten.clone"}
 

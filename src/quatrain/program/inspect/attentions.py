@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator, ValueList
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Operator, ValueList
 
 _OPERATORS = {"sdpa_with_kv_cache", "custom_sdpa", "et_vk.sdpa"}
 _MATRIX_PRODUCT = "aten.bmm"

@@ -3,7 +3,7 @@
 import math
 from contextlib import suppress
 
-from quatrain.program.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 
 # Operators whose results have the sizes that theirs follow from, element by element or by name.
 _EXACT = {

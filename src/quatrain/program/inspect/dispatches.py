@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.call_shapes import CallShapes
-from quatrain.program.linear_kernels import CHOOSE_QPARAMS, DYNAMIC_LINEAR, INT4_LINEARS
+from quatrain.program.vulkan.graph import Operator, Tensor, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS, DYNAMIC_LINEAR, INT4_LINEARS
 
 PROMPT = 64  # tokens of the prompt that `inspect` counts
 COPIES = "inputs and outputs"

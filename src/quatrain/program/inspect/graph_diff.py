@@ -14,8 +14,16 @@ from typing import Any
 import numpy as np
 
 from quatrain.program.container import Program
-from quatrain.program.graph import Constant, Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 from quatrain.program.inspect.linears import Linear
+from quatrain.program.vulkan.graph import (
+    Constant,
+    Operator,
+    Plain,
+    SymInt,
+    Tensor,
+    ValueList,
+    VulkanGraph,
+)
 
 _CHUNK = 1 << 22
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import prod
 
 from quatrain.program.container import Program
-from quatrain.program.graph import VulkanGraph
 from quatrain.program.inspect.sizes import cache_values
+from quatrain.program.vulkan.graph import VulkanGraph
 
 # Operator outside a delegate -> the arguments that it writes to.
 _WRITTEN = {

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator, Plain, ValueList
 from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Operator, Plain, ValueList
 
 _CLONE = ("aten.clone",)  # lays a value out otherwise, in a buffer or a texture
 

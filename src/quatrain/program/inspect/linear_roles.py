@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from quatrain.program.def_use import DefUse
-from quatrain.program.graph import Operator
 from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import ConvolutionPlace, DeltaRulePlace, find_layers
+from quatrain.program.vulkan.def_use import DefUse
+from quatrain.program.vulkan.graph import Operator
 
 _ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu", "aten.relu"}
 # Role -> the parameter's name in Meta's checkpoints.

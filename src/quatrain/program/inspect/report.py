@@ -9,13 +9,13 @@ from quatrain.program.container import Program
 from quatrain.program.delegate import Delegate
 from quatrain.program.delegate_call import takes_varying_sizes
 from quatrain.program.delegate_places import delegate_places
-from quatrain.program.graph import Operator, Tensor, VulkanGraph
 from quatrain.program.inspect.dispatches import CallCost, call_costs
 from quatrain.program.inspect.kv_cache import KvCache, find_kv_cache
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
 from quatrain.program.methods import CALL, CONTEXT
-from quatrain.program.row_lookup import row_lookup
+from quatrain.program.plan.row_lookup import row_lookup
+from quatrain.program.vulkan.graph import Operator, Tensor, VulkanGraph
 
 
 @dataclass(frozen=True)

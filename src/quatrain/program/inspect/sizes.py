@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from quatrain.program.container import Program
-from quatrain.program.graph import Constant, Plain, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import Linear
-from quatrain.program.packed_weights import dequantized_rows
+from quatrain.program.vulkan.graph import Constant, Plain, Tensor, VulkanGraph
+from quatrain.program.vulkan.packed_weights import dequantized_rows
 
 # The constants that an operator writes to: the KV caches.
 _CACHE_ARGUMENTS = {"sdpa_with_kv_cache": ("k_cache", "v_cache"), "update_cache": ("cache",)}

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from quatrain.program import Operator, Plain, VulkanGraph
-from quatrain.program.operator_schemas import DEFAULTS, argument_names
+from quatrain.program.vulkan.operator_schemas import DEFAULTS, argument_names
 
 # Arguments that change nothing of what an operator computes, whatever they are.
 _WITHOUT_EFFECT = {

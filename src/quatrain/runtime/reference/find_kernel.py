@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from quatrain.program import Operator, VulkanGraph
-from quatrain.program.half_buffers import in_half_buffer
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.operator_schemas import argument_names
+from quatrain.program.vulkan.half_buffers import in_half_buffer
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.operator_schemas import argument_names
 from quatrain.runtime.operators.arguments import ignored_arguments, taken
 from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS

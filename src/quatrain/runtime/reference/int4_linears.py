@@ -10,9 +10,9 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import Operator, VulkanGraph
-from quatrain.program.half_buffers import in_half_buffer
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.packed_weights import group_sums, stepped_over
+from quatrain.program.vulkan.half_buffers import in_half_buffer
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.packed_weights import group_sums, stepped_over
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.quantized import (

@@ -11,7 +11,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.int4_constants import check_int4_constants
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.defects import (
     EmulatedDefect,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.xnnpack_delegate import XnnpackGraph, XnnpackValue
 from quatrain.runtime.unrounded.errors import UnknownNode
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from quatrain.program import Program
-from quatrain.program.flatbuffer import Record
+from quatrain.program.file.flatbuffer import Record
 from quatrain.program.methods import plain
-from quatrain.program.row_tables import NAMES
+from quatrain.program.plan.row_tables import NAMES
 from quatrain.runtime.unrounded.errors import NotComputed
 
 _NULL = Record(table="Null")

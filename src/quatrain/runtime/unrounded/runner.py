@@ -10,7 +10,7 @@ import torch
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program
 from quatrain.program.methods import Instruction
-from quatrain.program.row_tables import NAMES, indices_of, is_lookup, table_of
+from quatrain.program.plan.row_tables import NAMES, indices_of, is_lookup, table_of
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND, read_xnnpack_graph
 from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs

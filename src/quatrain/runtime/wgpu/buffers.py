@@ -7,7 +7,7 @@ import numpy as np
 
 from quatrain.program import VulkanGraph
 from quatrain.runtime.wgpu.device import Gpu
-from quatrain.runtime.wgpu.dispatch import NUMPY, Dispatch, Key, Operand
+from quatrain.runtime.wgpu.dispatches.dispatch import NUMPY, Dispatch, Key, Operand
 
 
 class ResidentBuffers:

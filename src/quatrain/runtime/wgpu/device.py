@@ -13,7 +13,7 @@ import wgpu
 from quatrain.errors import InputError, QuatrainError
 from quatrain.multiples import up_to
 from quatrain.runtime.wgpu.adapters import pick_adapter
-from quatrain.runtime.wgpu.dispatch import Dispatch, Traits
+from quatrain.runtime.wgpu.dispatches.dispatch import Dispatch, Traits
 
 _STORAGE = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
 _STAGING = wgpu.BufferUsage.MAP_READ | wgpu.BufferUsage.COPY_DST

@@ -9,9 +9,9 @@ from quatrain.program import Operator, VulkanGraph
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.operators.arguments import ignored_arguments, taken
 from quatrain.runtime.operators.errors import computing
-from quatrain.runtime.wgpu.dispatch import Traits
+from quatrain.runtime.wgpu.dispatches.dispatch import Traits
 from quatrain.runtime.wgpu.lowering import Lowered, Lowering
-from quatrain.runtime.wgpu.operators import HANDLERS
+from quatrain.runtime.wgpu.operators.handlers import HANDLERS
 from quatrain.runtime.wgpu.symbols import SYMBOL_KINDS, symbol_of
 
 

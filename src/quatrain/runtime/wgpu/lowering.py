@@ -9,12 +9,12 @@ import numpy as np
 from quatrain.arithmetic import Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Plain, SymInt, ValueList, VulkanGraph
-from quatrain.program.half_buffers import in_half_buffer
+from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.runtime.defects import EmulatedDefect
 from quatrain.runtime.operators.errors import has_room
-from quatrain.runtime.wgpu.dispatch import Dispatch, Operand, Symbol, Traits
-from quatrain.runtime.wgpu.pointwise import BINARY
-from quatrain.runtime.wgpu.rows import Join, Quantized, Row
+from quatrain.runtime.wgpu.dispatches.dispatch import Dispatch, Operand, Symbol, Traits
+from quatrain.runtime.wgpu.dispatches.pointwise import BINARY
+from quatrain.runtime.wgpu.dispatches.rows import Join, Quantized, Row
 from quatrain.runtime.wgpu.symbols import number
 
 _DTYPES = {
@@ -57,7 +57,7 @@ def storage_dtype(dtype: str, fp16: bool) -> str:
 
 
 class Lowering:
-    """What the handlers of operators (operators.py and *_operators.py) read and add to.
+    """What the handlers of operators (operators/) read and add to.
 
     `operator`: the one that is being lowered.
     """

@@ -8,7 +8,7 @@ import numpy as np
 
 from quatrain.runtime.wgpu.buffers import ResidentBuffers, assign_buffers
 from quatrain.runtime.wgpu.device import Gpu
-from quatrain.runtime.wgpu.dispatch import NUMPY, Key, Operand
+from quatrain.runtime.wgpu.dispatches.dispatch import NUMPY, Key, Operand
 from quatrain.runtime.wgpu.lowering import Lowered
 from quatrain.runtime.wgpu.sequence import Sequence
 from quatrain.runtime.wgpu.trace import write_operand

@@ -23,7 +23,7 @@ from quatrain.runtime.operators.errors import computing
 from quatrain.runtime.unavailable import RuntimeUnavailable
 from quatrain.runtime.wgpu.buffers import ResidentBuffers, assign_buffers
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import NUMPY
+from quatrain.runtime.wgpu.dispatches.dispatch import NUMPY
 from quatrain.runtime.wgpu.fuse import fuse
 from quatrain.runtime.wgpu.lower import lower, unsupported
 from quatrain.runtime.wgpu.lowering import Lowered

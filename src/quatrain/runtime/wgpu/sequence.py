@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import Dispatch, Key, Params, Symbol
+from quatrain.runtime.wgpu.dispatches.dispatch import Dispatch, Key, Params, Symbol
 
 Symbols = Mapping[int, int]
 

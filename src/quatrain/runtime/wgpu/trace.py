@@ -8,7 +8,7 @@ import torch
 
 from quatrain.program import Operator
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import NUMPY, Operand
+from quatrain.runtime.wgpu.dispatches.dispatch import NUMPY, Operand
 from quatrain.runtime.wgpu.lowering import Lowered
 from quatrain.runtime.wgpu.sequence import Sequence
 

@@ -5,8 +5,8 @@ Each was left out, or computed, on ExecuTorch's runtime, whose C++ asks for it (
 """
 
 from quatrain.program import Operator, Plain, VulkanGraph
-from quatrain.program.linear_kernels import INT4_LINEARS
-from quatrain.program.operator_schemas import argument_names
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.operator_schemas import argument_names
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,

@@ -4,7 +4,7 @@ layer norms."""
 from collections import Counter
 
 from quatrain.program import Program, Tensor, VulkanGraph
-from quatrain.program.half_buffers import in_half_buffer
+from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,

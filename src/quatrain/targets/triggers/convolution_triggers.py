@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Program, Tensor, VulkanGraph
-from quatrain.program.def_use import DefUse
+from quatrain.program.vulkan.def_use import DefUse
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,

@@ -2,11 +2,11 @@
 an edit of a program may not. Measured operator by operator on ExecuTorch's runtime."""
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.program.elementwise import ELEMENTWISE
 from quatrain.program.int4_constants import misread_types
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
-from quatrain.program.memory import memory_conflicts
-from quatrain.program.method_memory import method_memory_problems
+from quatrain.program.plan.method_memory import method_memory_problems
+from quatrain.program.vulkan.elementwise import ELEMENTWISE
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
+from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,

@@ -6,17 +6,17 @@ import numpy as np
 
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.program.half_buffers import in_half_buffer
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.int4_constants import are_apart
-from quatrain.program.linear_kernels import (
+from quatrain.program.vulkan.half_buffers import in_half_buffer
+from quatrain.program.vulkan.linear_kernels import (
     DYNAMIC_LINEAR,
     INT4_LINEARS,
     WEIGHT_ONLY_LINEAR,
     OtherScheme,
     group_sums_are_right,
 )
-from quatrain.program.packed_weights import largest_one_sided_sum
+from quatrain.program.vulkan.packed_weights import largest_one_sided_sum
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,

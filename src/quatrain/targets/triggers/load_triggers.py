@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.program import Plain, Tensor, VulkanGraph
-from quatrain.program.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LINEAR
 from quatrain.targets.catalogue import release
 from quatrain.targets.runtimes import newest_release, shaders_of
 from quatrain.targets.triggers.occurrence import (

@@ -2,7 +2,7 @@
 
 from quatrain.program import Program
 from quatrain.program.inspect.sizes import cache_values
-from quatrain.program.row_lookup import work_beside_delegate
+from quatrain.program.plan.row_lookup import work_beside_delegate
 from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
 
 _RUN_IN_TURN = {"prefill", "decode"}  # by ExecuTorch's text runner

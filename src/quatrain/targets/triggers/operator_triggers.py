@@ -4,9 +4,9 @@ import math
 
 from quatrain.int4 import EMBEDDED_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
-from quatrain.program.def_use import DefUse
 from quatrain.program.edit.embedding_layout import misread_embeddings
 from quatrain.program.edit.resized_results import is_read_in_call_sizes, is_resized
+from quatrain.program.vulkan.def_use import DefUse
 from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
     Occurrence,

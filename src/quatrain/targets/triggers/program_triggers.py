@@ -8,7 +8,7 @@ import numpy as np
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR, OtherScheme
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.triggers.linear_triggers import linears
 from quatrain.targets.triggers.occurrence import (

@@ -6,7 +6,7 @@ Each was measured on ExecuTorch's runtime; the sources are in the catalogue.
 from itertools import zip_longest
 
 from quatrain.program import Program, Tensor, VulkanGraph
-from quatrain.program.elementwise import OF_TWO_TENSORS
+from quatrain.program.vulkan.elementwise import OF_TWO_TENSORS
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,

@@ -2,7 +2,7 @@
 
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.report import activation_dtype
-from quatrain.program.linear_kernels import DYNAMIC_LINEAR
+from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR
 from quatrain.targets.triggers.linear_triggers import linears
 from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
 

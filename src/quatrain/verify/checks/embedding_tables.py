@@ -16,7 +16,7 @@ from quatrain.checkpoint.layout import EMBEDDING
 from quatrain.errors import UNFIT, InputError
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 from quatrain.program import Operator, Program, VulkanGraph
-from quatrain.program.row_tables import RowTable, is_lookup, table_of
+from quatrain.program.plan.row_tables import RowTable, is_lookup, table_of
 from quatrain.runtime.reference.quantized import embedding_q4gsw
 from quatrain.verify.checks.packed_constants import PackedCheck
 

@@ -5,7 +5,7 @@ import math
 from quatrain.arithmetic import Arithmetic
 from quatrain.program import Tensor, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import WEIGHT_ONLY_LINEAR
+from quatrain.program.vulkan.linear_kernels import WEIGHT_ONLY_LINEAR
 from quatrain.verify.checks.layerwise import LayerwiseComparison
 
 _HALF_A_UNIT = 2.0**-11  # of float16's last place, relatively

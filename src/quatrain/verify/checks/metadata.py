@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import UnknownTokenizer
 from quatrain.program import Program
-from quatrain.program.method_memory import method_memory_problems
 from quatrain.program.methods import CALL
+from quatrain.program.plan.method_memory import method_memory_problems
 from quatrain.tokenizer import Tokenizer
 from quatrain.tokenizer.copies import with_end_ids
 from quatrain.tokenizer.end_tokens import token_ids

@@ -13,7 +13,7 @@ from quatrain.linear.packing import PACKED_ZEROS
 from quatrain.program import VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.int4_constants import are_apart, misread_types
-from quatrain.program.packed_weights import group_sums
+from quatrain.program.vulkan.packed_weights import group_sums
 
 _APART = (
     "scales of groups are stored for other output channels than the kernel steps over: quatrain "

@@ -10,11 +10,11 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.program import VulkanGraph
-from quatrain.program.def_use import DefUse
 from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import find_layers
 from quatrain.program.inspect.linears import CONV_NAMES, META_NAMES, find_linears, result_id
+from quatrain.program.vulkan.def_use import DefUse
 
 _NORM = "et_vk.rms_norm"
 # Role -> the norm that its linear reads; how the linear's input is computed from the previous

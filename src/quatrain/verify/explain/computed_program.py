@@ -23,7 +23,7 @@ from quatrain.program import Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.inspect.linears import find_linears
-from quatrain.program.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.runtime.load import has_8da4w, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.runner import longest_call, parts_of

@@ -10,8 +10,8 @@ from quatrain.checkpoint.families.gemma4.hugging_face import NAMES, shared_layer
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.older_rope_fields import full_scaling
-from quatrain.checkpoint.hugging_face.rope_parameters import rope_type
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import full_scaling
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_type
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 
 _DEFAULTS = {

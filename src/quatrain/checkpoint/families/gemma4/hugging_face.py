@@ -8,7 +8,7 @@ from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.proportional_rope import proportional_rope
+from quatrain.checkpoint.hugging_face.rope.proportional_rope import proportional_rope
 from quatrain.checkpoint.nth_layers import FULL, SLIDING, full_every
 from quatrain.errors import InputError
 

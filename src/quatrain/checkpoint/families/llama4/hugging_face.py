@@ -2,9 +2,9 @@
 
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
-from quatrain.checkpoint.hugging_face.experts import FUSED, experts_apart
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
+from quatrain.checkpoint.hugging_face.tensors.experts import FUSED, experts_apart
 from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
 

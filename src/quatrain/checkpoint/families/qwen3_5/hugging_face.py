@@ -5,8 +5,8 @@ from quatrain.checkpoint.families.qwen import of_one_position
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import layer_types
-from quatrain.checkpoint.hugging_face.norms import norms_plus_one
-from quatrain.checkpoint.hugging_face.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
+from quatrain.checkpoint.hugging_face.tensors.norms import norms_plus_one
 from quatrain.checkpoint.nth_layers import full_every
 
 DELTA = "linear_attention"

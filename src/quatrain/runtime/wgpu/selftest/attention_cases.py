@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from quatrain.runtime.wgpu.attention import Caches, attention, cache_update, parts_shape, rope
-from quatrain.runtime.wgpu.dispatch import Operand, Traits
+from quatrain.runtime.wgpu.dispatches.attention import (
+    Caches,
+    attention,
+    cache_update,
+    parts_shape,
+    rope,
+)
+from quatrain.runtime.wgpu.dispatches.dispatch import Operand, Traits
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 
 # (tokens, start, context, heads, KV heads, head_dim)

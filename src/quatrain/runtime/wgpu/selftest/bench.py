@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quatrain.runtime.wgpu.device import Gpu, explained
-from quatrain.runtime.wgpu.dispatch import NUMPY, Dispatch, Operand, Traits
+from quatrain.runtime.wgpu.dispatches.dispatch import NUMPY, Dispatch, Operand, Traits
 from quatrain.runtime.wgpu.sequence import Sequence
 
 # Largest normalized squared error that passes, by storage type.

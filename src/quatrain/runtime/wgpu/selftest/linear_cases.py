@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 
 from quatrain.multiples import up_to
-from quatrain.runtime.wgpu.dispatch import Traits
-from quatrain.runtime.wgpu.linear import Weights, float_linear, int4_linear
-from quatrain.runtime.wgpu.rows import Row
+from quatrain.runtime.wgpu.dispatches.dispatch import Traits
+from quatrain.runtime.wgpu.dispatches.linear import Weights, float_linear, int4_linear
+from quatrain.runtime.wgpu.dispatches.rows import Row
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 

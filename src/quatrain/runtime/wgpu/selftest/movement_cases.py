@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from quatrain.runtime.wgpu.movement import gather, permute, put, take
+from quatrain.runtime.wgpu.dispatches.movement import gather, permute, put, take
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from quatrain.runtime.wgpu.pointwise import (
+from quatrain.runtime.wgpu.dispatches.pointwise import (
     BINARY,
     REDUCTIONS,
     UNARY,

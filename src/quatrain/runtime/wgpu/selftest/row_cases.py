@@ -7,8 +7,8 @@ import numpy as np
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.multiples import up_to
-from quatrain.runtime.wgpu.pointwise import BINARY
-from quatrain.runtime.wgpu.rows import Join, Norm, Quantized, Row, quantize_activation
+from quatrain.runtime.wgpu.dispatches.pointwise import BINARY
+from quatrain.runtime.wgpu.dispatches.rows import Join, Norm, Quantized, Row, quantize_activation
 from quatrain.runtime.wgpu.selftest.bench import NUMPY, Bench, Case, Made
 
 # (M, K): tokens, channels.

@@ -5,8 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
-from quatrain.runtime.wgpu.sums import (
+from quatrain.runtime.wgpu.dispatches.sums import (
     Addend,
     LayerNorm,
     Window,
@@ -16,6 +15,7 @@ from quatrain.runtime.wgpu.sums import (
     rotate_pairs,
     softmax,
 )
+from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made
 
 
 def sum_cases(dtype: str) -> Iterator[Case]:

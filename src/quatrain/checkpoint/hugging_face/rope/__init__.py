@@ -1,0 +1,1 @@
+"""The fields of a config.json about rotary embeddings."""

@@ -1,0 +1,233 @@
+"""Dequantizes matrices in FP8, FP4 and bitsandbytes' formats: each number times its scale.
+
+| quant_method | scales of F.weight, float8 [N, K] |
+|---|---|
+| `fp8` (DeepSeek, Qwen, Ministral 3), `mxfp8` | F.weight_scale_inv, of blocks, or one |
+| `fp8` of GPTQModel (`weight_scale_semantics` `inverse`) | the same or [N], to be divided by |
+| `compressed-tensors`, 8 bits of type float | F.weight_scale, one, [N, 1] or of blocks |
+| `fbgemm_fp8` | F.weight_scale [N, 1]; of Llama 4's experts F_scale [E, 1, N] or [E, N, 1] |
+| `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
+| `quark`, weights in `fp8_e4m3` or `fp8_e5m2` | F.weight_scale, one or [N] |
+| `auto-round`, data_type `fp`, `mx_fp` | the same |
+| none stated, as modelopt's first files | as those, where there are scales |
+
+FP4 is read as FP8 first (`float4`), what bitsandbytes rounded by itself (`bitsandbytes`). Scales of
+blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Those
+of activations beside them say how a runtime would round those, and change no weight.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
+from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import in_float32
+from quatrain.checkpoint.hugging_face.tensors.float4 import as_float8, factors_of
+from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
+from quatrain.checkpoint.quantizers.compressed_groups import is_floating
+from quatrain.checkpoint.quantizers.read import method_of
+from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
+from quatrain.errors import InputError
+
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
+_OF_ACTIVATIONS = re.compile(
+    r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
+    r"|[qkv]_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
+)
+_OF_MODELOPT = (
+    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4",
+    "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
+)  # fmt: skip
+_OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
+BITSANDBYTES = "bitsandbytes"
+_FBGEMM = "fbgemm_fp8"
+_OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
+# Of writers that state none. The last block of a row or column may be a part of one.
+_USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
+_NOTE = (
+    "The source is already quantized: its matrices are {}. Errors are measured against the "
+    "stored values, not against the original model."
+)
+
+
+def is_float8(settings: Any) -> bool:
+    """Whether config.json's quantization_config `settings` are of matrices in FP8 or FP4 alone, or
+    bitsandbytes'."""
+    if not isinstance(settings, dict):
+        return False
+    method, groups = method_of(settings), settings.get("config_groups")
+    if method == "compressed-tensors" and isinstance(groups, dict) and groups:
+        return all(is_floating(group, settings.get("format")) for group in groups.values())
+    if method == "modelopt":
+        mixed = settings.get("quantized_layers")
+        layers = list(mixed.values()) if isinstance(mixed, dict) else []
+        return all(_is_of_modelopt(layer) for layer in layers or [settings])
+    if method == "mlx":
+        modules = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+        return all(module.get("mode") in _OF_MLX for module in modules)
+    if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
+        return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
+    if method == "quark":
+        parts = (settings.get(f"layer_{kind}quant_config") for kind in ("", "type_"))
+        of_layers = [each for part in parts if isinstance(part, dict) for each in part.values()]
+        # What its algorithms do besides, such as rotations, goes unread.
+        return not settings.get("algo_config") and all(
+            _is_of_quark(each) for each in (settings.get("global_quant_config"), *of_layers)
+        )
+    return method in ("fp8", _FBGEMM, "mxfp8", BITSANDBYTES)
+
+
+def _is_of_quark(layer: Any) -> bool:
+    return str(_weights_of(layer, "weight").get("dtype")) in ("fp8_e4m3", "fp8_e5m2")
+
+
+def _is_of_modelopt(layer: Any) -> bool:
+    """Some of its names are in small letters."""
+    return isinstance(layer, dict) and str(layer.get("quant_algo")).upper() in _OF_MODELOPT
+
+
+def _weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
+    """The settings for weights of a group of compressed-tensors, or of Quark by that `name`; {} if
+    there are none."""
+    weights = group.get(name) if isinstance(group, dict) else None
+    return weights if isinstance(weights, dict) else {}
+
+
+def has_float8_groups(settings: Any) -> bool:
+    """Whether `settings` are of matrices in FP8 or FP4 beside others (compressed-tensors)."""
+    groups = settings.get("config_groups") if isinstance(settings, dict) else None
+    form = settings.get("format") if isinstance(settings, dict) else None
+    return isinstance(groups, dict) and any(is_floating(one, form) for one in groups.values())
+
+
+def has_float8(stored: LazyTensors) -> bool:
+    """Whether a tensor is in FP8."""
+    return any(tensor.dtype in _FLOAT8 for tensor in stored.stored.values())
+
+
+def in_floating_point(
+    stored: LazyTensors, settings: Mapping[str, Any] | None, source: str
+) -> tuple[LazyTensors, tuple[str, ...]]:
+    """(`stored`, with each matrix in FP8 or FP4 multiplied by its scales, which are removed;
+    notes).
+
+    Raises `InputError`, naming `source`, if scales are missing or do not fit, or if the inputs of
+    linears are transformed at run time.
+    """
+    refuse_rotated(settings or {}, source)
+    refuse_transformed(settings or {}, source)
+    if method_of(settings or {}) == BITSANDBYTES:
+        return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
+    in_float8, of_float4 = as_float8(stored, source)
+    tensors = in_float8.stored
+    for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
+        del tensors[name]
+    matrices = [name for name in tensors if tensors[name].dtype in _FLOAT8]
+    scaled = [name for name in matrices if any(name + end in tensors for end in _SCALES)]
+    # Without settings and scales they were cast, as other floating point is.
+    for name in scaled if settings is None and not scaled else matrices:
+        scales = next((name + end for end in _SCALES if name + end in tensors), None)
+        if scales is None:
+            raise InputError(
+                f"{source}: {name} is in FP8, but {name}{_SCALES[0]} or {name}{_SCALES[1]} is "
+                "missing; download the model's missing files"
+            )
+        tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
+    if not matrices:
+        return stored, ()
+    return LazyTensors(tensors), (_NOTE.format(f"in FP{4 if of_float4 else 8}"),)
+
+
+def _divides(settings: Mapping[str, Any], source: str) -> bool:
+    """Whether numbers are divided by their scales, as GPTQModel has it, which calls the field for
+    its method `method` too."""
+    stated = settings.get("weight_scale_semantics")
+    if stated not in (None, "inverse"):
+        raise InputError(
+            f"{source}: its weight_scale_semantics is {str(stated)[:80]!r}, expected 'inverse'; "
+            "use the model that it was made from"
+        )
+    return stated is not None or settings.get("method") == "fp8"
+
+
+def _scaled(
+    name: str, matrix: StoredTensor, scales: StoredTensor, settings: Mapping[str, Any], source: str
+) -> StoredTensor:
+    """`matrix` [N, K], or one [N, K] for each expert, times its `scales`, or divided by them."""
+    shape, of_one = matrix.shape, matrix.shape[-2:]
+    experts = shape[0] if len(shape) == 3 else 1
+    grid = _grid(shape, scales.shape, settings)
+    are_matrices = len(shape) in (2, 3) and grid is not None and 0 not in (*shape, *grid)
+    blocks = _blocks(of_one, grid, settings) if are_matrices and grid is not None else None
+    are_scales = scales.dtype.is_floating_point or scales.dtype == torch.uint8
+    if grid is None or blocks is None or not are_scales:
+        raise _misfit(name, shape, scales, source)
+    of_rows, of_columns = (
+        torch.arange(size) // block for size, block in zip(of_one, blocks, strict=True)
+    )
+    divides = _divides(settings, source)
+
+    def rows(some: slice) -> torch.Tensor:
+        """Of all experts, one after the other."""
+        factors = factors_of(scales.load()).reshape(-1, *grid).expand(experts, *grid)
+        factors = factors.reciprocal() if divides else factors
+        row = torch.arange(experts * of_one[0])[some]
+        factors = factors[row // of_one[0], of_rows[row % of_one[0]]][:, of_columns]
+        return LazyTensors({name: matrix}).rows_of(name)(some).float() * factors
+
+    return StoredTensor(shape, torch.float32, MadeByRows(shape, rows))
+
+
+def _grid(
+    shape: tuple[int, ...], scales: tuple[int, ...], settings: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """How many scales of the shape `scales` lie along the rows and columns of a matrix of `shape`,
+    or of each expert's; None if they are of another."""
+    if scales[1::2] == (1, 1):  # ModelOpt's have a dimension within each block too
+        scales = scales[::2]
+    if len(shape) == 3 and math.prod(scales) != 1:
+        if scales[:1] != shape[:1]:
+            return None
+        scales = scales[1:]
+        # Of Llama 4's, which are stored [K, N] each, one for every n.
+        if method_of(settings) == _FBGEMM and scales == (shape[2], 1):
+            scales = scales[::-1]
+    high, wide, *_ = (*scales, 1, 1)
+    return (high, wide) if len(scales) <= 2 else None
+
+
+def _blocks(
+    shape: tuple[int, ...], grid: tuple[int, ...], settings: Mapping[str, Any]
+) -> list[int] | None:
+    """The rows and columns that share a scale, of a matrix with a `grid` of scales: as stated, as
+    usual, or as many as are a power of 2, of which no other lies as often in a row or column."""
+    stated = settings.get("weight_block_size")
+    groups = settings.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        stated = _weights_of(group).get("block_structure") or stated
+    for blocks in (stated, *_USUAL_BLOCKS):
+        if isinstance(blocks, list) and _counts(shape, blocks) == list(grid):
+            return blocks
+    found = [size // count for size, count in zip(shape, grid, strict=True)]
+    cut = [block for block, count in zip(found, grid, strict=True) if count > 1]
+    whole = _counts(shape, found) == list(grid) and not any(block & (block - 1) for block in cut)
+    return found if whole else None
+
+
+def _counts(shape: tuple[int, ...], blocks: list[Any]) -> list[int] | None:
+    """How many `blocks` lie in each dimension, a part of one counted; None if they are none."""
+    if len(blocks) != len(shape) or not all(isinstance(b, int) and b > 0 for b in blocks):
+        return None
+    return [-(-size // block) for size, block in zip(shape, blocks, strict=True)]
+
+
+def _misfit(name: str, shape: tuple[int, ...], scales: StoredTensor, source: str) -> InputError:
+    return InputError(
+        f"{source}: {name} is in FP8 of shape {list(shape)}, but its scales are {scales}, "
+        "expected one, one a row, or one for each block of weight_block_size, which must be set "
+        "if blocks do not divide rows and columns; set it, or use the original model"
+    )

@@ -1,0 +1,1 @@
+"""The bytes of a `.pte` file: FlatBuffers, their schemas, and segments."""

@@ -1,0 +1,1 @@
+"""The graph of a Vulkan delegate: its operators, values and constants."""

@@ -1,0 +1,1 @@
+"""The sizes of what the operators of a Vulkan graph return."""

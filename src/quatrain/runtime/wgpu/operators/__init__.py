@@ -1,0 +1,1 @@
+"""How each operator of a Vulkan graph becomes dispatches."""
