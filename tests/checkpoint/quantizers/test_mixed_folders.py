@@ -12,11 +12,12 @@ from tests.support import quantized_folders as folders
 from tests.support import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 from tests.support.peers import change_config
+from transformers.integrations import metal_quantization
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
-from quatrain.checkpoint.quantizers.mlx import MLX
+from quatrain.checkpoint.quantizers.mlx import METAL, MLX
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
@@ -339,6 +340,42 @@ def test_mlx_numbers_are_read_as_mlx_reads_them(bits):
     groups = linear.values().float().view(8, 2, 64) - linear.zeros()[..., None]
     read = (groups * linear.scales()[..., None]).view(8, 128)
     assert torch.allclose(read, made[f"{bits}.read"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_transformers_numbers_for_metal_are_read_as_it_reads_them(bits):
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(bits))
+    made = metal_quantization._affine_quantize_tensor(weight, 32, bits)
+    parts = {
+        name: StoredTensor(tuple(part.shape), part.dtype, lambda part=part: part)
+        for name, part in zip(METAL.required, made, strict=True)
+    }
+    linear = METAL.read(Parts(parts, "f", "file"), {"bits": bits, "group_size": 32})
+    assert linear.zeros is not None
+    groups = linear.values().float().unflatten(1, (-1, 32)) - linear.zeros()[..., None]
+    read = (groups * linear.scales()[..., None]).flatten(1)
+    expected = metal_quantization._affine_dequantize_tensor(*made, 32, bits)
+    torch.testing.assert_close(read, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_folder_of_transformers_for_metal(tmp_path):
+    tensors = {}
+    for name, weight in tiny.float_tensors().items():
+        theirs = tiny.renamed(name, tiny.HF_NAMES, "model.layers")
+        tensors[theirs] = weight
+        if weight.ndim == 2 and "layers." in name:
+            parts = metal_quantization._affine_quantize_tensor(weight, 32, 4)
+            module = theirs.removesuffix("weight")
+            tensors |= zip((theirs, f"{module}scales", f"{module}qbiases"), parts, strict=True)
+    folder = tiny.write_hugging_face(tmp_path)
+    save_file(tensors, folder / "model.safetensors")
+    settings = {"quant_method": "metal", "bits": 4, "group_size": 32}
+    change_config(folder, quantization_config=settings)
+    with pytest.raises(InputError, match=r"METAL.*--requantize-asymmetric"):
+        open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, round_again=Requantization())
+    weight = tiny.float_tensors()[f"{W2}.weight"]
+    assert (weight_of(checkpoint, W2) - weight).norm() / weight.norm() < 0.15
 
 
 def write_mlx(folder: Path, bits: int = 4) -> tuple[Path, dict[str, torch.Tensor]]:

@@ -1,14 +1,18 @@
-"""Reads MLX's affine quantization (`mlx.nn.quantize`, what mlx-lm writes).
+"""Reads MLX's affine quantization (`mlx.nn.quantize`, what mlx-lm writes, and transformers for
+Metal).
 
 For a matrix F [N, K] of b bits in G groups, an embedding or output layer too:
 F.weight uint32 [N, K * b / 32]   the numbers one after the other, the first in the low bits
-F.scales float  [N, G] F.biases float  [N, G] weight = scale * number + bias, the numbers 0 to 2^b -
-1: a zero point of -bias / scale, which is rarely a whole number, so nearly every group has to be
-requantized.
+F.scales float  [N, G]
+F.biases float  [N, G]            transformers calls them F.qbiases
+weight = scale * number + bias, the numbers 0 to 2^b - 1: a zero point of -bias / scale, which is
+rarely a whole number, so nearly every group has to be requantized.
 
-config.json's `quantization` states group_size and bits, and exceptions by module name.
+config.json's `quantization` (of transformers `quantization_config`, quant_method `metal`) states
+group_size and bits, and MLX's exceptions by module name.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,7 +51,8 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
     weight, scales = parts["weight"], parts["scales"]
     rows, columns = _shape(parts, bits, size)
     groups = groups_of_rows(parts, "scales", (rows, columns))
-    parts.expect_shape("biases", (rows, groups), floating=True)
+    biases = "biases" if "biases" in parts else "qbiases"
+    parts.expect_shape(biases, (rows, groups), floating=True)
     middle = 1 << (bits - 1)
 
     def steps() -> torch.Tensor:
@@ -55,7 +60,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         return torch.where(scale == 0, _NO_STEP, scale)
 
     def zeros() -> torch.Tensor:
-        return -parts["biases"].load().float() / steps() - middle
+        return -parts[biases].load().float() / steps() - middle
 
     return GroupedLinear(
         shape=(rows, columns),
@@ -94,4 +99,10 @@ MLX = Quantizer(
     read=_read,
     marked_by="biases",
     asymmetric=True,
+)
+METAL = replace(
+    MLX,
+    name="metal",
+    required=("weight", "scales", "qbiases"),
+    marked_by="qbiases",
 )
