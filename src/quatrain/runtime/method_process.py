@@ -5,6 +5,7 @@ or reads memory that is not there. In a process of its own that is an error like
 """
 
 import faulthandler
+import mmap
 import os
 import re
 import signal
@@ -24,7 +25,8 @@ from quatrain.errors import InputError
 
 # What is logged of the machine, and of the arguments of an operator.
 _OF_NO_USE = re.compile(r"\[cpuinfo|\S* ?arg \d+ with type id|$")
-_Packed = tuple[bytes, torch.dtype, tuple[int, ...]]
+_Packed = tuple[bytes | None, torch.dtype, tuple[int, ...]]  # None: the bytes are shared
+_SHARED_BYTES = 1 << 23  # the logits of one position, or of several; longer results are sent
 
 
 class MethodFailed(Exception):
@@ -51,8 +53,9 @@ class MethodProcess:
         context = get_context("fork")  # else torch and ExecuTorch are imported anew: seconds
         ends = self._connection, given = context.Pipe()
         self._held = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process is
+        self._shared = mmap.mmap(-1, _SHARED_BYTES)  # a pipe takes 64 KB at a time
         self._process = context.Process(
-            target=_compute, args=(self._path, *ends, self._held), daemon=True
+            target=_compute, args=(self._path, *ends, self._held, self._shared), daemon=True
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of threads, none of which it needs
@@ -72,7 +75,8 @@ class MethodProcess:
         """The first result of a call, which takes `inputs`. Raises as the constructor does."""
         shapes = [list(value.shape) for value in inputs]
         packed = [_packed(value) for value in inputs]
-        return _unpacked(self._ask(packed, f"computes a call of inputs of shapes {shapes}"))
+        answer = self._ask(packed, f"computes a call of inputs of shapes {shapes}")
+        return _unpacked(answer, self._shared)
 
     def close(self) -> None:
         """End the process."""
@@ -137,7 +141,9 @@ class MethodProcess:
         return f"; it says: {'; '.join(said)}" if said else ""
 
 
-def _compute(path: Path, other: Connection, connection: Connection, held: IO[bytes]) -> None:
+def _compute(
+    path: Path, other: Connection, connection: Connection, held: IO[bytes], shared: mmap.mmap
+) -> None:
     """What the process does: answers requests with (the result, None) or (None, why not), until no
     process has the `other` end."""
     other.close()
@@ -168,20 +174,26 @@ def _compute(path: Path, other: Connection, connection: Connection, held: IO[byt
                 answer = None
             else:
                 assert method is not None
-                answer = _packed(method.execute([_unpacked(one) for one in request])[0])
+                answer = _packed(method.execute([_unpacked(one) for one in request])[0], shared)
             connection.send((answer, None))
         except RuntimeError as error:
             connection.send((None, str(error)))
 
 
-def _packed(value: torch.Tensor) -> _Packed:
-    raw = value.contiguous().reshape(-1).view(torch.uint8)
-    return raw.numpy().tobytes(), value.dtype, tuple(value.shape)
+def _packed(value: torch.Tensor, shared: mmap.mmap | None = None) -> _Packed:
+    """What is sent of `value`, whose bytes are put into `shared` if they fit."""
+    raw = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+    if shared is None or len(raw) > len(shared):
+        return raw.tobytes(), value.dtype, tuple(value.shape)
+    shared[: len(raw)] = raw.data
+    return None, value.dtype, tuple(value.shape)
 
 
-def _unpacked(packed: _Packed) -> torch.Tensor:
+def _unpacked(packed: _Packed, shared: mmap.mmap | None = None) -> torch.Tensor:
     raw, dtype, shape = packed
-    room = torch.empty(shape, dtype=dtype)
-    if raw:
-        room.copy_(torch.frombuffer(bytearray(raw), dtype=dtype).reshape(shape))
-    return room
+    value = torch.empty(shape, dtype=dtype)
+    if value.numel():
+        source = shared if raw is None else bytearray(raw)
+        assert source is not None
+        value.copy_(torch.frombuffer(source, dtype=dtype, count=value.numel()).reshape(shape))
+    return value
