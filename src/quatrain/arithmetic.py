@@ -1,17 +1,17 @@
 """The arithmetic of a program: its activations' type, and how its 8da4w linears compute.
 
-ExecuTorch's Vulkan delegate quantizes activations only in calls of two rows or more: a linear
-with one row takes a kernel that multiplies the floating-point activation with dequantized
-weights, as weight-only does. So decode never quantizes activations, nor does the output layer,
-which sees the last token alone; on a GPU without integer dot products no linear does.
-XNNPACK quantizes every row. Sources: `is_gemv` and `pick_linear_dqa_qw_shader` in
+ExecuTorch's Vulkan delegate quantizes activations only in calls of two rows or more: a linear with
+one row takes a kernel that multiplies the floating-point activation with dequantized weights, as
+weight-only does. So decode never quantizes activations, nor does the output layer, which sees only
+the last token; on a GPU without integer dot products no linear does. XNNPACK quantizes every row.
+Sources: `is_gemv` and `pick_linear_dqa_qw_shader` in
 `backends/vulkan/runtime/graph/ops/impl/QuantizedLinear.cpp`, and `SMALL_SCALE_THRESHOLD` in
-`ops/glsl/choose_qparams_per_row.glsl`, of ExecuTorch 1.0 to 1.5; held against what the real
-runtime computes by tests/runtime/test_conformance.py.
+`ops/glsl/choose_qparams_per_row.glsl`, of ExecuTorch 1.0 to 1.5; tests/runtime/test_conformance.py
+compares it with the real runtime.
 
 In float16 the weight-only linear's kernel of prompts also sums in float16, one product after the
-other (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on); others do in buffers alone, which
-`quatrain.runtime.reference` knows.
+other (`q4gsw_linear_gemm__tin__w_4x8.glsl`, from 1.4 on); other kernels do only in buffers, which
+`quatrain.runtime.reference` implements.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,9 @@ from typing import Literal
 
 Backend = Literal["vulkan", "xnnpack"]
 ActivationDtype = Literal["fp32", "fp16"]
-KvCache = Literal["int8"]  # what keys and values are kept in, where not as they were computed
+KvCache = Literal[
+    "int8"
+]  # the type of keys and values in the cache, if it differs from the activations'
 
 
 @dataclass(frozen=True)

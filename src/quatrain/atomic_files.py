@@ -43,9 +43,9 @@ def whole_file(path: Path, instead: str = "choose another place") -> Iterator[Pa
     """Yield an empty file of the name of `path` in a folder beside it; on success flush it and
     rename it to `path`.
 
-    On any exception, KeyboardInterrupt included, it is removed and what stood at `path` before is
-    left as it was. Raises `InputError` if the folder cannot be written or the disk is full, which
-    advises to do something `instead`, and as `require_name`.
+    On any exception, also KeyboardInterrupt, it is removed and the previous file at `path` is
+    unchanged. Raises `InputError` if the folder cannot be written or the disk is full, with the
+    advice `instead`, and as `require_name`.
     """
     path = Path(path)
     require_name(path, str(path))
@@ -115,8 +115,8 @@ def publish_folder(folder: Path, path: Path, own: Collection[str]) -> None:
     """Flush the files in `folder` and move them to `path`, on the same disk.
 
     A new `path` appears in one rename. In an existing folder each file is replaced by a rename of
-    its own; those of the names `own` that `folder` lacks are removed, and others are left alone.
-    Raises OSError.
+    its own; files in `own` that `folder` lacks are removed, and others are not touched. Raises
+    OSError.
     """
     for file in folder.iterdir():
         flush_to_disk(file)
@@ -212,7 +212,7 @@ def flush_to_disk(file: Path) -> None:
 
 
 def _umask() -> int:
-    # There is no call that only reads it.
+    # There is no call that reads it without setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

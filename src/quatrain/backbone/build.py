@@ -80,7 +80,7 @@ def build_backbone(
 
 
 def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.Tensor]) -> Block:
-    """Layer `index` in floating point, of the tensors of a whole model: its own are read alone.
+    """Layer `index` in floating point, from the tensors of a whole model; only its own are read.
 
     Raises `InputError` as `build_backbone` does.
     """
@@ -98,7 +98,7 @@ def load_layer(config: BackboneConfig, index: int, tensors: Mapping[str, torch.T
 def _quantize_linears(
     backbone: Backbone, state: Mapping[str, torch.Tensor], group_size: int, scheme: Scheme
 ) -> None:
-    """Put the form that `state` has it in in each linear's place."""
+    """Replace each linear by the quantized form that `state` has for it."""
     if is_int8_output(state):
         output = {name: tensor for name, tensor in state.items() if name.startswith("output.")}
         transform_output_linear_for_pre_quantization(backbone, output, torch.float32)

@@ -98,7 +98,7 @@ class BackboneConfig:
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     double_wide_shared_ffn: bool = False  # of layers that read another's keys
-    # The part of a feed-forward's gates that is cut to 0, as if they were normally distributed, in
+    # The part of a feed-forward's gates that is set to 0, computed as for a normal distribution, in
     # the first `num_sparse_layers` (Gemma 3n).
     activation_sparsity: float = 0.0
     num_sparse_layers: int = 0
@@ -114,9 +114,9 @@ class BackboneConfig:
     per_layer_dim: int = 0
     altup_num_inputs: int = 1  # residual streams, of which the first goes through layers
     laurel_rank: int = 0  # of a learned augmented residual beside attention
-    use_layer_scalar: bool = False  # what a layer gives is multiplied by a number of its own
-    # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts, but
-    # for the first `num_dense_layers`.
+    use_layer_scalar: bool = False  # the output of each layer is multiplied by a number
+    # Mixture of experts in every `interleave_moe_layer_step`-th layer, if there are experts, except
+    # in the first `num_dense_layers`.
     num_experts: int = 0
     num_activated_experts: int = 1
     interleave_moe_layer_step: int = 1

@@ -43,8 +43,8 @@ class LayerByLayer:
         return block
 
     def run(self, block: Block, x: torch.Tensor, own: torch.Tensor | None = None) -> torch.Tensor:
-        """What `block`, which was loaded, makes of the residual stream x [B, T, dim], and of its
-        `own` input, of the ends' `own_inputs`, where it has one."""
+        """The result of the loaded `block` for the residual stream x [B, T, dim] and for its `own`
+        input, one of the ends' `own_inputs`, if it has one."""
         rope = self._local_rope if block.rope == "local" else self.ends.rope
         assert rope is not None
         source = None if block.kv_source is None else self._shared[block.kv_source]

@@ -6,15 +6,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer of a backbone has or lacks that another may not.
+    """The properties of one layer that may differ between layers of a backbone.
 
-    `attention_window`: of the positions up to a token's own, which it attends to: all (None), those
-    less than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
-    `attention_sinks`: so many of the first positions it attends to beside its window.
+    `attention_window`: the positions that a token attends to: all up to its own (None), those less
+        than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
+    `attention_sinks`: the number of first positions that it attends to in addition to its window.
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
-    whether others read its. `conv`: a gated short convolution is in attention's place; `delta`: a
-    gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its feed-forward;
-    `sparsity`: the part of that one's gates that is cut to 0.
+    whether others read its own. `conv`: it has a gated short convolution instead of attention;
+    `delta`: a gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its
+    feed-forward;
+    `sparsity`: the part of the feed-forward's gates that is set to 0.
     """
 
     rope: Literal["global", "local", "none"]

@@ -23,11 +23,11 @@ OwnInputs = Sequence[torch.Tensor] | None  # of each layer, where it has one bes
 class Backbone(nn.Module):
     """Prefill of any length and decode in one module.
 
-    `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings),
-    as the layers see them: what params.json does to embeddings, such as normalizing or scaling
-    them, is then their maker's part.
+    `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings), as
+    the layers see them: steps of params.json for embeddings, such as normalizing or scaling them,
+    are then up to the caller.
     `hidden_output`: gives the final normed hidden states (no output linear). Without `blocks` it
-    is what lies around the layers alone.
+        has no layers, only what lies around them.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class Backbone(nn.Module):
 
     @property
     def rewinds(self) -> bool:
-        """Whether a call may go back in the context: a short convolution keeps its last inputs
-        alone, a delta rule its last state."""
+        """Whether a call may go back in the context: a short convolution keeps only its last
+        inputs, a delta rule only its last state."""
         return not {"conv", "linear_attention"} & {*(self.config.layer_types or ())}
 
     def reset(self) -> None:

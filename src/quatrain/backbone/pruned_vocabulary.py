@@ -30,8 +30,8 @@ def known_rows(config: BackboneConfig, ids: Sequence[int]) -> list[int]:
 def kept_rows(
     tensor: torch.Tensor, prune_map: Mapping[int, int] | None, vocab_size: int
 ) -> torch.Tensor:
-    """The rows of a table [vocab_size, ...] that `prune_map` (row to token id) keeps, in its
-    order; a table that has just those rows already, and any table without a map, as it is."""
+    """The rows of a table [vocab_size, ...] that `prune_map` (row to token id) keeps, in its order;
+    a table that already has exactly those rows, and any table without a map, unchanged."""
     if prune_map is None or tensor.shape[0] != vocab_size:
         return tensor
     return tensor[torch.tensor([prune_map[row] for row in range(len(prune_map))])]

@@ -103,8 +103,8 @@ class Checkpoint:
 
     def write_tokenizer(self, folder: Path) -> list[Path]:
         """Write tokenizer.json and tokenizer_config.json to `folder`; the latter states the chat
-        template and the ids that begin and end a text. Returns the files, none if there is no
-        tokenizer."""
+        template and the ids that begin and end a text. Returns the written files; none if there is
+        no tokenizer."""
         if not self.tokenizer_files:
             return []
         return copy_tokenizer_files(
@@ -139,8 +139,8 @@ def checked_checkpoint(
 ) -> Checkpoint:
     """The checkpoint of `tensors`, whose names, shapes and dtypes fit `config`, that of `params`.
 
-    `source` is named in errors, and tensors as they are called `in_file`; the tokenizer is looked
-    for in `folder`. Raises `InputError` if something does not fit.
+    Errors name `source`, and tensors by their names `in_file`; the tokenizer is searched in
+    `folder`. Raises `InputError` if something does not fit.
     """
     group_size = check_structure(StoredModel(tensors.stored, config, str(source), in_file), params)
     arguments = params.get("quantization_args")

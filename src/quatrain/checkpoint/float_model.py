@@ -72,7 +72,7 @@ class FloatModel:
 
 def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:
     """`model`, whose tensors are those of its config, each converted to float32 when it is read.
-    Raises `InputError` if they are not, naming each as it is called `in_file`."""
+    Raises `InputError` if they do not fit, naming each by its name `in_file`."""
     source = str(model.source)
     stored = StoredModel(model.tensors.stored, model.config, source, in_file)
     stored.check_layer_count()

@@ -57,10 +57,10 @@ def optional_tables(config: BackboneConfig) -> set[str]:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model's tensors by Meta name, held from their headers against what `config` asks for.
+    """A model's tensors by Meta name; their headers are checked against `config`.
 
-    What checks them raises `InputError`, which begins with `source` and calls a tensor as it is
-    called `in_file`.
+    The checks raise `InputError`, which begins with `source` and names a tensor by its name
+    `in_file`.
     """
 
     stored: Mapping[str, StoredTensor]

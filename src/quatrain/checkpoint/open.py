@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quatrain.checkpoint.float_model import FloatModel
     from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 
-# What a browser, an editor or a file manager makes of their names.
+# Their names as changed by a browser, an editor or a file manager.
 _RENAMED = re.compile(r"(?:config|params)\b.*\.json\b.*", re.IGNORECASE)
 
 

@@ -26,8 +26,7 @@ from quatrain.tokenizer.files import tokenizer_in
 
 @dataclass(frozen=True)
 class WrittenTokenizer:
-    """The `files` that were written, none where there was no tokenizer, and `notes`, whole
-    sentences."""
+    """The written `files`, none without a tokenizer, and `notes`, whole sentences."""
 
     files: list[Path]
     notes: list[str]

@@ -104,7 +104,7 @@ class Attention(nn.Module):
 
 
 class PositionTemperature(nn.Module):
-    """By what the query at each position is multiplied where there is no rotation (Llama 4).
+    """The factor of the query at each position in layers without rotation (Llama 4).
 
     `1 + attn_scale * ln(1 + floor((position + 1) / floor_scale))`, the scalable softmax of
     Nakanishi (2025), "Scalable-Softmax Is Superior for Attention". Ministral 3, whose layers are

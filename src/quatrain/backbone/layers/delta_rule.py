@@ -97,7 +97,7 @@ def delta_rule(
     state: torch.Tensor,
     masks: CallMasks,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What T tokens of N heads read, [N, T, d_v], and the state [N, d_k, d_v] that they leave.
+    """(what T tokens of N heads read, [N, T, d_v]; the state after them, [N, d_k, d_v])
 
     q, k [N, T, d_k], v [N, T, d_v], log_decay and strength [N, T, 1], state as it was before. With
     D_ij the decay from token j to i and A = strict lower part of (beta k) k' D, what is written are

@@ -1,5 +1,5 @@
-"""The gated delta rule in attention's place (Yang et al., 2024, "Gated Delta Networks"), as Qwen
-3.5 has it in three of four layers.
+"""The gated delta rule instead of attention (Yang et al., 2024, "Gated Delta Networks"), as in
+three of four layers of Qwen 3.5.
 
 Source: `Qwen3_5GatedDeltaNet` of transformers' `modeling_qwen3_5.py`; names and parts are those of
 `AttentionGatedDeltaNet` in ExecuTorch's `examples/models/llama/attention.py`.
@@ -65,7 +65,7 @@ class GatedDeltaNet(nn.Module):
         return q, k, split[2].reshape(texts, length, self.heads, self.value_dim)
 
     def _for_values(self, heads: torch.Tensor) -> torch.Tensor:
-        """Each key head as often as it has value heads."""
+        """Each key head, repeated for each of its value heads."""
         each = self.heads // self.key_heads
         if each == 1:
             return heads

@@ -66,7 +66,7 @@ class CachedAttention(nn.Module):
         return self.read(q, start)
 
     def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
-        """The attention of q as `forward` gives it, over what the cache holds already."""
+        """The attention of q as in `forward`, over the current contents of the cache."""
         length = q.shape[1]
         end = start + length
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]

@@ -38,7 +38,7 @@ class PerLayerInputs(nn.Module):
 
 
 class PerLayerBranch(nn.Module):
-    """What a layer makes of its own input: `norm(projection(act(gate(x)) * per_layer))`.
+    """Combines a layer with its own input: `norm(projection(act(gate(x)) * per_layer))`.
 
     x [B, T, dim], per_layer [B, T, P]; returns [B, T, dim]. gate [P, dim], projection [dim, P].
     """

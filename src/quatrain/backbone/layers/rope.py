@@ -66,7 +66,7 @@ class HalfSplitRotary(nn.Module):
     """Rotates element i of a head with element i + rotated / 2: Hugging Face's layout.
 
     q [B, T, n_heads, head_dim], k [B, T, n_kv_heads, head_dim], cos and sin [T, rotated]. The
-    channels of a head from `rotated` on stay as they are.
+    channels of a head from `rotated` on are not changed.
     """
 
     def forward(
@@ -106,7 +106,7 @@ def _frequencies(config: BackboneConfig, theta: float, width: int) -> torch.Tens
 
 
 def _scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:
-    """What the config's scaling for long contexts, if any, makes of `frequencies`."""
+    """`frequencies` with the config's scaling for long contexts, if any."""
     if config.use_scaled_rope:
         return _llama3_scaled(frequencies, config)
     if config.longrope is not None:
@@ -117,8 +117,8 @@ def _scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:
 
 
 def _llama3_scaled(frequencies: torch.Tensor, config: BackboneConfig) -> torch.Tensor:
-    """Llama 3.1's scaling: planes whose wavelength exceeds the original context turn slower by
-    `rope_scale_factor`, short ones are left alone, and those between are interpolated."""
+    """Llama 3.1's scaling: planes whose wavelength exceeds the original context rotate slower by
+    `rope_scale_factor`, short wavelengths are not changed, and those between are interpolated."""
     context = config.original_max_position_embeddings
     wavelengths = 2 * math.pi / frequencies
     smooth = (context / wavelengths - config.low_freq_factor) / (

@@ -125,7 +125,7 @@ def _of_vocabulary(config: BackboneConfig) -> Iterator[str]:
         if tokens is not None and max(tokens.values()) >= config.vocab_size:
             yield f"{name} names token {max(tokens.values())}, vocab_size is {config.vocab_size}"
         if tokens is not None and len(tokens) == config.vocab_size and not _is_identity(tokens):
-            # Whether a table of so many rows is in that order already, nothing would tell.
+            # Nothing shows whether a table of that many rows is already in that order.
             yield f"{name} has all of {config.vocab_size} tokens in another order than their ids"
 
 

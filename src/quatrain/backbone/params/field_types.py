@@ -40,7 +40,7 @@ def _number(name: str, value: Any, kind: Any, source: str, zero: bool) -> Any:
     allowed = int if kind is int else int | float
     if not isinstance(value, allowed) or isinstance(value, bool):
         raise InputError(f"{source}: '{name}' is {value!r}, expected a {kind.__name__}")
-    # Integers as Python has them, of any size, would overflow where they are multiplied.
+    # Python's integers, of any size, would overflow when they are multiplied.
     largest = _LARGEST if isinstance(value, int) else sys.float_info.max
     if not 0 < value <= largest and not (zero and value == 0):
         raise InputError(f"{source}: '{name}' is {value!r}, expected a positive finite number")

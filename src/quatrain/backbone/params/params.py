@@ -149,8 +149,8 @@ def _hidden_dim(params: dict[str, Any], dim: int, source: str) -> int:
 
 
 def _attention_factor(params: dict[str, Any], source: str) -> float:
-    """LongRoPE's factor where params.json does not state it, as ExecuTorch has it:
-    sqrt(1 + ln(s) / ln(original context)) for a context s times as long."""
+    """LongRoPE's factor if params.json does not state it, as in ExecuTorch: sqrt(1 + ln(s) /
+    ln(original context)) for a context s times as long."""
     longest = params.get("max_position_embeddings")
     original = params.get("original_max_position_embeddings")
     if longest is None or original is None or original < 2:

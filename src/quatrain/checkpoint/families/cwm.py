@@ -1,4 +1,4 @@
-"""Code World Model (Meta, 2025): a Llama whose layers, but for every fourth, have a window."""
+"""Code World Model (Meta, 2025): a Llama in which three of four layers have a sliding window."""
 
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields

@@ -132,7 +132,7 @@ def _gguf_params(
 
 
 def _gguf_gemma2(metadata: GgufMetadata) -> Params:
-    """What the first files leave out is as llama.cpp has it."""
+    """Fields that the first files lack have llama.cpp's values."""
     caps = {
         "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
         "output_soft_cap_temp": metadata.number("final_logit_softcapping", 30.0) or None,

@@ -1,5 +1,5 @@
-"""GLM-4: pairs of neighbours in half of each head are rotated, gate and up are one tensor. That of
-2025 (`glm4`) norms what attention and feed-forward give, too."""
+"""GLM-4: adjacent pairs of half of each head are rotated, gate and up are one tensor. The version
+of 2025 (`glm4`) also normalizes the outputs of attention and feed-forward."""
 
 from quatrain.checkpoint.families.family import (
     Biases,

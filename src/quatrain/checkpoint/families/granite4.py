@@ -1,5 +1,5 @@
-"""Granite 4 dense: a Granite 3 in the files of a hybrid, of which all layers have attention, and a
-shared expert alone."""
+"""Granite 4 dense: a Granite 3 in the format of a hybrid model, in which all layers have attention,
+and only a shared expert."""
 
 from quatrain.checkpoint.families import granite
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params

@@ -16,7 +16,7 @@ from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 _DENSE, _DENSE_GGUF = granite.GRANITE.hugging_face, granite.GRANITE.gguf
 assert _DENSE_GGUF is not None
 _dense_gguf_params = _DENSE_GGUF.params
-# As the hub has it, in place of what transformers 5 computes with.
+# The names on the hub, which transformers 5 renames.
 _ON_THE_HUB = {
     "input_linear.weight": "experts.gate_up_proj",
     "output_linear.weight": "experts.down_proj",

@@ -9,7 +9,7 @@ _AFTER_ROPE = {"qk_norm_before_rope": False}
 
 def _rope(fields: Fields) -> Params:
     """NTK-aware scaling (bloc97, 2023) by `alpha`: the base times alpha ^ (width / (width - 2)).
-    Files call it dynamic, which it is without an alpha alone."""
+    Files call it dynamic, but with an alpha it is static."""
     params = rope_params(fields)
     names = ("rope_scaling", "rope_parameters")
     stated = [scaling for name in names if (scaling := fields.object_of(name))]

@@ -39,7 +39,7 @@ def _params(fields: Fields) -> Params:
 
 
 def _hidden_dim(fields: Fields) -> int:
-    """As `Lfm2MLP` of transformers has it."""
+    """As in `Lfm2MLP` of transformers."""
     hidden = fields.integer("intermediate_size")
     if not fields.flag("block_auto_adjust_ff_dim"):
         return hidden

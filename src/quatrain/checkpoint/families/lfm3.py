@@ -36,7 +36,7 @@ def _default_type(index: int) -> str:
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    """With the gate of a head for each of its channels, as the backbone has it."""
+    """Repeat the gate of each head for its channels, as the backbone expects."""
     width = fields.head_width()
     apart = _LFM2.tensors(stored, fields)
     return apart.each(lambda name, tensor: _repeated(tensor, width) if _GATE in name else tensor)

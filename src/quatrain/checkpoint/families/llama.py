@@ -16,9 +16,9 @@ from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
 from quatrain.errors import InputError
 
-# Meta's params.json of Llama 3.1 and 3.2 both say `use_scaled_rope` alone, for a factor of 8 and
-# of 32. Their widths tell them apart: of 3.2's 1B and 3B, which also a pruned Llama Guard has, and
-# 4096 and up.
+# Meta's params.json of Llama 3.1 and 3.2 both have only `use_scaled_rope`, for a factor of 8 and of
+# 32. Their widths tell them apart: those of 3.2's 1B and 3B, which a pruned Llama Guard also has,
+# and 4096 and up.
 _LLAMA_32_WIDTHS = (2048, 3072)
 
 
@@ -69,7 +69,7 @@ LLAMA = Family(
         sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
-    # GGUF calls a Mistral a llama, too: every layer has its window; and a Mixtral, with experts.
+    # GGUF also calls a Mistral a llama, with a window in every layer, and a Mixtral, with experts.
     gguf=GgufReading(
         "llama",
         half_split=False,

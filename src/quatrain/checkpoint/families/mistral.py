@@ -76,7 +76,7 @@ def _ministral3_rope(fields: Fields) -> Params:
 
 
 def _growth(by: float, every: int) -> Params:
-    """Of queries, `every` so many positions."""
+    """The growth of queries, a step `every` that many positions."""
     return {
         "attn_temperature_tuning": True,
         "attn_temperature_with_rope": True,

@@ -30,7 +30,7 @@ MIXTRAL = Family(
         sizes=sizes(4096, 14336, 32),
         aliases={"num_experts": "num_local_experts"},
         params=_params,
-        # As transformers 5 has them, and as the hub does.
+        # The names in transformers 5, and on the hub.
         names=weighted_experts.names("mlp")
         | weighted_experts.names("block_sparse_moe")
         | {

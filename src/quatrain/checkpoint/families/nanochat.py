@@ -23,9 +23,8 @@ def _params(fields: Fields) -> Params:
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    """With norms of ones, and the halves of query and key heads exchanged: what transformers
-    rotates by an angle is then rotated by the opposite one, and all products of the two are as they
-    were."""
+    """Add norms of ones, and exchange the halves of query and key heads: transformers rotates them
+    by the opposite angle, and this leaves all products of the two unchanged."""
     width = fields.integer("hidden_size")
     made = dict(stored.stored)
     for name, tensor in stored.stored.items():

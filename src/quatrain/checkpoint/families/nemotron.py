@@ -33,7 +33,7 @@ NEMOTRON = Family(
         tensors=norms_plus_one,
         activations={"relu2": "relu2"},
     ),
-    # A file holds the weights of norms as they are multiplied by.
+    # A file holds the weights of norms themselves, not differences from 1.
     gguf=GgufReading(
         "nemotron",
         half_split=True,

@@ -1,5 +1,5 @@
 """OLMoE: one norm of all query heads together, one of all key heads, and a mixture of experts in
-each layer. Norms are where a Llama has them."""
+each layer. Norms are at the same places as in a Llama."""
 
 from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import (

@@ -1,7 +1,7 @@
-"""Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (seen
-from the tensors that are there). The text models of Qwen 2 VL, 2.5 VL and 3 VL are those, but
-for their rotary embedding: by three positions, which of text are one and the same (M-RoPE; Wang et
-al., 2024, "Qwen2-VL", section 2.1)."""
+"""Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (seen from
+the tensors that are there). The text models of Qwen 2 VL, 2.5 VL and 3 VL are the same, except for
+their rotary embedding by three positions, which are equal for text (M-RoPE; Wang et al., 2024,
+"Qwen2-VL", section 2.1)."""
 
 from dataclasses import replace
 

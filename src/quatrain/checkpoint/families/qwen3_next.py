@@ -49,7 +49,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 def _parts(
     tensor: StoredTensor, name: str, heads: int, widths: list[int], source: str
 ) -> list[torch.Tensor]:
-    """The rows of each part, which for each of `heads` are so many in turn."""
+    """The rows of each part, given the numbers of rows that alternate for each of `heads`."""
     rows = tensor.shape[0] if tensor.shape else 0
     if rows != heads * sum(widths):
         expected = f"{sum(widths)} rows for each of {heads} heads"

@@ -1,6 +1,5 @@
-"""What the mixtures have in common whose experts' answers are weighed: by the softmax of the
-router's logits unless they say otherwise, those of the picked experts as they are or made to sum
-to 1."""
+"""Shared parts of mixtures whose experts' outputs are weighted: by default by the softmax of the
+router's logits, with the weights of the chosen experts unchanged or normalized to sum to 1."""
 
 from dataclasses import replace
 

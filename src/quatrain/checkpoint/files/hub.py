@@ -8,7 +8,7 @@ from quatrain.folder_entries import refuse_broken_links
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
-# What lies further down, but for chat templates: additional_chat_templates holds those with names.
+# Files in subfolders, except chat templates: additional_chat_templates holds the named ones.
 _BELOW = ("*/*.safetensors", "*/*.json", "*/*.bin", "*/*.pth")
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
@@ -18,9 +18,9 @@ _MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pt
 def local_path(path: Path | str) -> Path:
     """`path` itself, or the folder that `hf://owner/name` or `hf://owner/name@revision` names.
 
-    Where the repository has model*.safetensors, other forms of the weights are not fetched. What is
-    in huggingface_hub's cache is used as it is when the hub cannot be reached. Raises `InputError`
-    if the model is neither there nor to be had, or huggingface_hub is not installed.
+    If the repository has model*.safetensors, other forms of the weights are not fetched. If the hub
+    cannot be reached, huggingface_hub's cache is used. Raises `InputError` if the model is not in
+    the cache and cannot be fetched, or huggingface_hub is not installed.
     """
     if not is_on_hub(path):
         return readable(Path(path))

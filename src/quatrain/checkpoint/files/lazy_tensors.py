@@ -33,8 +33,8 @@ class StoredTensor:
         shape: tuple[int, ...] | None = None,
         dtype: torch.dtype | None = None,
     ) -> "StoredTensor":
-        """What `change` makes of the tensor when it is loaded: of that `shape` and `dtype`, or of
-        the same."""
+        """The tensor, changed by `change` when it is loaded; with that `shape` and `dtype`, or the
+        same as before."""
         return StoredTensor(
             self.shape if shape is None else shape,
             self.dtype if dtype is None else dtype,
@@ -58,7 +58,7 @@ class AsFloat32:
 
 @dataclass(frozen=True)
 class MadeByRows:
-    """Loads a tensor that is not in its file as it is, whole or some of its rows."""
+    """Loads a tensor that is computed from its file, the whole of it or some rows."""
 
     shape: tuple[int, ...]
     rows: RowsOf
@@ -141,7 +141,7 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         return LazyTensors({name: self.stored[name] for name in self.stored if name not in names})
 
     def each(self, change: Callable[[str, StoredTensor], StoredTensor]) -> "LazyTensors":
-        """What `change` makes of each tensor, by its name."""
+        """Each tensor, by its name, changed by `change`."""
         return LazyTensors({name: change(name, tensor) for name, tensor in self.stored.items()})
 
     def as_float32(self, source: str, in_file: Callable[[str], str] = str) -> "LazyTensors":

@@ -38,8 +38,8 @@ def innermost(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _same_again(content: dict[Any, Any], found: list[Any]) -> list[Any]:
-    """What of `content` is or holds the state dict that was `found` first once more: one of the
-    same names, but for what wraps them, or its parameters in a list."""
+    """The entries of `content` that are or hold a copy of the state dict that was `found` first:
+    one with the same names apart from wrappers, or its parameters in a list."""
     model = content[found[0]]
     if not _has_weights(model):
         return []

@@ -1,8 +1,8 @@
-"""torchao's int4 tensor as it is stored: three plain tensors with their own names.
+"""torchao's int4 tensor in files: three plain tensors with their own names.
 
-A safetensors file has them apart (`torchao.prototype.safetensors`); a pickle has one object of the
-class, which is taken apart here in the same names. `quatrain.checkpoint.quantizers.torchao` says
-what they mean.
+A safetensors file stores them separately (`torchao.prototype.safetensors`); a pickle stores one
+object of the class, which is split here into the same names.
+`quatrain.checkpoint.quantizers.torchao` describes their meaning.
 """
 
 import torch

@@ -121,7 +121,7 @@ def with_scales(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:
             continue
         counts = (1, weight.shape[0]) if len(weight.shape) == 3 else (1,)
         if tensor.type_name != "F32" or math.prod(tensor.shape) not in counts:
-            continue  # it is no such scale, and unknown
+            continue  # not such a scale: unknown
         del found[name]
         if part == "scale":
             each = dequantizer(tensor)().flatten().numpy()

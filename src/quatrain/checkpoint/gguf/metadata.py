@@ -101,8 +101,8 @@ class GgufMetadata:
         return {name for name, match in found.items() if match and int(match[1]) in behind}
 
     def layer_count(self) -> int:
-        """`stated_layers`, or the file's tensors where those are less: layers are counted in the
-        file, too, and an absurd count is refused when they are."""
+        """`stated_layers`, or the number of the file's tensors if that is smaller: the layers in
+        the file are counted as well, and an absurd count is refused then."""
         return min(self.stated_layers(), len(self.file.tensors))
 
     def some_layers(self, key: str) -> int:
@@ -123,7 +123,8 @@ class GgufMetadata:
         return int(first)
 
     def decimal(self, key: str, default: Any = None) -> float:
-        """The number `key` as it was meant: written as float32, 1e-05 is 9.999999747378752e-06."""
+        """The decimal number that `key` was before it was stored as float32, which makes 1e-05
+        9.999999747378752e-06."""
         return float(f"{self.number(key, default):.7g}")
 
     def count(self, key: str, default: Any = None) -> int:
@@ -180,8 +181,8 @@ class GgufMetadata:
         return [SLIDING if slides else FULL for slides in pattern]
 
     def layer_types_or_interval(self, interval: int) -> list[str]:
-        """As `layer_types`, of a family whose pattern may be every how manieth layer sees all
-        tokens, too."""
+        """As `layer_types`, for a family whose pattern may also be a number n: every n-th layer
+        attends to all tokens."""
         if isinstance(self.get(_PATTERN), np.ndarray):
             return self.layer_types(interval)
         return self.full_every(self.count(_PATTERN, interval))

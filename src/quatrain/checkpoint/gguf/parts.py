@@ -9,7 +9,7 @@ _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
 
 
 def part_files(path: Path) -> list[Path]:
-    """The files that make up `path`: it alone, or all parts of a split model, the first one first.
+    """The files of `path`: only itself, or all parts of a split model in order.
 
     Raises `InputError` if a part is missing.
     """

@@ -81,7 +81,7 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
-    """As llama.cpp reads it, which divides positions by a factor beside the divisors, too."""
+    """As in llama.cpp, which also divides positions by a factor in addition to the divisors."""
     if metadata.text("rope.scaling.type") == "yarn":
         raise metadata.refuse(
             "rope.scaling.type", f"expected 'longrope' beside {LONGROPE_FACTORS['long']}"

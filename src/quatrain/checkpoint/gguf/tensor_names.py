@@ -27,8 +27,8 @@ _NAME = re.compile(r"(?:blk\.(\d+)\.)?(([\w.]+?)(\.weight|\.bias)?)")
 
 
 def meta_name(name: str, others: Mapping[str, str]) -> str:
-    """`name` in Meta's naming, or itself where it is not known: it is reported later. `others`:
-    the names that its family has besides, of modules, or of tensors that are no weight or bias."""
+    """`name` in Meta's naming, or itself if it is unknown, which is reported later. `others`:
+    further names of its family, of modules, or of tensors other than weights and biases."""
     match = _NAME.fullmatch(name)
     if not match:
         return name

@@ -72,7 +72,7 @@ def read_config(folder: Path) -> Config:
 
 
 def _check_attention(fields: Fields) -> None:
-    """Models that embed texts may be a family's, but for tokens that see those behind them."""
+    """Refuse text-embedding models of a family, whose tokens attend to later ones."""
     if "is_causal" in fields and not fields.flag("is_causal"):
         expected = (
             "true: tokens that attend to later ones are not implemented, and such a model does "
@@ -130,7 +130,7 @@ def _activation(fields: Fields, reading: HuggingFaceReading) -> str:
 def output_is_tied(
     fields: Fields, reading: HuggingFaceReading, names: set[str], folder: Path
 ) -> bool:
-    """Whether the embedding serves as the output layer too, of a model of the tensors `names`.
+    """Whether the output layer is tied to the embedding, in a model with the tensors `names`.
 
     Raises `InputError` if it does not, and there is no output layer either.
     """

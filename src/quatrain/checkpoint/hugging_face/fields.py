@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 from quatrain.errors import InputError
 from quatrain.json_files import read_object
 
-_MOST_LAYERS = 10_000  # a list of as many entries is no danger
+_MOST_LAYERS = 10_000  # a list of that length fits in memory
 _LARGEST_INTEGER = 2**31 - 1
 _LARGEST_NUMBER = 1e38  # what float32 can hold
 
@@ -109,7 +109,7 @@ class Fields(Mapping[str, Any]):
         )
 
     def layer_count(self) -> int:
-        """num_hidden_layers, so few that a list of as many entries is no danger."""
+        """num_hidden_layers, limited so that a list of that length fits in memory."""
         layers = self.integer("num_hidden_layers")
         if layers > _MOST_LAYERS:
             raise InputError(

@@ -85,7 +85,7 @@ def no_rope_interval(fields: Fields) -> int | None:
 
 
 def interval_of(indices: list[int], name: str, fields: Fields) -> int | None:
-    """The n for which `indices` are every n-th layer and no other; None if there are none.
+    """The n for which `indices` are exactly every n-th layer; None if there are no indices.
 
     Raises `InputError`, with the field `name` that said so, where there is no such n.
     """

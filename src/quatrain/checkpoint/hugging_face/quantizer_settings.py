@@ -64,8 +64,9 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     settings = stated_settings(fields)
     if settings is None or (is_float8(settings) and method_of(settings) != BITSANDBYTES):
         return
-    # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves all of it; so do
-    # models that were trained for int4 alone. Of BitNet they say what becomes of the weights.
+    # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves floating-point
+    # weights; so do models trained only for int4. BitNet's settings say how weights are quantized
+    # at run time.
     if method_of(settings) != BITNET.name and _holds_floating_point(folder):
         raise not_quantized(method_of(settings), str(folder))
     if method_of(settings) not in (None, BITSANDBYTES):

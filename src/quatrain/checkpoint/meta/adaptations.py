@@ -48,7 +48,7 @@ def with_folded_scale(
 
 
 def config_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """`params` as the backbone's config has them."""
+    """`params` in the form of the backbone's config."""
     arguments = params.get("quantization_args")
     rotated = isinstance(arguments, dict) and arguments.get("spinquant") is True
     kept = {name: value for name, value in params.items() if name != "lora_args"}

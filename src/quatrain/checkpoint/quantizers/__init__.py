@@ -19,7 +19,7 @@ QUANTIZERS = {
 
 
 def quantizer_by_names(names: Iterable[str]) -> Quantizer | None:
-    """The quantizer whose tensors are among `names`, where names alone tell that."""
+    """The quantizer whose tensors are among `names`, if names identify it."""
     parts = {name.rpartition(".")[2] for name in names}
     for quantizer in _ALL:
         if quantizer.marked_by and quantizer.marked_by in parts:

@@ -136,7 +136,8 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 
 
 def _packed_columns(parts: Parts, words: int, bits: int) -> int:
-    """K of a weight in so many `words` a row: where its numbers do not fill them, it is stated."""
+    """K of a weight with that many `words` a row; it is stated if the numbers do not fill the
+    words."""
     if 32 % bits == 0:
         return words * (32 // bits)
     stated = parts["weight_shape"].load().tolist() if "weight_shape" in parts else None

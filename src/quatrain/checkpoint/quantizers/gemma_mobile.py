@@ -88,7 +88,7 @@ def _bits(settings: Settings, name: str, source: str) -> int:
 
 
 def _numbers(packed: torch.Tensor, bits: int) -> torch.Tensor:
-    """uint8 [N, K * bits / 8] to int8 [N, K]; of 8 bits as they are."""
+    """uint8 [N, K * bits / 8] to int8 [N, K]; 8-bit numbers are unchanged."""
     if bits == 8:
         return packed
     middle, mask = 1 << (bits - 1), (1 << bits) - 1

@@ -71,7 +71,7 @@ def rounded_when_read(
 
 @dataclass(frozen=True)
 class GroupedLinear:
-    """One quantized matrix [N, K] in G groups a row; nothing is read before it is called for.
+    """One quantized matrix [N, K] in G groups a row; its values are read only when they are called.
 
     `values` gives int8 [N, K]; `scales` [N, G] in `scales_dtype`; `zeros`, where the file has
     them, [N, G] of the values' kind, 0 for a symmetric group; `group_of`, where the file has it,

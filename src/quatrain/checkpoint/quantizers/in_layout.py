@@ -85,7 +85,7 @@ def _is_of_layer(name: str) -> bool:
 
 
 def _needs_one_scale_per_row(name: str, linear: GroupedLinear) -> bool:
-    """Of an int8 table: whether the layout has it with one scale a row alone."""
+    """Whether an int8 table needs one scale per row in the layout."""
     is_output = name.rpartition(".")[2] in ("lm_head", "output")
     return not linear.fits_int4 and (is_output or linear.zeros is not None)
 
@@ -93,7 +93,7 @@ def _needs_one_scale_per_row(name: str, linear: GroupedLinear) -> bool:
 def _why_requantized(
     name: str, linear: GroupedLinear, groups: int, round_again: RoundAgain | None
 ) -> str:
-    """What a linear is that is to be rounded into `groups` a row; '' for one that is kept."""
+    """Why a linear must be requantized into `groups` a row; '' if it is kept."""
     in_groups = linear.groups > 1 and _needs_one_scale_per_row(name, linear)
     if not linear.fits_int4 and (_is_of_layer(name) or in_groups):
         return f"{linear.bits} bits"

@@ -74,7 +74,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 
 
 def _shape(parts: Parts, bits: int, group_size: Any) -> tuple[int, int]:
-    """(N, K) of the weight, of numbers of so many `bits`; `group_size` as config.json states it."""
+    """(N, K) of the weight, whose numbers have `bits`; `group_size` is that of config.json."""
     expected = f"a uint32 matrix of {bits}-bit numbers"
     rows, words = parts.matrix("weight", torch.uint32, expected)
     scales = parts["scales"]

@@ -25,14 +25,14 @@ def quantized_tensors(
     called: Mapping[str, str] = MappingProxyType({}),
     stays_floating: Callable[[str], bool] = lambda name: False,
 ) -> tuple[LazyTensors, dict[str, bool]]:
-    """(`stored` with every quantized matrix F as F.weight, F.scales and F.zeros, names kept; for
-    each F whether its file has it in 4 bits or less).
+    """(`stored`, with every quantized matrix F as F.weight, F.scales and F.zeros under its name;
+    for each F whether its file has it in 4 bits or less).
 
     `settings`: config.json's quantization_config, or None, in which case the quantizer may be known
-    by the tensors' names. `metadata`: of the files' headers. `called`: what the files call a
-    tensor, where that is something else, as settings and headers do. `stays_floating`: of a
-    matrix's name, whether the model computes it in floating point, which it then becomes. Raises
-    `InputError`, naming `source`, where nothing is quantized, or in a way that is not read.
+    by the tensors' names. `metadata`: of the files' headers. `called`: the name of a tensor in the
+    files, settings and headers, if it differs. `stays_floating`: whether the model computes the
+    matrix of that name in floating point, in which case it is dequantized. Raises `InputError`,
+    naming `source`, if nothing is quantized, or in an unsupported way.
     """
     asymmetric = round_again is not None and round_again.asymmetric
     if settings is None:
@@ -187,7 +187,8 @@ def _by_module(
     """(the quantized matrices' tensors by module and part, all other tensors by name)."""
     modules: dict[str, dict[str, StoredTensor]] = {}
     others = {}
-    # A weight alone, in floating point, is no quantized one, whose name it may have.
+    # A floating-point weight without other parts is not quantized, even if it has the name of a
+    # quantized one.
     quantized = {
         name.rpartition(".")[0]
         for name, tensor in stored.stored.items()

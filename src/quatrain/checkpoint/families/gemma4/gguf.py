@@ -23,9 +23,9 @@ NAMES = {
 
 
 def shared_params(metadata: GgufMetadata) -> Params:
-    """The fields of params.json that a GGUF file of Gemma 3n or 4 states alike.
+    """The fields of params.json that GGUF files of Gemma 3n and 4 state in the same way.
 
-    A cap of the logits is as llama.cpp has it where the file says nothing."""
+    A missing cap of the logits has llama.cpp's default."""
     return {
         "n_kv_heads": metadata.of_all_layers("attention.head_count_kv"),
         "act_fn": "gelu_approx",

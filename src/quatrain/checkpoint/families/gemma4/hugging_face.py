@@ -79,7 +79,7 @@ def _refuse_what_larger_ones_have(fields: Fields) -> None:
 
 
 def _kinds(fields: Fields) -> list[str]:
-    """The last layer sees all tokens whatever is said, as transformers has it."""
+    """The last layer always attends to all tokens, as in transformers."""
     kinds = layer_types(fields) or full_every(6, fields.layer_count())
     return [*kinds[:-1], FULL]
 
@@ -113,7 +113,8 @@ def shared_layers(fields: Fields) -> int:
 
 
 def unused_keys(stored: LazyTensors, fields: Fields) -> set[str]:
-    """The keys and values of layers that read others': transformers drops them, too."""
+    """The keys and values of layers that use those of other layers; transformers drops them as
+    well."""
     first = fields.layer_count() - shared_layers(fields)
     own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
     return {name for name, match in own.items() if match and int(match[1]) >= first}

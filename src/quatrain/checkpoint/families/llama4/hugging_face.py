@@ -1,4 +1,4 @@
-"""Llama 4 as the Hugging Face hub has it."""
+"""Llama 4 in the format of the Hugging Face hub."""
 
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor

@@ -145,7 +145,8 @@ def _counts(params: Params, source: str) -> tuple[int, int, int]:
 
 
 def _check_rows(name: str, tensor: StoredTensor, count: int, what: str, source: str) -> None:
-    """Raise `InputError` if `tensor` is no matrix whose rows divide into `count`."""
+    """Raise `InputError` unless `tensor` is a matrix with a number of rows that is a multiple of
+    `count`."""
     if len(tensor.shape) != 2 or tensor.shape[0] % count:
         rows = f" with a number of rows that is a multiple of {count} ({what})" if count > 1 else ""
         raise InputError(

@@ -59,8 +59,8 @@ def rope(fields: Fields) -> Params:
 
 
 def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    """Each head's queries and gate lie side by side; norms are about 0, but that of what a delta
-    rule reads."""
+    """Each head's queries and gate lie side by side; norms are stored as differences from 1, except
+    that of a delta rule's output."""
     heads = fields.integer("num_attention_heads")
     about_0, others = {}, {}
     for name, tensor in stored.stored.items():

@@ -41,9 +41,9 @@ def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> 
 
 
 def full_scaling(fields: Fields, full: Fields) -> Fields:
-    """`full`, which rope_parameters have for the layers that see all tokens, and rope_scaling over
-    it. Raises `InputError` if that has its kind as `type` alone, which transformers 5 does not read
-    in models whose layers differ so."""
+    """`full`, the rope_parameters of full-attention layers, overridden by rope_scaling. Raises
+    `InputError` if rope_scaling has its kind only as `type`, which transformers 5 does not read in
+    models with different rotary embeddings by layer."""
     scaling = fields.object_of("rope_scaling")
     kind = rope_type(scaling)
     if scaling and scaling.get("rope_type") is None and kind != rope_type(full):

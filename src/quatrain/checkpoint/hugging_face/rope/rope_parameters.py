@@ -147,8 +147,8 @@ def _yarn(fields: Fields, scaling: Fields, rope: dict[str, Any]) -> dict[str, An
 
 
 def _stated_attention_factor(scaling: Fields, factor: float) -> float | None:
-    """What both tables are multiplied by, where the checkpoint says so: as it is, or as DeepSeek
-    does, by two weights."""
+    """The factor of both tables, if the checkpoint states it: directly, or by two weights as in
+    DeepSeek."""
     above, below = scaling.get("mscale"), scaling.get("mscale_all_dim")
     if scaling.get("attention_factor") is not None or not above or not below:
         return scaling.number_or_none("attention_factor")

@@ -63,8 +63,8 @@ def _of_8_bits(tensors: dict[str, StoredTensor], module: str, source: str) -> St
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Numbers in blocks of one scale each, `size` long: `scales` of them, as stored or, where they
-    are rounded themselves, as `nested` gives them."""
+    """Numbers in blocks of `size` with one scale each: `scales` as stored, or if they are
+    themselves quantized, as `nested` dequantizes them."""
 
     size: int
     scales: StoredTensor

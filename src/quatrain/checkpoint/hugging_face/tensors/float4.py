@@ -64,7 +64,7 @@ def factors_of(scales: torch.Tensor) -> torch.Tensor:
 
 
 def _pop_number(tensors: dict[str, StoredTensor], name: str, source: str) -> StoredTensor | None:
-    """The one number `name`, which `tensors` has no more."""
+    """The one number `name`, which is removed from `tensors`."""
     number = tensors.pop(name, None)
     if number is not None and (math.prod(number.shape) != 1 or not number.dtype.is_floating_point):
         raise InputError(

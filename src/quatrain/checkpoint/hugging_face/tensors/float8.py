@@ -55,7 +55,7 @@ _NOTE = (
 
 
 def is_float8(settings: Any) -> bool:
-    """Whether config.json's quantization_config `settings` are of matrices in FP8 or FP4 alone, or
+    """Whether config.json's quantization_config `settings` describe only FP8 or FP4 matrices, or
     bitsandbytes'."""
     if not isinstance(settings, dict):
         return False
@@ -143,8 +143,8 @@ def in_floating_point(
 
 
 def _divides(settings: Mapping[str, Any], source: str) -> bool:
-    """Whether numbers are divided by their scales, as GPTQModel has it, which calls the field for
-    its method `method` too."""
+    """Whether numbers are divided by their scales, as in GPTQModel, which also uses the field
+    `method` for its method."""
     stated = settings.get("weight_scale_semantics")
     if stated not in (None, "inverse"):
         raise InputError(
