@@ -23,7 +23,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def changed(package: str, what: str, found: object, expected: object) -> QuatrainError:
-    """The error to raise where `what`, which is private to `package`, is not as it was."""
+    """The error to raise if `what`, which is private to `package`, has changed."""
     version = importlib.metadata.version(package)
     return QuatrainError(
         f"{what}: found {found}, expected {expected}. {package} {version} is installed, and "

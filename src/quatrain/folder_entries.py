@@ -11,8 +11,8 @@ _MERGES = "merges.txt"
 
 
 def entries(folder: Path, pattern: str = "*") -> list[Path]:
-    """What `folder` holds of the `pattern`, in order, but for `._NAME`, which macOS leaves beside
-    each file in an archive or on another system's disk."""
+    """The entries of `folder` that match `pattern`, in order, except `._NAME`, which macOS writes
+    beside each file in an archive or on another system's disk."""
     return sorted(file for file in folder.glob(pattern) if not file.name.startswith("._"))
 
 

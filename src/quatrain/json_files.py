@@ -24,7 +24,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def what_it_is(path: Path) -> str:
-    """What the file `path`, which is no JSON in UTF-8, is in place of that, and what helps."""
+    """What the file `path`, which is not JSON in UTF-8, seems to be instead, and a remedy."""
     try:
         content = path.read_bytes()
     except OSError:

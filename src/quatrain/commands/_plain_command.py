@@ -1,6 +1,6 @@
 """Help that shows a flag as it is written: `--json`, where typer shows `--json <bool>`, and every
-option whole in a narrow terminal, where typer's boxes cut it. What typer takes without a word is
-refused: an option of one value given twice, a path that is empty."""
+option in full in a narrow terminal, where typer's boxes cut it. Input that typer accepts silently
+is refused: an option of one value given twice, an empty path."""
 
 import inspect
 import shutil
@@ -31,7 +31,7 @@ class PlainCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Broken at spaces alone: an example that is broken at a hyphen is another command."""
+        """Wrap only at spaces: an example that is wrapped at a hyphen is another command."""
         for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
             formatter.write_paragraph()
             with formatter.indentation():

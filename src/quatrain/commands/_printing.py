@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def print_json(value: Any) -> None:
     """Print `value` as JSON, alone on standard output, for a machine to read.
 
-    Numbers that are not finite, which JSON has no word for, become null.
+    Numbers that are not finite, which JSON cannot represent, become null.
     """
     print(json.dumps(finite(value), indent=2, default=str))
 
 
 def plain_console() -> "Console":
-    """Prints texts as they are: names of files, or what a model wrote, may have brackets, which
-    rich would take for markup."""
+    """A console that prints texts unchanged: names of files, or generated texts, may have brackets,
+    which rich would treat as markup."""
     from rich.console import Console
 
     return Console(markup=False, emoji=False)
@@ -41,7 +41,8 @@ def print_table(table: "Table") -> None:
 
 
 def print_next(*words: object) -> None:
-    """The command that goes on with what was made; a path is no option."""
+    """Print the next command to run with the result; a path that looks like an option is
+    escaped."""
     said = [f"./{one}" if isinstance(one, Path) and str(one)[0] == "-" else one for one in words]
     print(f"next: quatrain {shlex.join(map(str, said))}")
 

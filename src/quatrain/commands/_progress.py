@@ -52,7 +52,7 @@ class _Line:
         self.unshown: tuple[str, str] | None = None  # what it said last, too soon after a line
 
     def listen(self, name: str, seconds: float | None) -> None:
-        """A stage begins, or has ended after so many `seconds`."""
+        """A stage begins, or has ended after `seconds`."""
         self.unshown = None
         if seconds is None:
             self.running.append(name)
@@ -65,7 +65,7 @@ class _Line:
             self._write(self._padded(f"  {name:<34}{seconds:8.1f} s") + "\n")
 
     def progress(self, name: str, fraction: float, left: float) -> None:
-        """A stage is done by `fraction`, with so many seconds `left`."""
+        """A stage has completed `fraction`, with an estimated time `left` in seconds."""
         self.silent = False
         self.unshown = name, f"{fraction:8.0%}, {left:.0f} s left"
         if time.monotonic() - self.written >= self.between:

@@ -10,7 +10,7 @@ from quatrain.runtime.generation.stop_strings import check_stops
 
 
 def _known_stops(stop: list[str] | None) -> list[str] | None:
-    """`stop`, refused as it is parsed where one ends every text."""
+    """`stop`; refused during parsing if one would end every text."""
     check_stops(stop or ())
     return stop
 

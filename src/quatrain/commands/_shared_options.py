@@ -31,7 +31,7 @@ def known_runtimes() -> list[str]:
 
 
 def known_device(device: str) -> str:
-    """`device`, refused as it is parsed where no runtime is called so."""
+    """`device`; refused during parsing if there is no runtime of that name."""
     parse_device(device)
     return device
 

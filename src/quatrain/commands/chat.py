@@ -109,14 +109,15 @@ def _no_files() -> Iterator[None]:
 
 
 def _lines_of_stdin() -> Iterable[str]:
-    """The lines of standard input, UTF-8 wherever this is; the tokenizer refuses what is not."""
+    """The lines of standard input, read as UTF-8 in every locale; the tokenizer refuses other
+    bytes."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")
     return sys.stdin
 
 
 def _lines_of_terminal() -> Iterator[str]:
-    """What is typed on the terminal, up to Ctrl-D; Ctrl-C empties the line."""
+    """The lines typed on the terminal, up to Ctrl-D; Ctrl-C clears the line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 

@@ -1,7 +1,7 @@
 """Attention sinks: attention only to the first tokens and a window of the last.
 
 Xiao et al. (2023), "Efficient Streaming Language Models with Attention Sinks". Tokens keep their
-own positions, so that what is cached stays as it is; a text ends where the context does.
+own positions, so the cache is never recomputed; a text ends at the end of the context.
 """
 
 from dataclasses import replace
@@ -13,12 +13,12 @@ from quatrain.errors import InputError
 def with_attention_sink(
     config: BackboneConfig, asked: tuple[int, int] | None, context: int
 ) -> BackboneConfig:
-    """`config` whose layers attend to (sinks, window) of a context of `context` tokens; as it is
-    where None is asked for.
+    """`config` with layers that attend to (sinks, window) of a context of `context` tokens;
+    unchanged if None is asked for.
 
     Raises:
-        InputError: Where layers have a window, a chunk or a soft cap already, or hand their keys
-            on, or the context is no longer than what is kept.
+        InputError: Layers already have a window, a chunk or a soft cap, or share their keys, or the
+            context is not longer than the kept tokens.
     """
     if asked is None:
         return config

@@ -1,8 +1,8 @@
 """`--linear-scheme auto`: 8da4w where it costs little quality and meets no defect, otherwise
 weight-only.
 
-A linear is weight-only where a defect of the target's 8da4w kernel strikes it. Of the others those
-that int8 activations cost most are made weight-only, until the rest costs no more than is allowed;
+A linear is weight-only if a defect of the target's 8da4w kernel affects it. Of the others, those
+for which int8 activations cost most become weight-only, until the rest costs no more than allowed;
 all of them where 8da4w is measured to be the slower on the target.
 """
 
@@ -125,8 +125,8 @@ def _choose(
 def _excluded_from_8da4w(
     opened: Checkpoint, request: ExportRequest, linears: Mapping[str, Int4Linear]
 ) -> tuple[dict[str, str], TargetChoice | None]:
-    """The linears that the target's kernel, or any, does not compute in 8da4w, and why; and what
-    is chosen for a target, where one is named."""
+    """(the linears that the target's kernel cannot compute in 8da4w, and why; the choice for the
+    target, if there is one)"""
     kept = {}
     if request.target is None:
         return kept, None
@@ -180,8 +180,8 @@ def _plan(
 
 
 def _with_unpadded_channels(linears: Mapping[str, Int4Linear]) -> set[str]:
-    """Those with output channels that the weight-only kernel loads only once they are filled up,
-    which a program that is written in 8da4w has not done."""
+    """Linears whose output channels must be padded for the weight-only kernel, which a program
+    written in 8da4w does not do."""
     return {name for name, linear in linears.items() if linear.out_features % CHANNELS_TOGETHER}
 
 

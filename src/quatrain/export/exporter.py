@@ -120,8 +120,8 @@ def _check_linears(
     options: ExportOptions,
     backbone: Backbone,
 ) -> None:
-    """Make the linears of the program at `path`, lowered as `rows`, those that are `planned`, and
-    hold it against them."""
+    """Change the linears of the program at `path`, lowered as `rows`, to the `planned` ones, and
+    check the program."""
     if planned != rows:
         make_weight_only(path, rows, planned, backbone)
     check_program(path, planned, options, backbone)

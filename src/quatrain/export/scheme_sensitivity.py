@@ -44,8 +44,10 @@ class SchemeSensitivity:
 
     @torch.inference_mode()
     def of_each(self, advance: Callable[[float], None]) -> dict[str, float]:
-        """With one linear alone in 8da4w, for each; `advance` hears what part is done."""
-        # From the last layer on: caches of the layers before, which some read, stay as they were.
+        """The divergence with only one linear in 8da4w, for each linear; `advance` is called with
+        the completed fraction."""
+        # From the last layer backwards, so that the caches of earlier layers, which some layers
+        # read, are not changed.
         names = sorted(self.linears, key=_layer, reverse=True)
         found = {}
         for done, name in enumerate(names):

@@ -102,7 +102,7 @@ def fake_quantize_tokens(activation: torch.Tensor, eps: float) -> torch.Tensor:
 def choose_row_qparams(
     rows: torch.Tensor, smallest_scale: float, least: int = INT8_MIN, most: int = INT8_MAX
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The scale and zero point of asymmetric int8 per row, as Vulkan's choose_qparams has them.
+    """The scale and zero point of asymmetric int8 per row, as in Vulkan's choose_qparams.
 
     rows float32 [..., K], to be rounded to integers from `least` to `most`; returns float32 scale
     and float32 (integer-valued, in [least, most]) zero point, each [...]. A scale below

@@ -20,7 +20,7 @@ from quatrain.linear.affine import (
     fake_quantize_tokens,
 )
 
-# The linears of a backbone that see the last token alone, however many a call has.
+# The linears of a backbone that get only the last token of a call.
 OF_LAST_TOKEN = ("output", "output_intermediate")
 
 
@@ -130,8 +130,8 @@ def without_activation_rounding(linear: Int4Linear) -> WeightOnlyInt4Linear:
 def freeze_weights(module: nn.Module) -> nn.Module:
     """Dequantize each int4 linear's weight once, for fast eager inference; returns `module`.
 
-    Dequantizing in every forward costs 40 times the matrix product at one token. Results do
-    not change, memory grows by the floating-point weights, and the state dict stays as it was.
+    Dequantizing in every forward costs 40 times the matrix product at one token. Results do not
+    change, memory grows by the floating-point weights, and the state dict stays the same.
     """
     for child in module.modules():
         if isinstance(child, Int4Linear):

@@ -149,14 +149,14 @@ def _in_words(value: Any) -> str:
 
 
 def with_context(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """`stated` with the context, which is as long as a call where a program does not say it, as
-    ExecuTorch's runner has it (`get_llm_metadata` of `llm_runner_helper.cpp`)."""
+    """`stated` with the context, which defaults to the length of a call, as in ExecuTorch's runner
+    (`get_llm_metadata` of `llm_runner_helper.cpp`)."""
     longest = {CONTEXT: stated[CALL]} if CALL in stated else {}
     return longest | dict(stated)
 
 
 def plain(value: Record | None) -> Any:
-    """A value as Python has it; a tensor stays its record, and so do lists of other values' ids."""
+    """The Python value; a tensor stays a record, and so do lists of other values' ids."""
     names = {"Int": "int_val", "Bool": "bool_val", "Double": "double_val", "String": "string_val"}
     if value is None or value.table == "Null":
         return None

@@ -31,7 +31,7 @@ def usual_method(calibration: Calibration | None, opened: OpenedSource) -> Round
 def calibrated_method(
     method: Rounding, calibration: Calibration | None, opened: OpenedSource, stages: Stages
 ) -> Gptq | Distill | None:
-    """The method for a model that was opened; None if it looks at weights alone.
+    """The method for the opened model; None if it needs no calibration.
 
     Raises `InputError` if the calibration text cannot be used.
     """

@@ -48,7 +48,7 @@ class Cost:
 
 
 class Dequantized(Mapping[str, torch.Tensor]):
-    """A checkpoint's tensors in floating point, made as they are indexed."""
+    """A checkpoint's tensors in floating point, dequantized when indexed."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         self._tensors = tensors

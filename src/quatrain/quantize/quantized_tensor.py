@@ -1,4 +1,4 @@
-"""What a method makes of one tensor, and what that changes in its weights."""
+"""The result of a method for one tensor, and its rounding error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import torch
 
 
 class RoundingError(NamedTuple):
-    """What rounding changes in one tensor: sums over its weights as the source has them.
+    """The rounding error of one tensor: sums over the source's weights.
 
-    `exact_groups`: how many groups the source held as int4 already (GGUF's Q4_0, Q3_K), which are
+    `exact_groups`: how many groups are already int4 in the source (GGUF's Q4_0, Q3_K), which are
     kept exactly; `negative_scales`: how many groups have a negative scale. `zero_rows`: how many
     rows are 0 throughout.
-    `why`: what a linear of a quantized source was, that it had to be rounded.
+    `why`: why a linear of a quantized source had to be requantized.
     """
 
     squared_error: float

@@ -1,6 +1,6 @@
-"""What a checkpoint may be asked to be: how its tables are stored, and how weights are rounded.
+"""The options for a checkpoint: how its tables are stored, and how weights are rounded.
 
-"keep": as the source has it, or what is usual (see `plan_model`).
+"keep": as in the source, or the default (see `plan_model`).
 """
 
 from typing import Literal, get_args

@@ -38,7 +38,7 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
 
 
 def _check_phone(asked: str) -> None:
-    """Refuse what is no phone and no GPU; a phone may have a GPU of which nothing is known."""
+    """Refuse a name that is neither a phone nor a GPU; a phone may have an unknown GPU."""
     for name in by_chip(asked):
         if find_phone(name) is None:
             find_device(name)
@@ -54,7 +54,7 @@ def _check_text(text: Path | str) -> None:
 
 
 def check_workers(jobs: int | None, ray: str | None) -> None:
-    """Raise `InputError` if both are given, of which one would count for nothing, or `jobs` is no
+    """Raise `InputError` if both are given, since one would have no effect, or if `jobs` is not a
     number of programs."""
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}, expected 1 or more")

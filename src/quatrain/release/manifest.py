@@ -52,6 +52,6 @@ def manifest(
 
 
 def _options(spec: ReleaseSpec) -> dict[str, Any]:
-    """By the names that they have on the command line; of a path its name alone."""
+    """The options by their names on the command line; of a path only its last part."""
     values = {key_of(field.name): getattr(spec, field.name) for field in fields(spec)}
     return {key: v.name if isinstance(v, Path) else v for key, v in values.items()}

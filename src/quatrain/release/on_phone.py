@@ -55,7 +55,7 @@ class PhoneRun:
 
 
 def require_phone(runner: Path) -> None:
-    """Refuse, with `InputError`, where there is no `runner`, no adb or not one phone."""
+    """Raise `InputError` if there is no `runner`, no adb, or not exactly one phone."""
     if not runner.is_file():
         raise InputError(f"--run-on-phone {runner}: no such file; give a runner built for Android")
     if shutil.which("adb") is None:

@@ -95,7 +95,7 @@ class Pipeline:
         return make_all(self.store, tasks, self.workers, self.stages)
 
     def _run_sequentially(self, tasks: Sequence[Task]) -> list[Made]:
-        """One after another, in this process: nothing is made beside it."""
+        """One after another, in this process, with nothing else running."""
         self.tasks += tasks
         return make_all(self.store, tasks, Workers(1, 0), self.stages)
 
@@ -201,7 +201,7 @@ class Pipeline:
         return Task("quality", f"measure {planned.file}", said, arguments, advances=True)
 
     def _layers(self, export: Made) -> list[Task]:
-        """The task of the layers; none where there is no model in floating point."""
+        """The task of the layers; none without a floating-point model."""
         reference = reference_of(self.source, self.spec)
         if reference is None:
             return []

@@ -139,10 +139,11 @@ class ReleasePlan:
 
 
 def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
-    """Decide, from headers alone, what `spec` makes of `source`, the files beginning with `name`.
+    """Decide, from file headers only, which programs `spec` makes from `source`; their files begin
+    with `name`.
 
-    Raises `InputError` if the source cannot be read, a phone is not known, or `spec` says how a
-    checkpoint is to be quantized.
+    Raises `InputError` if the source cannot be read, a phone is unknown, or `spec` says how to
+    quantize although the source is a checkpoint.
     """
     quantizing = QuantizeRequest(
         spec.group_size, spec.embedding, spec.output_layer, spec.method, None
@@ -216,7 +217,7 @@ class _Planner:
         return PhonePlan(asked, name, gpu, self.cpu_file(asked), [said], said)
 
     def _file(self, need: str, options: ExportOptions, gpu: str) -> PlannedFile | str:
-        """The file for what is needed; or why there can be none."""
+        """The file for `need`; or the reason why there can be none."""
         if need in self.files:
             return self.files[need]
         (program,) = programs_of(self.weightless, [options])

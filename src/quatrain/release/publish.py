@@ -33,7 +33,7 @@ def publish(
 ) -> None:
     """Write all files of a release to `folder`, and remove what an earlier one left there.
 
-    Each appears in one rename, the manifest last; what is as it was stays untouched. Raises
+    Each appears in one rename, the manifest last; unchanged files are not touched. Raises
     `InputError` if something cannot be written.
     """
     try:
@@ -79,8 +79,9 @@ def _write(new: Path, spec: ReleaseSpec, made: Sequence[MadeFile], report: dict[
 
 
 def _portable(spec: ReleaseSpec, name: str, reference: Sequence[Mapping[str, Any]]) -> ReleaseSpec:
-    """`spec` as it says the same elsewhere: the `name`, files as they are called in the release,
-    and the model that it was measured against, of the files `reference`, by their digest."""
+    """`spec` in a form that is valid on any machine: the `name`, files by their names in the
+    release, and the model that it was measured against, whose files are `reference`, by a
+    digest."""
     text = Path(TEXT) if spec.text else None
     tokenizer = Path(TOKENIZER) if spec.tokenizer else None
     named = spec.reference
@@ -111,5 +112,5 @@ def _earlier_files(folder: Path) -> set[str]:
     """The files that the release in `folder` consists of; none without one."""
     if not (folder / MANIFEST).is_file():
         return set()
-    # Names alone: nothing outside the folder is ever removed.
+    # Only plain names, so that nothing outside the folder is ever removed.
     return {name for name in read_object(folder / MANIFEST)["files"] if Path(name).name == name}

@@ -166,8 +166,8 @@ def merged_specs(file: Path | None, given: dict[str, Any]) -> list[ReleaseSpec]:
 
 
 def digest_name(digests: Iterable[str]) -> str:
-    """What a model is called in a release.toml, wherever it lies: `digests` are the SHA-256 of its
-    files, in hexadecimal."""
+    """The name of a model in a release.toml, independent of its path: `digests` are the SHA-256 of
+    its files, in hexadecimal."""
     return _DIGEST + hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
@@ -202,7 +202,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _value(file: Path, key: str, name: str, value: Any) -> Any:
-    """`value` as its field has it. Raises `InputError` if it is of another kind."""
+    """`value` converted to the type of its field. Raises `InputError` if it is of another kind."""
     several = name in AXES and isinstance(value, list)
     kind, matches = _KINDS["texts" if several else _kind_of(name)]
     if not matches(value) or (several and not value):

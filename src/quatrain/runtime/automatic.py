@@ -14,7 +14,8 @@ Runtime = Literal["gpu", "reference"]
 
 
 def first_choice(graph: VulkanGraph) -> tuple[Runtime, str]:
-    """The runtime to try first, and in a phrase why it is no real GPU (empty if it is one)."""
+    """The runtime to try first, and a phrase that says why it is not a real GPU (empty if it is
+    one)."""
     try:
         from quatrain.runtime.wgpu.adapters import list_adapters
     except ImportError:

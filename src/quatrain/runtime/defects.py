@@ -73,10 +73,10 @@ def sums_capacity(columns: int, group_size: int, fp16: bool) -> int:
 
 
 def sum_multiplicity(group_size: int) -> list[int]:
-    """How often the packing shader counts each four neighbours of a group in the group's sum.
+    """How often the packing shader counts each four adjacent values of a group in the group's sum.
 
     32 workers, or 16 for groups below 128, take every 32nd (16th) four; from one to the next a
-    worker adds its sum to itself. So all counts are 1 up to groups of 128, but for 65 to 127.
+    worker adds its sum to itself. So all counts are 1 up to groups of 128, except 65 to 127.
     Source: `ops/glsl/quantize_and_pack_4h4w_with_group_sums.glsl` and, for the workers,
     `pick_quantize_and_pack_4h4w_with_group_sums_shader` of ExecuTorch's Vulkan runtime.
     """

@@ -70,7 +70,7 @@ class ExecutorchRunner:
 
 
 def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
-    """`metadata`, whose calls are no longer than the method has room for."""
+    """`metadata` with the length of calls limited to the method's room."""
     stated = metadata.get("get_max_seq_len") or metadata.get("get_max_context_len")
     shorter = longest is not None and (stated is None or longest < stated)
     return metadata | ({"get_max_seq_len": longest} if shorter else {})

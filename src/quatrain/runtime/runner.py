@@ -35,9 +35,9 @@ class NamedRunner(Runner, Protocol):
 def forward_in_parts(runner: Runner, tokens: torch.Tensor, start: int) -> torch.Tensor:
     """The logits [1, vocabulary] after `tokens` int64 [1, T] from position `start` on.
 
-    In several calls where they are more than a program takes in one ("get_max_seq_len"), as
-    ExecuTorch's `TextPrefiller` gives them; but none of a single token, which 8da4w computes
-    otherwise (`quatrain.arithmetic`).
+    In several calls if there are more tokens than one call takes ("get_max_seq_len"), as in
+    ExecuTorch's `TextPrefiller`, but never a call of a single token, which 8da4w computes
+    differently (`quatrain.arithmetic`).
     """
     total = tokens.shape[1]
     longest = longest_call(runner, total)
@@ -54,7 +54,8 @@ def longest_call(runner: Runner, length: int) -> int:
 
 
 def parts_of(total: int, longest: int) -> Iterator[slice]:
-    """So many tokens in calls of at most `longest`, none of a single one that can be helped."""
+    """Split the tokens into calls of at most `longest`, avoiding calls of a single token if
+    possible."""
     longest, at = max(longest, 1), 0
     while at < total:
         one_would_be_left = total - at == longest + 1 and longest > 2

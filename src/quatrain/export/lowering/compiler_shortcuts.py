@@ -1,8 +1,8 @@
 """Skips work of torch's compiler that no lowering needs.
 
-The program is the same, and sooner there. Private to torch, as
-`quatrain.export.lowering.executorch_internals` has it: what is found changed is refused with a
-`QuatrainError`, and all is put back.
+The program is the same, but takes less time. It uses internals of torch in the way of
+`quatrain.export.lowering.executorch_internals`: a changed internal raises `QuatrainError`, and
+everything is restored at the end.
 """
 
 from collections.abc import Callable, Iterator
@@ -155,9 +155,10 @@ def _compiled_when_called(recompile: Callable[[Any], Any]) -> Callable[[Any], No
 def replaced(
     package: str, holder: Any, name: str, other: Callable[[Any], Callable[..., Any]]
 ) -> Iterator[None]:
-    """The function `name` of `holder`, a module or a class, replaced by what `other` makes of it.
+    """Replace the function `name` of `holder`, a module or a class, by `other(function)` within the
+    context.
 
-    The name is as it is written in `package`, which is private to it.
+    The function is private to `package`.
     """
     function = getattr(holder, name, None)
     if not callable(function):

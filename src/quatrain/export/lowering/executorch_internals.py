@@ -106,7 +106,7 @@ def shapes_of_vulkan_operators() -> Iterator[None]:
     check_arguments("executorch", torch.ops.llama.update_cache.default, "value cache start_pos")
     with (
         _implementations("et_vk", shapes, "Meta"),
-        # ExecuTorch's asks for 4 dimensions; its Vulkan runtime for no more than the last 3.
+        # ExecuTorch's function requires 4 dimensions; its Vulkan runtime only the last 3.
         _implementations("llama", {"update_cache": lambda value, *_: value.new_empty(1)}, "Meta"),
     ):
         yield

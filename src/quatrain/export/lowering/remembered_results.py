@@ -1,8 +1,8 @@
 """Caches the results of operators between passes of ExecuTorch.
 
-Every pass runs each operator of a graph on tensors without values, to know the shapes that it
-gives, and hardly any pass changes any. Private to ExecuTorch, as
-`quatrain.export.lowering.executorch_internals` has it.
+Every pass runs each operator of a graph on tensors without values to infer shapes, although few
+passes change any. It uses internals of ExecuTorch, in the way of
+`quatrain.export.lowering.executorch_internals`.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,9 @@
 """Attention over a KV cache as operators of both backends.
 
 ExecuTorch fuses its own traced patterns into these; calling them directly gives the same graph and
-leaves nothing to a pattern that might not match. The operators are registered by
-`export.lowering.tracing`, which alone calls these parts: to know their tensors needs no compiler.
+does not depend on patterns that might not match. The operators are registered by
+`export.lowering.tracing`; only tracing calls these modules, so their tensors can be listed without
+a compiler.
 """
 
 import torch

@@ -37,7 +37,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)
     if not vulkan:
         if any(isinstance(layer, PartedBlock) for layer in backbone.layers):
-            # Sine and cosine of all channels; in the workspace gate and up, as they are cut.
+            # Sine and cosine of all channels; in the workspace also gate and up after the split.
             activations += tokens * itemsize * (head_dim + 2 * widest)
         linears = sum(constants_of_linears(backbone).values())
         return linears + caches + activations, caches

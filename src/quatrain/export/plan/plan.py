@@ -122,9 +122,9 @@ def plan_programs(
 def weightless_source(
     path: Path, quantizing: QuantizeRequest, params: Path | str | None = None
 ) -> tuple[Checkpoint, CheckpointPlan | None]:
-    """(the checkpoint at `path`, or what `quantize` makes of the model there, without weights; how
-    large that is, None for a checkpoint). Raises `InputError` as `plan_programs`, and where
-    `params` or `quantizing` say something of the other kind of source."""
+    """(the checkpoint at `path`, or the one that `quantize` would make of the model there, without
+    weights; its size, None for a checkpoint). Raises `InputError` as `plan_programs`, and if
+    `params` or `quantizing` apply only to the other kind of source."""
     if quantizing.base is None and is_quantized(path):
         _refuse_quantizing(path, quantizing)
         return weightless_checkpoint(open_checkpoint(path, params)), None
@@ -145,7 +145,8 @@ def _refuse_quantizing(path: Path, asked: QuantizeRequest) -> None:
 
 
 def _quantized(path: Path, asked: QuantizeRequest) -> tuple[Checkpoint, CheckpointPlan]:
-    """What `quantize` makes of the model at `path`, without weights, and how large that is."""
+    """(the checkpoint that `quantize` would make of the model at `path`, without weights; its
+    size)"""
     base = None if asked.base is None else local_path(asked.base)
     model = open_float_model(path, base)
     method = asked.method or ("rtn" if Calibration.usual(model, None) is None else "gptq")

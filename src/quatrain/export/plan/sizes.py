@@ -48,8 +48,8 @@ def constants_of(backbone: Backbone, options: ExportOptions) -> dict[Key, int]:
 
 
 def _unread_tables(backbone: Backbone) -> set[nn.Module]:
-    """The rotary tables of layers that attend to everything, where there is no such layer: what
-    nothing reads is not stored."""
+    """The rotary tables of full-attention layers if there is no such layer: unread tensors are not
+    stored."""
     unread = all(layer.rope != "global" for layer in backbone.layers)
     return set(backbone.rope.modules()) if unread else set()
 
@@ -97,7 +97,7 @@ def _key(form: Form, tensor: torch.Tensor) -> Key:
 
 
 def _on_vulkan(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
-    """As `vulkan.packed_layers` has them."""
+    """The constants that `vulkan.packed_layers` stores."""
     if isinstance(part, Int4Linear):
         rows = up_to(part.out_features, CHANNELS_TOGETHER)
         groups = part.in_features // part.groupsize
@@ -138,7 +138,7 @@ def _on_cpu(part: nn.Module) -> Iterator[tuple[Form, torch.Tensor, int]]:
 
 
 def _plain_tensors(part: nn.Module, itemsize: int) -> Iterator[tuple[Form, torch.Tensor, int]]:
-    """Its own tensors as they are, but for caches, which are no constants."""
+    """The part's own tensors, unchanged, except caches, which are not constants."""
     own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
     for name, tensor in own:
         if name not in _CACHES:

@@ -19,7 +19,7 @@ _Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 def weightless_checkpoint(opened: Checkpoint) -> Checkpoint:
     """`opened` with tensors on torch's meta device, floating-point ones in float32.
 
-    Its parameters state how its tables are stored, because there are no values to tell it from.
+    Its parameters state how its tables are stored, because there are no values to infer it from.
     Zero points are left out. If the first and last rows of the output layer equal the embedding's,
     as `quantize` stores a tied one, both are the same tensor, because a program stores these bytes
     once.

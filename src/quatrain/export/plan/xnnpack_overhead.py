@@ -83,7 +83,7 @@ def _linears(part: nn.Module) -> list[int]:
 
 
 def _shared_delegates(backbone: Backbone) -> dict[tuple[object, ...], int]:
-    """The bytes of each delegate that layers share, by what tells it from others."""
+    """The bytes of each delegate that layers share, by a key of its properties."""
     found: dict[tuple[object, ...], int] = {}
     for block in backbone.layers:
         if isinstance(block, PartedBlock):

@@ -53,8 +53,8 @@ def constant_bytes(
     """The bytes of a constant of shape and dtype `like`.
 
     PACKED: int4 weight [N, K] -> uint8 [N padded to 4, K/2]; SUMS of each group of one -> int32
-    [K/group, N padded to 4]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the tensor as
-    it is. Rows are padded with zeros to the width of `like`, and floating-point values clamped to
+    [K/group, N padded to 4]; TRANSPOSED: scales [N, groups] -> [groups, N]; PLAIN: the unchanged
+    tensor. Rows are padded with zeros to the width of `like`, and floating-point values clamped to
     its dtype, as ExecuTorch's Vulkan lowering does.
     """
     if form == Form.PACKED:
@@ -84,7 +84,7 @@ def xnnpack_bytes(form: Form, *tensors: torch.Tensor) -> bytes:
     """The bytes of a constant of ExecuTorch's CPU runtime, the rows of those tensors.
 
     PACKED: int4 weight [N, K] -> uint8 [N, K/2]; BFLOAT16 and FLOAT32: the tensor in that dtype;
-    PLAIN: the tensor as it is.
+    PLAIN: the unchanged tensor.
     """
     return b"".join(_xnnpack_bytes(form, tensor) for tensor in tensors)
 

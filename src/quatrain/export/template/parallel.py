@@ -16,8 +16,8 @@ def in_order(
     """`function` of each item, in the order of `items`, computed by `workers` threads (None: one
     a core).
 
-    No more than two results a worker wait to be taken, so that memory stays bounded however
-    many items there are.
+    At most two results per worker wait to be consumed, so memory is bounded for any number of
+    items.
     """
     workers = workers or os.cpu_count() or 1
     waiting: deque[Future[_Result]] = deque()

@@ -28,10 +28,10 @@ class CpuTable(nn.Module):
 class PackedCpuTable(nn.Module):
     """The same as `quantized_decomposed::embedding_4bit`, one operator.
 
-    The form of it that names a dtype is one that Vulkan's partitioner would take into the delegate
+    The overload with a dtype would be moved into the delegate by Vulkan's partitioner
     (`register_quantized_decomposed_embedding_4bit` of op_registry.py); this one it leaves outside.
-    `packed` uint8 [rows, width / 2]: the even column in the high half of a byte, as that kernel
-    has it and the linears do not.
+    `packed` uint8 [rows, width / 2]: the even column in the high half of a byte, as in that kernel
+    but not in the linears.
     """
 
     packed: torch.Tensor

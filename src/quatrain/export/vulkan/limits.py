@@ -28,8 +28,8 @@ LARGEST_FLOAT_EMBEDDING = 128 * 1024 * 1024
 
 
 def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> None:
-    """Raise `InputError`, with all there is, where the Vulkan backend would not take or compute
-    `opened` in a context of so many tokens."""
+    """Raise `InputError`, with all problems, if the Vulkan backend cannot load or compute `opened`
+    with a context of that many tokens."""
     problems = [
         _group_problem(opened, options),
         _rotary_problem(opened.config, options),
@@ -66,7 +66,7 @@ def check_8da4w(rows: list[LinearRow], config: BackboneConfig, options: ExportOp
 
 
 def _on_the_cpu(options: ExportOptions) -> str:
-    """The option that exports for the CPU, and those that must then go."""
+    """The option that exports for the CPU, and the options to leave out with it."""
     weight_only = options.scheme == Scheme.WEIGHT_ONLY
     given = ["--target"] * (options.target is not None)
     given += ["--weight-only-linear"] * (weight_only and options.target is None)
@@ -106,7 +106,7 @@ def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | Non
 
 
 def _attention_problem(config: BackboneConfig, options: ExportOptions, context: int) -> str | None:
-    """What attention and convolutions need that older runtimes have not."""
+    """The problem of attention or convolutions with operators that older runtimes lack."""
     in_context = replace(config, max_seq_len=context)
     layers = [in_context.layer(index) for index in range(config.n_layers)]
     masked = [layer for layer in layers if layer.attention_window or config.attn_logit_softcapping]
@@ -149,7 +149,8 @@ def _per_layer_problem(opened: Checkpoint, options: ExportOptions) -> str | None
 
 
 def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
-    """A table of so many elements that is, or would be written, in floating point."""
+    """The problem of a table with too many elements that is, or would be, stored in floating
+    point."""
     config = opened.config
     if options.embedding_input or not config.apply_embedding:
         return None
@@ -174,7 +175,8 @@ def _embedding_problem(opened: Checkpoint, options: ExportOptions) -> str | None
 
 
 def _embedding_width_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
-    """An int4 table whose rows the kernel does not read, which groups of 16 may be cut from."""
+    """The problem of an int4 table whose width the kernel does not support, which groups of 16
+    allow."""
     config = opened.config
     is_read = not options.embedding_input and config.apply_embedding
     older = needs_older_forms(options.target.runtime if options.target else None)

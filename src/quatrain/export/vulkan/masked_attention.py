@@ -92,7 +92,8 @@ class MaskedSdpa(nn.Module):
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
     ) -> torch.Tensor:
-        # Of the call: no cache has them where the window has passed them.
+        # The keys of the call itself, because the cache may not hold them if the window has moved
+        # on.
         self.seen = self._extended(k, self.k_cache, start), self._extended(v, self.v_cache, start)
         return self.read(q, start)
 
@@ -108,8 +109,8 @@ class MaskedSdpa(nn.Module):
         return attended.reshape(1, length, heads, width)
 
     def _extended(self, new: torch.Tensor, cache: torch.Tensor, start: int) -> torch.Tensor:
-        """What the call's queries may see, [n_kv_heads, L, head_dim]: the cache and `new` [1, T,
-        n_kv_heads, head_dim], which goes into it."""
+        """The keys or values that the call's queries may attend to, [n_kv_heads, L, head_dim]: the
+        cache and `new` [1, T, n_kv_heads, head_dim], which is added to it."""
         if not self.mask.before:
             torch.ops.llama.update_cache.default(new[0], cache, start)
             return cache.transpose(0, 1)

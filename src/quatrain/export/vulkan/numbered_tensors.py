@@ -1,8 +1,8 @@
 """Tensors that hold a number, by which the constants of a lowered program are identified.
 
-A number is written in digits 1 to 127, each an element of its own, from the last digit on: they
-are exact in every dtype, int8 and half precision too. No digit is 0, so that a tensor whose
-elements were put in another order, among zeros, is no number rather than another one.
+A number is written in digits from 1 to 127, one per element, the last digit first: they are exact
+in every dtype, also int8 and half precision. No digit is 0, so that a tensor whose elements were
+reordered among zeros does not represent another number.
 """
 
 import numpy as np

@@ -67,7 +67,7 @@ class VulkanHalfSplitRotary(nn.Module):
 
 
 def to_vulkan_operators(backbone: Backbone) -> None:
-    """Replace, in place, the parts of a backbone that Vulkan has an operator for, but for its
+    """Replace, in place, the parts of a backbone for which Vulkan has an operator, except its
     quantized layers (see `packed_layers`)."""
     masks, context = _masks(backbone), backbone.config.max_seq_len
     rule = next((part for part in backbone.modules() if isinstance(part, DeltaRule)), None)

@@ -44,8 +44,8 @@ class _Shapes:
     """A placeholder for a delegate's program: its graph, and a module that gives its results'
     shapes.
 
-    They are those of the graph, but for the number of tokens, the second of three dimensions or
-    more, which is that of the first input.
+    They are those of the graph, except for the number of tokens, the second of three or more
+    dimensions, which is that of the first input.
     """
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:

@@ -74,7 +74,7 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
 
 def shape_of(linear: Linear, tokens: int | None) -> Shape:
-    """The shape of a linear that sees so many `tokens` at most."""
+    """The shape of a linear that gets at most `tokens`."""
     first, *_ = every = _members(linear)
     group = first.groupsize if isinstance(first, Int4Linear) else None
     has_bias = getattr(first, "bias", None) is not None

@@ -1,8 +1,8 @@
-"""What lies between the linears of a backbone's layers as XNNPACK delegates.
+"""Lowers the operations between the linears of a backbone's layers to XNNPACK delegates.
 
-Each is lowered once, with random constants, for all that are like it, and their bytes are equal:
-norms' weights are handed to a delegate, and what it holds besides is no checkpoint's. The linears
-are left to `delegated_linears`.
+Each is lowered once, with random constants, for all equal parts, whose delegates have the same
+bytes: norms' weights are arguments of a delegate, and its constants do not come from a checkpoint.
+`delegated_linears` lowers the linears.
 """
 
 import copy
@@ -101,8 +101,7 @@ class DelegatedBlock(nn.Module):
 
 
 def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
-    """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as `delegate_linears` has
-    it."""
+    """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as in `delegate_linears`."""
     longest = longest_call(backbone)
 
     def delegated(part: nn.Module, examples: Examples, path: str) -> DelegatedPart:

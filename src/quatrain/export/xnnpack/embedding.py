@@ -13,7 +13,7 @@ from quatrain.program.edit.constant_source import ConstantSource, Form
 class ByteEmbedding(nn.Module):
     """An int8 embedding as `quantized_decomposed::embedding_byte`.
 
-    Buffers: `weight` int8 [vocab_size, dim]; `scales` as the embedding has them.
+    Buffers: `weight` int8 [vocab_size, dim]; `scales` as in the embedding.
     """
 
     def __init__(self, embedding: QuantizedGroupEmbedding) -> None:
@@ -31,9 +31,9 @@ class ByteEmbedding(nn.Module):
 class NibbleEmbedding(nn.Module):
     """An int4 embedding as `quantized_decomposed::embedding_4bit`.
 
-    Buffers: `packed` uint8 [vocab_size, dim/2]; `scales` as the embedding has them. `packed` is
-    in the order of the linears' weights, so that a tied output layer shares its bytes; the
-    kernel reads each byte's halves the other way round, which is put right on the rows it gives.
+    Buffers: `packed` uint8 [vocab_size, dim/2]; `scales` as in the embedding. `packed` is in the
+        order of the linears' weights, so that a tied output layer shares its bytes; the kernel
+        reads each byte's halves in the opposite order, which is corrected in the resulting rows.
     """
 
     sources: ClassVar[dict[str, ConstantSource]] = {"packed": ConstantSource(Form.PACKED, "weight")}

@@ -15,12 +15,12 @@ QUERIES_KEYS_VALUES, GATE_AND_UP = ("wq", "wk", "wv"), ("w1", "w3")
 
 
 class JoinedLinear(nn.ModuleList):
-    """Linears that are lowered as one, the rows of each after another's. Its name in its parent is
-    theirs with `+` between them, as `ConstantSource` has it."""
+    """Linears that are lowered as one, their rows concatenated. Its name in its parent is their
+    names joined by `+`, as in `ConstantSource`."""
 
 
 def join(module: nn.Module, names: tuple[str, ...]) -> str:
-    """Let the linears `names` of `module` be one, in place. Returns its name in it."""
+    """Join the linears `names` of `module` into one, in place. Returns its name."""
     linears = [getattr(module, name) for name in names]
     joined = "+".join(names)
     for name in names:
@@ -30,13 +30,13 @@ def join(module: nn.Module, names: tuple[str, ...]) -> str:
 
 
 def cut(x: torch.Tensor, dim: int, sizes: tuple[int, ...]) -> list[torch.Tensor]:
-    """Parts of `x` of those sizes. The graph has the most tokens in it: of fewer, XNNPACK cuts
-    what there is (`static-slice.c`, in ExecuTorch 1.0 and since)."""
+    """Split `x` into parts of those sizes. The graph has the largest number of tokens: with fewer,
+    XNNPACK splits what there is (`static-slice.c`, in ExecuTorch 1.0 and since)."""
     return [x.narrow(dim, end - n, n) for n, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def are_alike(linears: list[Any]) -> bool:
-    """Whether one linear can have the rows of all."""
+    """Whether the linears can be joined into one."""
     kinds = [
         (type(one), getattr(one, "groupsize", None), getattr(one, "bias", None) is None)
         for one in linears

@@ -42,10 +42,11 @@ def lowered_template(
     constants: Constants,
     what: str,
 ) -> tuple[LoweredTemplate, torch.export.ExportedProgram]:
-    """Lower `part`, which has these constants and no two alike, by ExecuTorch's `partitioner`; the
-    program that calls the delegate is no part of the template, which is kept.
+    """Lower `part`, which has these constants, all different, by ExecuTorch's `partitioner`. The
+    template, which is cached, does not contain the program that calls the delegate.
 
-    Raises `QuatrainError`, naming `what` it is, where that is not one delegate that holds them.
+    Raises `QuatrainError`, naming `what`, if the result is not one delegate that holds the
+    constants.
     """
     with torch.no_grad(), quiet():
         program = torch.export.export(part, examples)

@@ -25,7 +25,7 @@ Rings = dict[tuple[int, int], RingPlaces]  # by their window and sinks
 
 
 def to_cpu_operators(backbone: Backbone) -> None:
-    """Replace, in place, the parts that ExecuTorch's CPU runtime has one kernel for, but for
+    """Replace, in place, the parts for which ExecuTorch's CPU runtime has one kernel, except
     quantized layers (see `delegated_linears` and `embedding`).
 
     SpinQuant's rotations become one operator, and experts that no token picks are skipped. Layers

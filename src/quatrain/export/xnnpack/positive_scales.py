@@ -1,9 +1,9 @@
-"""Int4 linears for kernels that take positive scales only, as XNNPACK's do.
+"""Int4 linears for kernels that need positive scales, such as XNNPACK's.
 
-Some checkpoints have groups with a negative scale: those that are made for Vulkan alone, and what
-GGUF's Q4_0 is kept as (see `quatrain.quantize.methods.int4_blocks`). One of those with a -8 holds
-eight times its scale's magnitude, which no positive scale says together with its other values: it
-is rounded again, and how many were, and what that changed, is counted.
+Some checkpoints have groups with a negative scale: those made only for Vulkan, and those that keep
+GGUF's Q4_0 (see `quatrain.quantize.methods.int4_blocks`). If such a group has a -8, its value of
+eight times the scale's magnitude cannot be represented with a positive scale: the group is
+requantized. The number of such groups, and the error, are counted.
 """
 
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class RoundedAgain:
 def make_scales_positive(backbone: nn.Module) -> RoundedAgain:
     """Give, in place, each int4 linear of `backbone` positive scales, and integers to fit.
 
-    Linears without a negative scale stay as they are, mapped from their file. The others get
-    tensors of their own: a byte a weight.
+    Linears without a negative scale are not changed and stay mapped from their file. The others get
+    new tensors: a byte a weight.
     """
     counted = RoundedAgain()
     for linear in backbone.modules():

@@ -10,7 +10,7 @@ from torch import nn
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 
-LEAST_CALL = 512  # tokens that a call may have where the window has no more: a prompt in few calls
+LEAST_CALL = 512  # tokens of a call even if the window is smaller, so that a prompt takes few calls
 
 
 def longest_call_of(window: int, chunk: int | None) -> int:

@@ -14,7 +14,7 @@ from quatrain.backbone.layers.rope import Rope
 
 
 class FixedLinear(nn.Module):
-    """A linear whose weight [N, K] and bias [N] or None are no checkpoint's."""
+    """A linear whose weight [N, K] and bias [N] or None do not come from a checkpoint."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None

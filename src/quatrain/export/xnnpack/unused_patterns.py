@@ -1,7 +1,8 @@
-"""Graphs that ExecuTorch's compiler looks for in every lowering for XNNPACK, and never finds.
+"""Skips graph patterns that ExecuTorch's compiler searches in every lowering for XNNPACK, and that
+no backbone has.
 
-Private to ExecuTorch, as `quatrain.export.lowering.executorch_internals` has it: what is found
-changed is refused with a `QuatrainError`, and all is put back.
+It uses internals of ExecuTorch in the way of `quatrain.export.lowering.executorch_internals`: a
+changed internal raises `QuatrainError`, and everything is restored at the end.
 """
 
 from collections.abc import Iterator

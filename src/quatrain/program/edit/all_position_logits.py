@@ -3,9 +3,9 @@
 A program for a phone takes the last token of a prompt before its output linear, since generation
 needs no other. Measuring a text needs all of them; without this it would take a step a token.
 
-An output linear is marked to compute rows one by one, as the phone has it do, and one in 8da4w
-becomes weight-only, which one row is there (`quatrain.arithmetic`): of all rows of a text it would
-quantize the inputs, or sum in float16.
+An output linear is marked to compute rows one by one, as the phone does, and one in 8da4w becomes
+weight-only, which it is for a single row (`quatrain.arithmetic`): for all rows of a text it would
+quantize the inputs, or accumulate in float16.
 """
 
 from dataclasses import replace

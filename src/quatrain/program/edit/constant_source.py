@@ -16,7 +16,7 @@ _LAYER = re.compile(r"^layers\.(\d+)\.")
 class Form(StrEnum):
     """How a constant holds its tensor."""
 
-    PLAIN = "plain"  # as it is
+    PLAIN = "plain"  # unchanged
     PACKED = "packed"  # int4 values, two in a byte
     SUMS = "sums"  # the sum of each group of int4 values
     TRANSPOSED = "transposed"  # scales [N, groups] as [groups, N]
@@ -36,7 +36,7 @@ class ConstantSource:
 
     @classmethod
     def from_key(cls, key: str) -> "ConstantSource":
-        """The source with that key. Raises `QuatrainError` if it is no source's."""
+        """The source with that key. Raises `QuatrainError` if the key is not valid."""
         form, colon, tensor = key.partition(":")
         if not colon or not tensor or form not in tuple(Form):
             raise QuatrainError(

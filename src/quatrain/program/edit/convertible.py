@@ -35,7 +35,7 @@ def require_packable_inputs(
 
 
 def require_whole_channels(program: Program, graph: VulkanGraph, linears: Iterable[Linear]) -> None:
-    """Refuse, with `InputError`, `linears` that cannot become weight-only as they are."""
+    """Refuse, with `InputError`, `linears` that cannot become weight-only."""
     for linear in linears:
         channels = graph.tensor(graph.operators[linear.operator].named_args["weights"]).shape[0]
         if channels % CHANNELS_TOGETHER:

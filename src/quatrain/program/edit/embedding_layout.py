@@ -65,7 +65,7 @@ def _set_layout(graph: VulkanGraph, value_id: int) -> None:
 
 
 def _keep_for_others(graph: VulkanGraph, embedding: Operator, before: Tensor) -> None:
-    """Give readers of the embedding's result that are no copies one in the layout `before`."""
+    """Give readers of the embedding's result, other than copies, a copy in the layout `before`."""
     readers = [
         operator
         for operator in graph.operators

@@ -17,7 +17,7 @@ from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS
 from quatrain.program.vulkan.memory import reuse_memory
 
 SLICE = "aten.slice_copy"
-# The runtime computes with integers from 1.3 on, as it has these operators.
+# The runtime computes with integers since 1.3, the release that added these operators.
 _SINCE_1_3 = {"et_vk.rms_norm", "et_vk.apply_rotary_emb_hf", "et_vk.embedding_q4gsw"}
 
 

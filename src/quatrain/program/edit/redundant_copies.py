@@ -81,7 +81,7 @@ def _lay_tables_out_as_read(graph: VulkanGraph) -> None:
 
 
 def _rows_of_table(def_use: DefUse, copy: Operator) -> tuple[int, int] | None:
-    """A laid out constant and a slice of it that `copy` alone reads, by their values."""
+    """A prepacked constant and a slice of it that only `copy` reads, by their values."""
     graph = def_use.graph
     rows = copy.args[0]
     if copy.kind != "aten.clone" or len(def_use.consumers[rows]) != 1:
@@ -98,7 +98,8 @@ def _rows_of_table(def_use: DefUse, copy: Operator) -> tuple[int, int] | None:
 
 
 def _separate_conflicting(graph: VulkanGraph, value_ids: set[int]) -> None:
-    """Give those of `value_ids` memory of their own whose memory others need meanwhile."""
+    """Give separate memory to those of `value_ids` whose memory other values need at the same
+    time."""
     disturbed = value_ids & {value for pair in memory_conflicts(graph) for value in pair}
     for value_id in disturbed:
         graph.values[value_id] = replace(graph.tensor(value_id), mem_obj_id=None)

@@ -148,7 +148,7 @@ class _Uses:
         }
 
     def _start_before(self, index: int, shared: set[int]) -> _Start:
-        """The last place at or before `index` where one value alone is handed on."""
+        """The last position at or before `index` where only one value is passed on."""
         for start in range(index, -1, -1):
             alive = self._live_values(start) - shared
             if len(alive) == 1:

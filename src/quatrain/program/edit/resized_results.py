@@ -22,8 +22,8 @@ def is_resized(graph: VulkanGraph, operator: Operator) -> bool:
 
 
 def is_read_in_call_sizes(graph: VulkanGraph, split: Operator, def_use: DefUse) -> bool:
-    """Whether what reads the parts of a `split` takes a call's rows of them alone: views in sizes
-    that the graph computes, of parts whose rows of tokens lie in one run, the call's first."""
+    """Whether the readers of the parts of a `split` use only a call's rows: views with sizes that
+    the graph computes, of parts whose rows of tokens are contiguous, those of the call first."""
     taken = [value.shape for i in graph.inputs if isinstance(value := graph.values[i], Tensor)]
     length = next((shape[1] for shape in taken if len(shape) > 1), 0)
     parts = graph.outputs_of(split)

@@ -55,15 +55,15 @@ def retarget(
     """Change the selected int4 linears of `program`, of all its Vulkan delegates, in place, to
     `scheme`.
 
-    zero_point_dtype: the type in which 8da4w keeps its activations' zero points, of linears that
-    are 8da4w already too; None leaves those there are, and is int8 for new ones. int8 is what
-    ExecuTorch's own export of this scheme writes, and `quatrain export` in fp32.
+    zero_point_dtype: the type of the activations' zero points in 8da4w, also for linears that are
+        already 8da4w; None keeps existing ones, and means int8 for new ones. ExecuTorch's own
+        export of this scheme writes int8, as does `quatrain export` in fp32.
 
-    Returns the linears that it changed, as they were. Raises `InputError` if a layer or a pattern
-    names nothing, nothing is selected or a method is several delegates, whose layers are not known,
-    the program has no int4 linears, one that would become 8da4w has groups that its kernel sums
-    wrongly or inputs that are not multiples of 8, or one that would become weight-only has output
-    channels that are not multiples of 4.
+    Returns the changed linears in their old form. Raises `InputError` if a layer or a pattern names
+    nothing, nothing is selected or a method is several delegates, whose layers are not known, the
+    program has no int4 linears, one that would become 8da4w has groups that its kernel sums wrongly
+    or inputs that are not multiples of 8, or one that would become weight-only has output channels
+    that are not multiples of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [
@@ -100,7 +100,7 @@ class _Change:
             require_packable_inputs(program, graph, self._changing)
 
     def make(self) -> list[Linear]:
-        """Change the graph; the linears that it changed, as they were."""
+        """Change the graph; returns the changed linears in their old form."""
         graph = self._graph
         if self._scheme == Scheme.WEIGHT_ONLY:
             to_weight_only(graph, self._changing)
@@ -148,8 +148,8 @@ def _to_dynamic(program: Program, graph: VulkanGraph, linears: Iterable[Linear])
 
 
 def _set_zero_points(graph: VulkanGraph, linears: Iterable[Linear], dtype: str) -> list[Linear]:
-    """Give 8da4w `linears` zero points of `dtype`, but for those, which it returns, whose zero
-    points a linear reads that is none of them."""
+    """Give 8da4w `linears` zero points of `dtype`, except those whose zero points are also read by
+    another linear; returns these."""
     places = {linear.operator: linear for linear in linears}
     readers: dict[int, list[int]] = {}
     for index, operator in enumerate(graph.operators):

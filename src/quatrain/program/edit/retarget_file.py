@@ -25,13 +25,12 @@ class RetargetReport:
 
     Attributes:
         output: The program that it wrote.
-        changed: The linears that it changed, as they were before.
-        scheme: What they are now; None if no scheme was asked for.
-        zero_point_dtype: What their zero points are now, where that was asked for.
+        changed: The changed linears, in their old form.
+        scheme: Their new scheme; None if no scheme was asked for.
+        zero_point_dtype: The new type of their zero points, if one was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
         repaired_sizes: How many operators were replaced whose results do not follow a call.
-        repaired_linears: Of how many int4 linears scales or sums of groups are stored when they are
-            read now.
+        repaired_linears: How many int4 linears got scales or sums of groups with the right stride.
         slimmed: What was removed; None if that was not asked for.
         bytes_in: The size of the program that it read.
         bytes_out: The size of the one that it wrote.

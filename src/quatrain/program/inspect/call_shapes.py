@@ -13,8 +13,8 @@ _EXACT = {
 
 
 def longest_call(graph: VulkanGraph) -> int:
-    """The most tokens that a call of `graph` takes, whether it is given them or the position
-    first; 1 where it takes neither."""
+    """The most tokens in a call of `graph`, whose first input is the tokens or the position; 1 if
+    it has neither."""
     shapes = [graph.tensor(value_id).shape for value_id in graph.inputs]
     return next((shape[1] for shape in shapes if len(shape) > 1), 1)
 

@@ -1,9 +1,9 @@
 """Counts what one call of a Vulkan program costs the phone: dispatches, and the bytes they access.
 
-Counted as ExecuTorch's runtime encodes a call, from the graph alone. Source: the operators in
-`backends/vulkan/runtime/graph/ops/impl` of ExecuTorch 1.5, each of whose `DynamicDispatchNode`s
-is one dispatch, and `DispatchNode::encode`, which leaves out those without work. What is laid out
-once as a program is loaded (`et_vk.prepack`, packed weights) is no part of a call.
+Counted from the graph, as ExecuTorch's runtime encodes a call. Source: the operators in
+`backends/vulkan/runtime/graph/ops/impl` of ExecuTorch 1.5, each of whose `DynamicDispatchNode`s is
+one dispatch, and `DispatchNode::encode`, which skips those without work. Prepacking when a program
+is loaded (`et_vk.prepack`, packed weights) is not part of a call.
 """
 
 import math
@@ -24,7 +24,7 @@ _ON_THE_HOST = {
 # keys, softmax, times values.
 _DISPATCHES = {"sdpa_with_kv_cache": 5, "custom_sdpa": 3, "et_vk.sdpa": 3}
 _CACHES = {"sdpa_with_kv_cache": ("k_cache", "v_cache"), "custom_sdpa": ("k", "v")}
-# What an 8da4w linear of one row leaves alone.
+# The constants that an 8da4w linear of one row does not read.
 _CHOSEN = ("input_scales", "input_zero_points", "weight_sums")
 # Tables [rows, ...] of which a call needs a row for each of its tokens.
 _TABLES = {

@@ -30,8 +30,8 @@ class KvCache:
 
 
 def find_kv_cache(program: Program, graphs: list[VulkanGraph]) -> KvCache | None:
-    """The cache of a program whose Vulkan delegates are `graphs`, each of which has its own; None
-    if there is no cache."""
+    """The cache of a program whose Vulkan delegates are `graphs`, each with its own; None if there
+    is no cache."""
     inside = [each for graph in graphs for each in _in_delegate(graph)]
     tensors = inside if graphs else _outside_delegates(program)
     nbytes: dict[str, int] = {}

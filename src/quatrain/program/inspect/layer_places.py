@@ -64,7 +64,7 @@ def _convolutions(def_use: DefUse) -> Iterator[ConvolutionPlace]:
         parts = values[joined.args[0]] if joined else None
         if joined is None or not isinstance(parts, ValueList) or len(parts.items) != 2:
             continue
-        # The keys of a window are no products.
+        # The keys of a window are not matrix products.
         added = _producer(def_use, parts.items[1], "aten.mul")
         if added:
             yield ConvolutionPlace(index, added.args[0], added.args[1], joined.out)

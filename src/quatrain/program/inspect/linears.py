@@ -1,10 +1,10 @@
-"""The linears of a program's graph, by layer and role, found from the graph alone.
+"""The linears of a program's graph, by layer and role, inferred from the graph.
 
 A program does not say which linear is which. The shape of the computation does: an attention
-operator's query, key and value come from three linears, its result goes into a fourth; so it is
-with what a short convolution multiplies and filters; a gated
-activation (`silu(gate(x)) * up(x)`) names the other three; the linear that reaches the
-program's output without meeting another is the output layer (see `linear_roles`).
+operator's query, key and value come from three linears, its result goes into a fourth; likewise the
+inputs and the result of a short convolution; a gated activation (`silu(gate(x)) * up(x)`) names the
+other three; the linear that reaches the program's output without meeting another is the output
+layer (see `linear_roles`).
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ __all__ = ["CONV_NAMES", "META_NAMES", "Linear", "find_linears", "result_id", "w
 class Linear:
     """One linear: `operator` is its index in the graph, `name` as in Meta's checkpoints.
 
-    `out_features` without channels that were added for the kernel and are cut off again.
+    `out_features` without padding channels that were added for the kernel.
     `scheme`: what it computes in; `group_size` is None if scales are not grouped. `zero_points` is
     the type of an 8da4w linear's activations' zero points. `bytes` counts its constants as they are
     stored; `weights_key` is its weight's key in the program's named data, equal for equal weights.

@@ -1,10 +1,10 @@
 """Checks that values which a method plans into the same memory are not needed at the same time.
 
-Outside of delegates a runtime keeps each tensor in the bytes that the program plans for it: what is
-written there while another is still to be read is that one's loss, on a phone as here, and may show
-in calls of some lengths alone. ExecuTorch's planning never puts two tensors in one place of which
-one is read or written by the instruction that writes the other, but for views (`memory_planning.py`
-of ExecuTorch 1.5).
+Outside of delegates a runtime keeps each tensor in the bytes that the program plans for it. If a
+tensor is written there while another one is still needed, the other is lost, perhaps only in calls
+of some lengths. Except for views, ExecuTorch's planning never places two tensors in the same bytes
+if one is read or written by the instruction that writes the other (`memory_planning.py` of
+ExecuTorch 1.5).
 """
 
 import math
@@ -132,7 +132,7 @@ def _add_aliases(places: _Places, steps: list[Step]) -> None:
 
 
 def _needed_after(steps: list[Step], at_the_end: set[int], lasting: set[int]) -> list[set[int]]:
-    """The values that are still to be read behind each of `steps`. Jumps go forward alone."""
+    """The values that are still needed after each of `steps`. Jumps go only forward."""
     before = [at_the_end | lasting for _ in range(len(steps) + 1)]
     after = [set[int]() for _ in steps]
     for index in reversed(range(len(steps))):

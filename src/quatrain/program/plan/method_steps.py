@@ -60,8 +60,8 @@ def _step(
 
 
 def _kernel(given: list[frozenset[int]], name: str) -> Step:
-    """Of `x.out` results are given twice: each as it is to be written, and as it is then, as one
-    list if there are several."""
+    """In calls of `x.out`, results occur twice: as out arguments, and as the returned values, which
+    are one list if there are several."""
     written = given[-1]
     read = frozenset().union(*(one - written for one in given))
     in_place = frozenset().union(*(one & written for one in given[: -1 - len(written)]))

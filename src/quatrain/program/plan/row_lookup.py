@@ -59,8 +59,8 @@ def row_lookup(program: Program) -> RowLookup | None:
 
 
 def work_beside_delegate(program: Program) -> dict[str, int]:
-    """The operators outside of any delegate, of methods that have delegates, and how often each is
-    called, but for a lookup of rows that a method's only delegate is given."""
+    """The operators outside of any delegate, in methods that have delegates, and how often each is
+    called, except a lookup of rows that are passed to a method's only delegate."""
     found: Counter[str] = Counter()
     for method in program.methods.values():
         kernels = [each for each in method.instructions if each.kind == "kernel"]

@@ -78,10 +78,10 @@ class RowTable:
 
 
 def table_of(program: Program, values: list[Record], call: Instruction) -> RowTable:
-    """The table that `call`, a lookup, reads, of a method with `values`.
+    """The table that the lookup `call` reads, in a method with `values`.
 
-    Raises `InputError` if it is no constant, cut short, or of a type that its operator does not
-    take, and where packed integers are not of the only range that they have.
+    Raises `InputError` if it is not a constant, is cut short, or has a type that its operator does
+    not accept, or if the range of packed integers is not the one for their bits.
     """
     name, _, overload = str(call.target).rpartition(".")
     bits = _BITS[name]

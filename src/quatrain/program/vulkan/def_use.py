@@ -44,8 +44,8 @@ class DefUse:
         )
 
     def before(self, value: int, kinds: Collection[str]) -> int:
-        """The value that became `value` through operators of `kinds` alone, such as those that lay
-        it out otherwise; each takes it as its first argument."""
+        """The value from which `value` was computed only by operators of `kinds`, such as changes
+        of layout; each takes it as its first argument."""
         seen: set[int] = set()  # a damaged graph may run in a circle
         while (index := self.producer.get(value)) is not None and index not in seen:
             operator = self.graph.operators[index]

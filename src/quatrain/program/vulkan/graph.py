@@ -198,8 +198,9 @@ class VulkanGraph:
 
 
 def check_graph(graph: VulkanGraph, what: str) -> None:
-    """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, int4 weights
-    that are no matrix of bytes, and constants packed into more or fewer numbers than they have."""
+    """Refuse, with `InputError`, ids out of range, lists inside lists, absurd shapes, int4
+    weights that are not a matrix of bytes, and constants packed into more or fewer numbers than
+    they have."""
 
     def require(ok: bool, reason: str) -> None:
         if not ok:

@@ -1,7 +1,7 @@
 """The names of each Vulkan operator's arguments, by position, its outputs last.
 
 Source: the operators' schemas in ATen, torchao and `executorch/backends/vulkan`
-(`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores the values alone.
+(`custom_ops_lib.py`) of ExecuTorch 1.5; a delegate graph stores only the values.
 """
 
 from functools import cache

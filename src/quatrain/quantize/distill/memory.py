@@ -56,7 +56,7 @@ def _needed(
 
 
 def memory_of(device: torch.device) -> tuple[int, str]:
-    """In bytes, and the name of what has it."""
+    """(the memory in bytes, the name of what has it)"""
     if device.type == "cpu":
         return installed_memory_bytes(), "machine"
     # Other programs, a display among them, hold some of it.

@@ -90,7 +90,7 @@ class Distill:
             shutil.rmtree(folder)
 
     def __call__(self, source: Source, tensor: TensorPlan) -> QuantizedTensor:
-        """As it was trained; what was not, as it was rounded."""
+        """The trained tensor; if it was not trained, the rounded one."""
         if len(tensor.specs) == 1:
             if tensor.target in self._trained:
                 return QuantizedTensor((self._trained[tensor.target],), None)
@@ -100,7 +100,8 @@ class Distill:
         return QuantizedTensor((integers, scales), error)
 
     def _quantized(self, name: str) -> torch.Tensor:
-        """As it was trained; of a table of all tokens the rows that a pruned vocabulary keeps."""
+        """The trained tensor; for a table of all tokens, the rows that a pruned vocabulary
+        keeps."""
         assert self._rounded is not None
         config, whole = self._rounded.config, self._rounded.tensors[name]
         trained = self._trained.get(name, whole)
@@ -181,12 +182,12 @@ class Distill:
         ]
 
     def _floats(self, model: FloatModel) -> Callable[[str], torch.Tensor]:
-        """The weights by their names in the checkpoint."""
+        """Returns a function that loads a weight by its name in the checkpoint."""
         sources = {tensor.target: tensor.source for tensor in self.plan.tensors}
         return lambda target: model.tensors[sources[target]]
 
     def _read(self, model: FloatModel, device: torch.device, file: Path) -> TeacherData:
-        """The texts to train on, with what the floating-point model makes of them."""
+        """The texts to train on, with the floating-point model's hidden states."""
         kept = load(file)
         if kept is not None:
             return TeacherData(**kept)
@@ -207,7 +208,7 @@ def working_folder(output: Path) -> Path:
 
 
 def _rounded(tensor: TensorPlan) -> TensorPlan:
-    """As it is planned for the checkpoint that is trained."""
+    """The method that the plan of the trained checkpoint has for it."""
     if tensor.method != "distill":
         return tensor
     return replace(tensor, method="gptq" if len(tensor.specs) == 2 else "stored")

@@ -13,9 +13,9 @@ class Recipe:
     The rates of Adam rise over `warm` steps and fall to nothing (cosine). `scale_rate` and
     `vector_rate` are of the logarithms of the factors of scales and of vectors: at 0.002 SmolLM2's
     perplexity improved within 20 steps, and its divergence grew. `integer_rate` is of the integers
-    in units of one, by the straight-through estimator (Bengio et al., 2013); 0 leaves them as they
-    are. `written`: the tokens that the model first writes, each text going on from a piece of the
-    calibration text; 0 trains on that text alone.
+    in units of one, by the straight-through estimator (Bengio et al., 2013); 0 does not train them.
+    `written`: the number of tokens that the model first generates, as continuations of pieces of
+    the calibration text; 0 trains only on that text.
     """
 
     steps: int = 240
@@ -33,8 +33,8 @@ class Recipe:
 
 
 ON_PROCESSOR = Recipe()
-# Thirty times the tokens, of which the integers can learn too: the calibration text alone they
-# would learn by heart.
+# Thirty times the tokens, so that integers can be trained too: with only the calibration text they
+# would overfit.
 ON_GPU = Recipe(steps=1000, texts=32, at_once=32, integer_rate=5e-3, warm=30, written=1 << 21)
 
 

@@ -1,8 +1,8 @@
 """The layers of a quantized model while it is trained: each scale and each channel of a vector is
-multiplied by a factor of its own; integers stay as they are, or are what floats are rounded to.
+multiplied by a trained factor; integers are fixed, or are rounded from trained floats.
 
-The logarithm of the factor is trained, so that a step of the optimizer changes all by the same part
-and none its sign.
+The logarithm of the factor is trained, so that a step of the optimizer changes all by the same
+fraction and never the sign.
 """
 
 from collections.abc import Iterator
@@ -62,8 +62,9 @@ class ScaledIntegers(nn.Module):
         self.latent: nn.Parameter | None = None
 
     def learn(self, exact: torch.Tensor) -> None:
-        """Train the integers, too: from `exact` [N, K], the weight that they were rounded from, on,
-        or as near to it as rounds to them: those next to another integer are the first to go."""
+        """Also train the integers, starting from `exact` [N, K], the weight that they were rounded
+        from, or from the nearest value that rounds to them: those closest to another integer change
+        first."""
         groups = self.first_integers.view(*self.first_scales.shape, -1)
         latent = exact.to(groups.device).float().view(groups.shape) / self.first_scales[..., None]
         latent = latent.clamp(groups - _WITHIN, groups + _WITHIN)

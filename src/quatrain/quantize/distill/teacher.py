@@ -42,8 +42,8 @@ def in_parts(
     advance: Callable[[float], None],
     make: Callable[[torch.Tensor, Callable[[float], None]], torch.Tensor],
 ) -> torch.Tensor:
-    """What `make` makes of `texts` [B, T], `at_once` of them at a time, in the processor's memory;
-    it is given what hears which part of its own is done."""
+    """The results of `make` for `texts` [B, T], `at_once` of them at a time, in CPU memory; `make`
+    also gets a progress callback for its part."""
     parts, found = texts.split(at_once), []
     for done, part in enumerate(parts):
         made = make(part, lambda of_part, done=done: advance((done + of_part) / len(parts)))

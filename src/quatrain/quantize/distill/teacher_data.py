@@ -58,7 +58,8 @@ def _hidden(backbone: Backbone, texts: torch.Tensor) -> torch.Tensor:
 
 
 def _texts_at_once(config: BackboneConfig, length: int, device: torch.device) -> int:
-    """So many that their keys and values are an eighth of the memory of `device`, or less."""
+    """The number of texts whose keys and values take at most an eighth of the memory of
+    `device`."""
     room, _ = memory_of(device)
     of_text = 8 * config.n_layers * config.n_kv_heads * config.head_dim * length
     return int(min(_MOST_AT_ONCE, max(1, min(room / 8, _BYTES_OF_CACHES) // of_text)))

@@ -124,7 +124,7 @@ class Gptq:
     def _seen_rows(
         self, config: BackboneConfig, embedding: TensorPlan, exact: torch.Tensor, rows: torch.Tensor
     ) -> torch.Tensor:
-        """The embedding's `rows`, `exact` [n, dim], as the quantized model has them."""
+        """The embedding's `rows`, `exact` [n, dim], as they are in the quantized model."""
         if self._table is not None:
             of = config.input_prune_map, config.vocab_size
             return dequantized(*(kept_rows(part, *of)[rows] for part in self._table))
@@ -149,7 +149,7 @@ class Gptq:
         )  # fmt: skip
         try:
             own = self._own[self._next] if self._own else None
-            with torch_threads(2):  # but for what `PairedLayer` does for each linear
+            with torch_threads(2):  # except the work of `PairedLayer` for each linear
                 self._stream = layers.run(block, self._stream, own)
         except ValueError as error:
             raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error

@@ -36,7 +36,8 @@ def keep_int4_blocks(source: FloatModel, tensor: TensorPlan) -> QuantizedTensor:
 def layout_of_blocks(
     values: torch.Tensor, scales: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Groups of int4 as the layout has them: the same weights, scales positive where they can be.
+    """Groups of int4 in the form of the layout: the same weights, with positive scales where
+    possible.
 
     `values` int8 [..., K] in [-8, 7], `scales` float32 [..., K / group] of any sign. A scale of 0
     becomes 1 and its integers 0. Raises `ValueError` if a scale is not finite.

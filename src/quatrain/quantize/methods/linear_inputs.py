@@ -1,6 +1,6 @@
-"""What linears that share an input see, as the floating-point model has it and as the quantized one
-does; and products over all tokens, in two threads whatever the machine has, so that the same bytes
-come out everywhere."""
+"""The inputs of linears that share one, in the floating-point and in the quantized model; and
+matrix products over all tokens, always in two threads, so that the results have the same bytes on
+every machine."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -68,8 +68,8 @@ class LinearInputs:
     def toward_float(
         self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """The weight [N, K] that, of `seen`, makes more of what `weight` makes of `exact`, and of
-        the difference of the two of `missing`, [..., N] each, besides."""
+        """The weight [N, K] whose outputs for the inputs `seen` are closer to those of `weight` for
+        `exact`, corrected by the difference `missing`, [..., N]."""
         if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
             change = self._solved(self._missing_results(weight, missing))
         else:
@@ -125,8 +125,8 @@ def _difference(pair: tuple[torch.Tensor, torch.Tensor]) -> Callable[[slice], to
 
 
 def _add_upper_panels(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add `left` [K, rows] times `right` [rows, K] to `total`, but for most of what lies below the
-    diagonal, in place."""
+    """Add `left` [K, rows] times `right` [rows, K] to `total`, in place, except most of the part
+    below the diagonal."""
     for top in range(0, len(total), _PANEL):
         panel = slice(top, top + _PANEL)
         total[panel, top:].addmm_(left[panel], right[:, top:])

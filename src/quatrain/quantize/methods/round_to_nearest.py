@@ -79,8 +79,8 @@ def quantize_channels(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 def quantize_rows(
     rows_of: RowsOf, shape: tuple[int, ...], group_size: int | None, signed_scales: bool = False
 ) -> QuantizedTensor:
-    """`quantize_groups` of the weight of that `shape` [..., K], or `quantize_channels` where there
-    is no group size: some rows at a time, the whole never in memory."""
+    """`quantize_groups` of the weight of that `shape` [..., K], or `quantize_channels` without a
+    group size: some rows at a time, never the whole in memory."""
     *rows, columns = shape
     values = torch.empty(shape, dtype=torch.int8)
     scales = torch.empty((*rows, columns // group_size) if group_size else tuple(rows))

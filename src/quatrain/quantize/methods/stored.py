@@ -10,7 +10,7 @@ _LAST_NORM = "norm.weight"  # before the output layer, which sees nothing else
 
 
 def keep_stored(source: Source, tensor: TensorPlan) -> QuantizedTensor:
-    """The tensor itself, its values checked; or none, where the plan only has it checked.
+    """The tensor itself, after checking its values; or nothing, if the plan only checks it.
 
     Raises `ValueError` or `InputError` if a value is not what it must be.
     """

@@ -17,10 +17,10 @@ _OTHER_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
 
 
 def check_output_folder(output: Path, named: list[Path]) -> None:
-    """Raise `InputError` if no checkpoint may go to `output`, from what is there alone.
+    """Raise `InputError` if no checkpoint may be written to `output`, judging only by its contents.
 
-    `named`: the source, and its parameters, as the user names them. Where one lies in `output`,
-    `output_folder` says so, which knows the files that are read.
+    `named`: the source, and its parameters, as the user names them. `output_folder` checks whether
+        one lies in `output`, because it knows the files that are read.
     """
     folder = _resolved(output)
     if not any(folder in (path.resolve(), *_folders_of(path)) for path in named):

@@ -16,12 +16,12 @@ MethodName = Literal["rtn", "gptq", "distill", "int4_blocks", "stored"]
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """What `method`, a key of `METHODS`, is to make of the source's tensor `source`.
+    """How to quantize the source's tensor `source`: by `method`, a key of `METHODS`.
 
-    `part` groups tensors for progress and for the error figures. `specs`: what is written, integers
-    and then their scales, or the tensor as it is, or nothing. `group_size`: weights that share a
-    scale, None if a row does or where there is none. `signed_scales`: whether scales of groups may
-    be negative.
+    `part` groups tensors for progress and for the error figures. `specs`: the written tensors:
+    integers and their scales, or the tensor unchanged, or nothing. `group_size`: the number of
+    weights that share a scale; None for one scale per row, or without scales. `signed_scales`:
+    whether scales of groups may be negative.
     """
 
     part: Part
@@ -72,7 +72,7 @@ def integers(
     group_size: int | None,
     method: MethodName = "rtn",
 ) -> TensorPlan:
-    """The plan for int4 in groups, or int8 by row where there is no `group_size`.
+    """The plan for int4 in groups, or for int8 by row without a `group_size`.
 
     `names`: of the source's tensor, and of the integers. `group_size` divides the rows.
     """

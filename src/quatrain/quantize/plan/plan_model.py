@@ -27,12 +27,12 @@ def plan_model(
 ) -> Plan:
     """The plan for embedding, layers and output, in the order in which they are written.
 
-    The linears of the layers become int4. 'keep' is int4 for the output layer; for the embedding it
-    is int4 too, but int8 with rtn, unless the file holds it as int4 in such groups already. A table
-    of an embedding for each layer becomes int4, with 'fp' for the embedding it stays. An output
-    layer that is tied to the embedding gets integers of its own, which, but with rtn, are the
-    embedding's where both are int4. For Vulkan alone scales may be negative. Raises `InputError` if
-    the group size does not divide a tensor's input features.
+    The linears of the layers become int4. 'keep' means int4 for the output layer; for the embedding
+    it means int4, or with rtn int8, unless the file already holds it as int4 in such groups. A
+    table of per-layer embeddings becomes int4, unless the embedding is 'fp'. An output layer that
+    is tied to the embedding gets its own integers; except with rtn they equal the embedding's if
+    both are int4. Scales may be negative only for Vulkan. Raises `InputError` if the group size
+    does not divide a tensor's input features.
     """
     if embedding == "keep":
         embedding = _usual_embedding(model, group_size, rounding)

@@ -20,11 +20,11 @@ class Cell:
 def cells_of(
     models: Sequence[str], specs: Sequence[ReleaseSpec], names: Mapping[str, str] | None = None
 ) -> list[Cell]:
-    """Each of `models` as each of `specs` asks, which differ in method and scheme alone; `names`
-    has what some of the models are called.
+    """Each of `models` with each of `specs`, which differ only in method and scheme; `names` has
+    the names of some models.
 
-    A cell is called by its model, and its method and scheme where there are several. Raises
-    `InputError` if two are called alike.
+    A cell is named after its model, and its method and scheme if there are several. Raises
+    `InputError` if two names are equal.
     """
     differing = [
         field for field in ("method", "scheme") if len({getattr(spec, field) for spec in specs}) > 1

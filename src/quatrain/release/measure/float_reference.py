@@ -65,7 +65,7 @@ def first_difference(
     instead = tokenizer.decode([*tokens[:at], chosen[at]])
 
     def shown(text: str, token: int) -> str:
-        """A special token, such as the end, is no part of a text."""
+        """The text without special tokens, such as the end."""
         return text[len(before) :] or tokenizer.decode([token], skip_special_tokens=False)
 
     return {

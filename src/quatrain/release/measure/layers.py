@@ -62,7 +62,7 @@ def measure_layers(
 def _errors(
     rounded: Checkpoint, exact: FloatModel, names: list[str], advance: Callable[[float], None]
 ) -> dict[str, float]:
-    """The relative error of each weight in `names` that the model has, too, and alike in shape."""
+    """The relative error of each weight in `names` that the model also has in the same shape."""
     found = {}
     values = Dequantized(rounded.tensors)
     for index, name in enumerate(names):

@@ -32,9 +32,9 @@ class HeatMap:
 
 
 def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
-    """Of the weights' error, where they can be compared, and of the largest activations.
+    """The heat maps of the weights' error, if they can be compared, and of the largest activations.
 
-    `layers`: as report.json has it.
+    `layers`: as in report.json.
     """
     tables = [(name, error) for name, error in layers["tables"].items() if error is not None]
     of_tables = "".join(f"; {name} {_short(100 * error)}" for name, error in tables)
@@ -59,7 +59,8 @@ def heat_maps(layers: Mapping[str, Any]) -> list[HeatMap]:
 def _heat_map(
     id: str, title: str, said: str, figures: Figures, level: Callable[[float], float]
 ) -> HeatMap:
-    """The map of `figures`, each as dark as its `level` lies between the lowest and the highest."""
+    """The heat map of `figures`; the darkness of each is its `level` between the lowest and the
+    highest."""
     places = [
         (value, f"layer {layer}, {role}")
         for role, column in figures.items()

@@ -93,7 +93,7 @@ def _height(token: Mapping[str, Any]) -> float:
 
 
 def _chart(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Bars of a chart whose highest is as high as it is."""
+    """The bars of a chart, scaled to the highest one."""
     values = [_height(one) for one in tokens]
     largest = max(values) or 1.0
     bars = [round(_HEIGHT * value / largest, 2) for value in values]

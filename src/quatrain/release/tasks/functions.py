@@ -102,7 +102,7 @@ def expect(
     folder: Path, program: Path, prompts: Sequence[str], chat: bool, as_on: Sequence[str | None],
     new_tokens: int, advance: Advance,
 ) -> dict[str, Any]:  # fmt: skip
-    """What the program answers on the phones that it is for, as `expected.json` has it."""
+    """The program's answers on its phones, in the form of `expected.json`."""
     answers = [
         asdict(answer)
         for index, name in enumerate(as_on)

@@ -24,7 +24,7 @@ def make_on_ray(
     store: Store, tasks: Sequence[Task], address: str, memory: int, stages: Stages
 ) -> None:
     """Make `tasks` on the cluster at `address` ("auto": the one on this machine), each where
-    `memory` bytes are free; again elsewhere where a worker is lost.
+    `memory` bytes are free; again on another worker if one is lost.
 
     Raises `InputError` if Ray is not installed, there is no cluster, or none of its machines is
     large enough; and as the tasks do.

@@ -56,9 +56,10 @@ class Task:
     Attributes:
         kind: What it is, such as "export": the name of one of `functions.FUNCTIONS`.
         title: The same for people.
-        follows_from: All that decides on it, as plain data: digests of files, not their paths.
-        arguments: What the function is called with beside the folder to write to.
-        advances: Whether it takes `advance`, too, and tells that what part is done.
+        follows_from: Everything that determines the result, as plain data: digests of files, not
+            their paths.
+        arguments: The arguments of the function, in addition to the folder to write to.
+        advances: Whether it also takes `advance`, and calls it with the completed fraction.
     """
 
     kind: str

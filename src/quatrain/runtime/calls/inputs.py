@@ -13,16 +13,16 @@ _INT32 = 3  # of ExecuTorch's ScalarType
 
 
 class CallInputs:
-    """What `forward` of `program` takes in place of tokens [1, T] and the position [1] of the
-    first: optimum-executorch has a position for each token (`cache_position`), others tokens of
-    int32, or calls of one length alone.
+    """The inputs of `forward` of `program`, if they differ from tokens [1, T] and the position [1]
+    of the first: optimum-executorch has a position for each token (`cache_position`), others have
+    int32 tokens, or only calls of one length.
 
     Attributes:
-        longest: The tokens of the longest call that its first input has room for; None if that is
-            not said.
+        longest: The most tokens that the first input has room for; None if the program does not
+            state it.
 
     Raises:
-        InputError: Where there is no such method, or it takes or gives something else.
+        InputError: There is no such method, or it has other inputs or outputs.
     """
 
     def __init__(self, program: Program) -> None:

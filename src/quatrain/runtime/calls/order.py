@@ -33,8 +33,8 @@ def sliced(start: int | None, end: int | None, size: int) -> tuple[int, int]:
 
 
 class CallOrder:
-    """Of a program that keeps what the last tokens gave it alone, each call follows on the one
-    before or begins a text; of any other a call may go back (`rewinds`)."""
+    """If a program keeps only the state of the last tokens, each call must continue the previous
+    one or begin a text; in other programs a call may go back (`rewinds`)."""
 
     def __init__(self, program: Program) -> None:
         says_so = bool(program.metadata.get("quatrain_keeps_last_inputs"))

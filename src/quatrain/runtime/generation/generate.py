@@ -104,7 +104,7 @@ def generate(
 
 @dataclass
 class _Written:
-    """What was generated so far, as `Generation` has it."""
+    """The generation so far, with the fields of `Generation`."""
 
     tokens: list[int] = field(default_factory=list)
     logits: list[float] = field(default_factory=list)

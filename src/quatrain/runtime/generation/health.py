@@ -24,8 +24,8 @@ _STUTTER = 0.44
 # Noise: shares of tokens that repeat a near one, and the very last one, while the model is
 # undecided (nats of mean entropy).
 _NEAR_REPEATS, _INSTANT_REPEATS, _UNDECIDED = 0.14, 0.03, 2.0
-_NOISE_SPAN = 24  # tokens that these shares need: of a shorter text, one repeat is a large part
-_LOOP_SPAN = 48  # tokens after which few distinct ones are no accident
+_NOISE_SPAN = 24  # tokens that these shares need: in a shorter text, one repeat is a large part
+_LOOP_SPAN = 48  # tokens after which few distinct ones are not a coincidence
 _FEWEST_DISTINCT = 0.25  # as a share of all tokens
 _FLAT = 7.0  # nats; 49152 equally likely tokens have 10.8
 _COLLAPSED = 0.005  # nats

@@ -43,6 +43,6 @@ class KeptContext:
         self.computed = 0
 
     def forget(self) -> None:
-        """Forget the context, too."""
+        """Also clear the context."""
         self.runner.reset()
         self._held, self.computed = [], 0

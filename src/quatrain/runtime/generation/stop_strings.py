@@ -6,7 +6,7 @@ from quatrain.errors import InputError, require_several
 
 
 def check_stops(stops: Sequence[str]) -> None:
-    """Refuse, with `InputError`, what is no list, and an empty stop string, which would end every
+    """Raise `InputError` if it is not a list, or for an empty stop string, which would end every
     text."""
     require_several("stop", stops)
     if not all(stops):

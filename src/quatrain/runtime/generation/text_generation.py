@@ -179,7 +179,8 @@ def write_text(
 
 
 def _device_to_profile(device: str) -> str:
-    """The GPU, where alone kernels can be timed; `InputError` if another device is asked for."""
+    """The GPU, since kernels can be timed only there; raises `InputError` if another device is
+    asked for."""
     if device.partition(":")[0] not in ("auto", "gpu"):
         raise InputError(f"--profile times GPU kernels; --device is {device}, expected gpu")
     return "gpu" if device == "auto" else device

@@ -43,7 +43,7 @@ def narrowed(row: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         row = row.masked_fill(row < least, -torch.inf)
     if sampling.top_p < 1:
         ordered, places = row.sort()
-        # Those that less likely ones and they themselves make up no more than the rest with.
+        # Tokens that, together with all less likely ones, have at most the remaining probability.
         few = ordered.softmax(-1).cumsum(-1) <= 1 - sampling.top_p
         few[-1] = False
         row = row.masked_fill(torch.zeros_like(few).scatter(0, places, few), -torch.inf)

@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = {
     # Of training.
     "padding_idx", "scale_grad_by_freq", "sparse", "sparse_grad",
 }  # fmt: skip
-# Given the sums of their weights, which integer arithmetic alone needs.
+# Linears with the sums of their weights, which only integer arithmetic needs.
 _OF_INT8_WEIGHTS = (
     "et_vk.linear_q8ta_q8csw", "et_vk.q8ta_linear", "et_vk.q8ta_linear_gemv", "et_vk.q8ta_conv2d",
     "et_vk.q8ta_conv2d_pw", "et_vk.q8ta_conv2d_dw", "et_vk.q8ta_conv2d_transposed",

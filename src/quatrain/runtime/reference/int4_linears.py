@@ -66,7 +66,7 @@ class Int4Linears:
         return linear, tuple(names[name] for name in arguments)
 
     def _weight_only(self, operator: Operator, dense: torch.Tensor) -> Callable[..., torch.Tensor]:
-        """`dense` as `_dense_weight` gives it."""
+        """`dense` is the result of `_dense_weight`."""
 
         def linear(x: Any, bias: Any) -> torch.Tensor:
             in_half = self.arithmetic.half_sums and x.dtype == torch.float16

@@ -118,7 +118,7 @@ def grid_priors(x: torch.Tensor, stride: int, offset: float) -> torch.Tensor:
 
 
 def wide(value: Any) -> Any:
-    """A floating-point tensor in float32; anything else as it is."""
+    """A floating-point tensor as float32; anything else unchanged."""
     floating = isinstance(value, torch.Tensor) and value.is_floating_point()
     return value.float() if floating else value
 

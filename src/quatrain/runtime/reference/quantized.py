@@ -104,8 +104,8 @@ def choose_qparams_affine(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scale and zero point per row of x [..., K], each [...], asymmetric.
 
-    As Vulkan's shader has them, which knows no others: `choose_row_qparams`. Without a `quant_min`
-    its runtime takes those of int8, whatever `quant_max` is (`ChooseQParams.cpp`).
+    Always as in Vulkan's shader: `choose_row_qparams`. Without a `quant_min` its runtime uses the
+    range of int8, whatever `quant_max` is (`ChooseQParams.cpp`).
     """
     least, most = (INT8_MIN, INT8_MAX) if quant_min is None else (quant_min, quant_max)
     if not INT8_MIN <= least < most <= INT8_MAX:

@@ -1,5 +1,5 @@
-"""A program for the CPU computed here without its rounding of activations to int8.
+"""Computes a CPU program without rounding activations to int8.
 
 Int8 activations hide errors that are smaller than their steps, and grow over the layers; without
-them a right program differs from its backbone by float32's rounding alone.
+them a right program differs from its backbone only by float32's rounding.
 """

@@ -1,4 +1,4 @@
-"""XNNPACK's nodes in torch, in float32: weights are dequantized, activations stay as they are.
+"""XNNPACK's nodes in torch, in float32: weights are dequantized, activations are not rounded.
 
 Sources: `XNNCompiler.cpp` and `XNNExecutor.cpp` of ExecuTorch's XNNPACK backend, and XNNPACK's
 `include/xnnpack.h`.

@@ -52,7 +52,7 @@ def attend(values: MethodValues, call: Named) -> torch.Tensor:
     q, k, v = (_unrounded(values, call, name) for name in ("query", "key", "value"))
     if by_head:
         q, k, v = (each.transpose(1, 2).contiguous() for each in (q, k, v))
-    with native_output_held_back():  # it logs each time that torch gives it no allocator
+    with native_output_held_back():  # it logs each call, because torch gives it no allocator
         result = torch.ops.llama.custom_sdpa.default(q, k, v, *(values.read(call[x]) for x in said))
     return result.transpose(1, 2) if by_head else result
 

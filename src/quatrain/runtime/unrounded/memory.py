@@ -1,4 +1,4 @@
-"""The values of a method, its tensors in planned memory as the runtime has them."""
+"""The values of a method, with its tensors in planned memory as in the runtime."""
 
 import math
 from collections.abc import Sequence
@@ -47,10 +47,10 @@ class MethodValues:
         return self._values[index]
 
     def write(self, index: int, result: Any) -> None:
-        """Let value `index` be `result`, a tensor in the memory that is planned for it, or the list
-        `index` be those of `result`.
+        """Set value `index` to `result`, copying a tensor into the memory that is planned for it,
+        or set the list `index` to those of `result`.
 
-        Raises ValueError where there is no room for it, or for another type.
+        Raises ValueError if there is no room for it, or for another type.
         """
         place, record = self._places[index], self.records[index]
         if record.table == "TensorList":

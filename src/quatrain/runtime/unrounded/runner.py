@@ -174,7 +174,7 @@ class UnroundedRunner:
             into = {key: self._room(values, index) for key, index in results.items()}
             plain = [value for key, value in read.items() if key not in keywords]
             told = {key: value for key, value in read.items() if key in keywords}
-            # ExecuTorch's kernels log each time that torch gives them no allocator.
+            # ExecuTorch's kernels log each call, because torch gives them no allocator.
             with native_output_held_back() if namespace == "llama" else nullcontext():
                 given_back = kernel(*plain, **told, **into)
             if not results and not kind.startswith("update_cache"):  # which gives nothing

@@ -1,4 +1,4 @@
-"""Runs a Vulkan program on any GPU that WebGPU reaches, or on llvmpipe where there is none.
+"""Runs a Vulkan program on any GPU that WebGPU reaches, or on llvmpipe if there is none.
 
 device.py opens the adapter and caches pipelines; dispatches/ makes dispatches of the kernels in
 kernels/; lower.py does so for a whole graph, operator by operator (operators/, symbols.py) as

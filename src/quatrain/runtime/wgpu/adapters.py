@@ -45,7 +45,7 @@ def list_adapters() -> tuple[AdapterInfo, ...]:
     """The adapters that can run a program, real GPUs first. OpenGL ones are left out."""
     # Without it the window system's library complains on standard error, window or not.
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    # An instance made earlier by someone else is used as it is.
+    # An instance that already exists is used unchanged.
     with suppress(RuntimeError):
         set_instance_extras(backends=["Primary"])
     found = [

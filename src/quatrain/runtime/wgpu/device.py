@@ -153,7 +153,7 @@ class Gpu:
             )
 
     def _subgroup_size(self) -> int:
-        """The subgroup size a shader really gets, 1 where there are no subgroups."""
+        """The subgroup size that a shader really gets, 1 without subgroups."""
         if not self.info.subgroups:
             return 1
         pipeline = self.compile(

@@ -132,7 +132,7 @@ class Lowering:
                 raise InputError(f"value {value_id} of the graph is read before it is computed")
             key = self.graph.constant_key(value_id) or f"offset {tensor.constant}"
             dtype = storage_dtype(tensor.dtype, self.fp16)
-            # The same bytes may be a constant of another type, too.
+            # The same bytes may also be a constant of another type.
             named = ("constant", key, tensor.dtype)
             self.result.operands[value_id] = Operand(named, dtype, tensor.shape)
         return self.result.operands[value_id]
@@ -197,7 +197,7 @@ class Lowering:
         return found
 
     def number(self, value_id: int) -> int:
-        """An integer, fixed or, as it is in this step, symbolic."""
+        """An integer: a fixed one, or the current value of a symbol."""
         if isinstance(self.graph.values[value_id], SymInt):
             return self.assume(lambda symbols: number(self.graph, value_id, symbols))
         return number(self.graph, value_id, {})
@@ -216,7 +216,8 @@ class Lowering:
     def bounded(self, value_id: int, length: int, limit: int) -> int | Symbol:
         """A position for a dispatch's params, from which `length` of `limit` rows are used.
 
-        A fixed one is given as it is; a symbol is filled in, and checked, as a step begins.
+        A fixed position is inserted directly; a symbol is inserted, and checked, when a step
+        begins.
         """
         if isinstance(self.graph.values[value_id], Plain):
             return self.plain(value_id)

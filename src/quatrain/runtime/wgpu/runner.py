@@ -1,4 +1,4 @@
-"""Runs a Vulkan program on a GPU: one submit per step, results alone read back."""
+"""Runs a Vulkan program on a GPU: one submit per step, reading back only the results."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -40,9 +40,9 @@ class WgpuRunner:
 
     Constants are uploaded once, from the memory-mapped file; the KV caches stay on the GPU.
     `emulate` computes what a defect of `quatrain.runtime.defects` computes; `arithmetic` says how
-    8da4w linears are computed.
-    Raises `InputError`, before anything runs, for a program that does other work beside its
-    delegate, and `RuntimeUnavailable` for an operator without a kernel or where there is no GPU.
+    8da4w linears are computed. Raises `InputError`, before anything runs, for a program that does
+    other work beside its delegate, and `RuntimeUnavailable` for an operator without a kernel or
+    without a GPU.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs a program operator by operator on the GPU, showing values as they are computed."""
+"""Runs a program operator by operator on the GPU, and shows each value after it is computed."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -22,8 +22,8 @@ def trace_operators(
     wanted: Collection[int],
     observe: Callable[[int, torch.Tensor], torch.Tensor],
 ) -> None:
-    """Run each of `operators` (with the value ids it writes) from and to `memory`, in which no
-    two operands share; a value in `wanted` becomes what `observe` makes of it."""
+    """Run each of `operators` (with the value ids it writes) on `memory`, in which no two operands
+    share bytes; a value in `wanted` is replaced by the result of `observe`."""
     made: dict[int, list] = {}
     for origin, dispatch in zip(lowered.origins, lowered.dispatches, strict=True):
         made.setdefault(id(origin), []).append(dispatch)

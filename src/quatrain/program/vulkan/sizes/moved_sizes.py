@@ -104,7 +104,7 @@ def expanded(args: SizedArguments) -> list[Sizes]:
 
 
 def repeated(args: SizedArguments) -> list[Sizes]:
-    """Of a tensor so many times in each dimension."""
+    """The sizes of a tensor repeated that many times in each dimension."""
     times = args.integers("repeats")
     x = [*(1 for _ in times), *args.sizes()][-len(times) :]
     return [[None if n is None else n * size for n, size in zip(times, x, strict=True)]]

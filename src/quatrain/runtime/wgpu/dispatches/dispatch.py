@@ -9,7 +9,7 @@ import numpy as np
 
 from quatrain.multiples import up_to
 
-# The types that operands are stored in, in WGSL's names, as numpy has them.
+# The types of stored operands: WGSL's names and numpy's types.
 NUMPY = {
     "f32": np.dtype("float32"), "f16": np.dtype("float16"), "i32": np.dtype("int32"),
     "u32": np.dtype("uint32"), "u8": np.dtype("uint8"),

@@ -21,11 +21,11 @@ _LEAST_SLICE = 16  # weights that a lane of linear_rows.wgsl reads together
 
 @dataclass(frozen=True)
 class Weights:
-    """An int4 linear's constants, the artifact's own bytes.
+    """An int4 linear's constants, in the program's own bytes.
 
     `packed` u8 [N, ceil(K/8)*4]; `scales` [K/group, >= N] and `sums` i32 [K/group, >= N], the sum
-    of the integers of each group, needed by the int8 scheme alone, are read as a phone's kernel
-    steps over them (`stepped_over`); `bias` [>= N] or None.
+    of the integers of each group, needed only by the int8 scheme, are read with the stride of a
+    phone's kernel (`stepped_over`); `bias` [>= N] or None.
     """
 
     packed: Operand

@@ -35,7 +35,7 @@ def permute(x: Operand, dims: list[int], y: Operand) -> Dispatch:
 
 
 def paste(x: Operand, starts: list[int], y: Operand) -> Dispatch:
-    """x goes into y [...], its first element to `starts`; the rest of y stays as it is."""
+    """Copies x into y [...], with its first element at `starts`; the rest of y is unchanged."""
     steps = strides(y.shape)
     start = sum(at * step for at, step in zip(starts, steps, strict=True))
     into = place(list(zip(x.shape, steps, strict=True)))
@@ -55,7 +55,7 @@ def gather(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
 
 
 def gather_each(x: Operand, dim: int, index: Operand, y: Operand) -> Dispatch:
-    """y = x at the same place, but for position `index` [shape of y] along `dim`."""
+    """y = x at the same position, except that along `dim` it is `index` [shape of y]."""
     steps = strides(x.shape)
     of_y = [(s, 0 if d == dim else steps[d]) for d, s in enumerate(y.shape)]
     return _strided([x, y, index], y.count, place(of_y), "i", "i", x.shape[dim], steps[dim])

@@ -5,8 +5,8 @@ import math
 from quatrain.runtime.wgpu.dispatches.dispatch import Dispatch, Operand, per_element, per_row
 from quatrain.runtime.wgpu.dispatches.indexing import axes, broadcast_axes, merged, place
 
-# WGSL of each element-wise operator over `a`, `b` and `c`, which are f32 or, in an operator on
-# integers alone, i32: C is that type. kernels/numbers.wgsl has the functions that WGSL lacks.
+# WGSL of each element-wise operator over `a`, `b` and `c`, which are f32 or, if all operands are
+# integers, i32: C is that type. kernels/numbers.wgsl has the functions that WGSL lacks.
 UNARY = {
     "aten.sigmoid": "1.0 / (1.0 + exp(-a))",
     "aten.silu": "a / (1.0 + exp(-a))",

@@ -29,10 +29,11 @@ def all_cases(dtype: str) -> Iterator[Case]:
 def run_selftest(
     adapter: str | None = None, kernel: str = "", stages: Stages | None = None
 ) -> SelftestReport:
-    """Run the cases of the kernels whose name contains `kernel` on a GPU, in fp16 where it has it.
+    """Run the cases of the kernels whose name contains `kernel` on a GPU, also in fp16 if it
+    supports it.
 
     `adapter` as in `pick_adapter`. A kernel that the driver refuses counts as wrong. Raises
-    `InputError` if no kernel is called so, and as `pick_adapter`.
+    `InputError` if no kernel has such a name, and as `pick_adapter`.
     """
     gpu = Gpu(adapter)
     dtypes = [dtype for dtype in TOLERANCE if dtype != "f16" or gpu.info.fp16]

@@ -65,7 +65,7 @@ def _attention(
     tokens: int, start: int, context: int, heads: int, kv: int, d: int, bench: Bench,
     spread: bool = True,
 ) -> Made:  # fmt: skip
-    # Otherwise in the splits of another kind of device, too.
+    # Otherwise also with the splits of another kind of device.
     traits = bench.traits if spread else Traits(not bench.traits.cpu, spread=False)
     q = bench.normal("q", 1, tokens, heads, d)
     k = bench.normal("k", 1, tokens, kv, d)
@@ -138,7 +138,7 @@ def _rope_halves(
 def _outputs(
     bench: Bench, q: Operand, k: Operand, want: dict[str, np.ndarray], start: int | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Where `rope` writes to, and what must be there; other rows of a cache stay as they were."""
+    """The outputs of `rope`, and their expected values; other rows of a cache must not change."""
     outs = {"q_out": bench.out("q_out", *q.shape)}
     if start is None:
         return outs | {"k_out": bench.out("k_out", *k.shape)}, want

@@ -136,7 +136,7 @@ def _binary(name: str, a_shape: tuple[int, ...], b_shape: tuple[int, ...], bench
 
 
 def _where(rows: int, k: int, bench: Bench) -> Made:
-    """The condition per row, as integers; one number for wherever it does not hold."""
+    """The condition per row, as integers; a single number where it is false."""
     condition = bench.put("condition", bench.rng.integers(0, 2, (rows, 1)), dtype="i32")
     a, b = bench.normal("a", rows, k), bench.normal("b", 1)
     y = bench.out("y", rows, k)

@@ -20,7 +20,7 @@ _JOINED = {
 
 
 def row_cases(dtype: str) -> Iterator[Case]:
-    """Each step alone, and all that may be joined with it."""
+    """Each step by itself, and with all steps that may be fused with it."""
     for m, k in _SHAPES:
         shape = f"m{m}-k{k}"
         yield Case("rms_norm", shape, dtype, partial(_row, m, k, norm=True))
@@ -93,7 +93,7 @@ def _packed(integers: np.ndarray) -> np.ndarray:
 
 
 def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, zero point [M] and int8 values [M, K] of x [M, K] as the Vulkan runtime has them.
+    """Scale, zero point [M] and int8 values [M, K] of x [M, K], as in the Vulkan runtime.
 
     In float32 rather than float64: a value half way between two integers must fall the same way.
     """
