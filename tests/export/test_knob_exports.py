@@ -79,7 +79,7 @@ def test_knobs_that_all_layers_share_are_replicated(tmp_path):
     rows = len(ALL["input_prune_map"])
     report = _assert_program_equals_eager(tmp_path / "int4", VULKAN, tmp_path / "m.pte", rows)
     assert_as_planned(report, tmp_path / "int4")
-    assert not any("lowered by itself" in note for note in report.notes)
+    assert not any("lowered separately" in note for note in report.notes)
 
 
 # Knobs of families that are unlike Llama where every layer is, with four layers to copy.
@@ -128,7 +128,7 @@ def test_layers_unlike_llamas_on_vulkan(name, unlike_llama, tmp_path):
     checkpoint = unlike_llama(name, 4)
     report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
-    assert not any("lowered by itself" in note for note in report.notes)
+    assert not any("lowered separately" in note for note in report.notes)
     program = open_program(tmp_path / "m.pte")
     assert len(program.delegates) == 1
     names = {row.name for row in report.linears}
@@ -145,7 +145,7 @@ def test_layers_unlike_llamas_on_xnnpack(name, layers, unlike_llama, tmp_path):
     checkpoint = unlike_llama(name, layers)
     report = _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
-    alone = any("lowered by itself" in note for note in report.notes)
+    alone = any("lowered separately" in note for note in report.notes)
     assert alone == (layers == 2 or "norms after alone" in name), report.notes
 
 
@@ -385,4 +385,4 @@ def test_chunks_and_windows_on_vulkan(kind, tmp_path):
     report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     # Layers that are alike are copies of one, the mask among what the first computes for all.
-    assert any("lowered by itself" in note for note in report.notes) == (kind == "Llama4")
+    assert any("lowered separately" in note for note in report.notes) == (kind == "Llama4")

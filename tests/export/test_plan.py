@@ -59,7 +59,7 @@ def test_why_a_checkpoint_is_larger_than_its_source(tmp_path):
     layers = next(part for part in planned.checkpoint.parts if part.part == "layers")
     assert layers.integers == layers.weights and layers.scales == layers.weights / 32 * 4
     values, tables, norms = planned.checkpoint.why_larger
-    assert "one to a byte" in values and "stay in float32" in norms
+    assert "each int4 value in a byte" in values and "stay in float32" in norms
     assert "(int4, 0.0 MB and fp, 0.1 MB)" in tables and tables.endswith("store them each.")
 
 

@@ -29,7 +29,7 @@ def test_a_prompt_in_parts_equals_eager(tiny: Tiny, backend, tmp_path):
     options = ExportOptions(backend=backend, prefill_chunk_size=5)
     report = export_checkpoint(tiny.checkpoint, tmp_path / "m.pte", options)
     assert (report.prefill_chunk_size, report.max_seq_len) == (5, 64)
-    assert any("up to 5 tokens" in note and "are 64 tokens" in note for note in report.notes)
+    assert any("up to 5 tokens" in note and "have 64 tokens" in note for note in report.notes)
     assert_as_planned(report, tiny.checkpoint)
     runner = load_runner(report.output)
     assert runner.metadata["get_max_seq_len"] == 5

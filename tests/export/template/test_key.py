@@ -20,7 +20,7 @@ PACKAGE = Path(quatrain.__file__).parent
 # and what shows, words or keeps an export.
 NO_BYTES = (
     "checkpoint", "tokenizer", "quantize", "targets", "atomic_files", "errors", "json_files",
-    "lazy_names", "quiet", "stages",
+    "lazy_names", "quiet", "short_lists", "stages",
 )  # fmt: skip
 
 
