@@ -291,6 +291,20 @@ def test_rows_that_were_never_written(tmp_path, method):
     ]
 
 
+def test_rows_of_a_table_that_were_never_written(tmp_path):
+    """Between others: a few may be tokens that are kept free, and a table may be longer than the
+    vocabulary."""
+    tensors = tiny.float_tensors()
+    tensors["tok_embeddings.weight"][3] = tensors["tok_embeddings.weight"][90:260] = 0
+    for rows in (slice(40, 103), slice(200, None)):
+        tensors["output.weight"][rows] = 0
+    model = write_model(tmp_path / "m", "hf", tensors=tensors)
+    notes = quantize_model(model, tmp_path / "out", method="rtn").notes
+    assert [note.partition(":")[0] for note in notes if "partly written" in note] == [
+        "170 of 272 rows of tok_embeddings.weight"
+    ]
+
+
 def test_an_existing_checkpoint_survives_a_failure(tmp_path):
     quantize_model(write_model(tmp_path / "m", "hf"), tmp_path / "out", method="rtn")
     before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}

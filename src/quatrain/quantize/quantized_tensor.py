@@ -13,7 +13,7 @@ class RoundingError(NamedTuple):
 
     `exact_groups`: how many groups are already int4 in the source (GGUF's Q4_0, Q3_K), which are
     kept exactly; `negative_scales`: how many groups have a negative scale. `zero_rows`: how many
-    rows are 0 throughout.
+    rows contain only zeros; of a table, the most neighbouring ones that another row follows.
     `why`: why a linear of a quantized source had to be requantized.
     """
 

@@ -114,6 +114,8 @@ def _wider_groups(opened: OpenedSource) -> list[str]:
     ]
 
 
+# Fewer neighbouring rows of a table may be tokens that are kept free.
+_MANY_TOKENS = 64
 _NEVER_WRITTEN = (
     "as in a file that was only partly written. Unless the model was made this way, download it "
     "again."
@@ -158,8 +160,8 @@ def make_report(
 
 
 def _without_weights(opened: OpenedSource) -> list[str]:
-    """Notes on matrices that contain only zeros, and on linears with such rows. Tables have such
-    rows if they are longer than the vocabulary."""
+    """Notes on matrices that contain only zeros, and on such rows: in linears, or many in a row
+    within a table. At its end, a table has such rows if it is longer than the vocabulary."""
     errors, notes = opened.errors, []
     empty = [name for name, error in errors.items() if not error.squared_weight]
     if empty:
@@ -168,9 +170,8 @@ def _without_weights(opened: OpenedSource) -> list[str]:
         f"{error.zero_rows} of {prod(tensor.shape[:-1])} rows of {tensor.target}"
         for tensor in opened.plan.tensors
         if tensor.specs
-        and tensor.part == "layers"
         and (error := errors.get(tensor.target))
-        and error.zero_rows
+        and error.zero_rows >= (1 if tensor.part == "layers" else _MANY_TOKENS)
         and error.squared_weight
     ]
     if in_part:

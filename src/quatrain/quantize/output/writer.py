@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from quatrain.checkpoint.files.safetensors import encoded_header, encoded_tensor
 from quatrain.checkpoint.written_tokenizer import write_tokenizer_of
 from quatrain.json_files import write_json
@@ -97,6 +99,14 @@ def _written(
     made = quantize_tensor(source, tensor, methods)
     if made.error is not None:
         without = ~made.tensors[0].any(dim=-1)
-        errors[tensor.target] = made.error._replace(zero_rows=int(without.sum()))
+        zero_rows = int(without.sum()) if tensor.part == "layers" else _most_in_between(without)
+        errors[tensor.target] = made.error._replace(zero_rows=zero_rows)
     for spec, content in zip(tensor.specs, made.tensors, strict=True):
         yield encoded_tensor(spec, content)
+
+
+def _most_in_between(without: torch.Tensor) -> int:
+    """The most neighbouring rows `without` weights, bool [N], that a row with weights follows."""
+    filled = (~without).nonzero().flatten()
+    gaps = filled.diff(prepend=torch.tensor([-1])) - 1
+    return int(gaps.max()) if len(gaps) else 0
