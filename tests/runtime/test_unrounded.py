@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import ExecutorchBackendConfig, to_edge, to_edge_transform_and_lower
+from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from executorch.runtime import Runtime
 from tests.support.edited_methods import Edit, edited_method
 from tests.support.rounding import called, largest_error
@@ -19,6 +20,7 @@ from quatrain.export.xnnpack.unused_patterns import without_unused_patterns
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.xnnpack_delegate import read_xnnpack_graph
+from quatrain.quiet import quiet
 from quatrain.runtime.unrounded import delegate
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
@@ -87,6 +89,49 @@ def test_a_program_is_its_backbone_without_rounding(
     error = largest_error(called(runner, text, CALLS), called(eager, text, CALLS))
     assert (error < 1e-5) is (nudge == 0.0)
     assert runner.has_int4_groups
+
+
+class Counting(nn.Module):
+    """Logits of tokens and of what is counted from 0.5 on, a buffer that begins as said."""
+
+    count: torch.Tensor
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.rows = nn.Embedding(9, 4, dtype=dtype)
+        self.register_buffer("count", torch.full((4,), 0.5, dtype=dtype))
+
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        self.count.add_(1 + position)
+        return self.rows(tokens) + self.count
+
+
+def counting(path: Path, dtype: torch.dtype) -> Path:
+    given = torch.ones(1, 3).long(), torch.zeros(1).long()
+    lowered = to_edge(torch.export.export(Counting(dtype).eval(), given))
+    options = ExecutorchBackendConfig(passes=[InitializedMutableBufferPass(["count"])])
+    with quiet():  # it warns of buffers whose beginning others leave out
+        path.write_bytes(lowered.to_executorch(options).buffer)
+    return path
+
+
+def test_buffers_begin_as_the_file_says(tmp_path: Path) -> None:
+    """In a program whose casts are said to keep the order of dimensions."""
+    path = counting(tmp_path / "m.pte", torch.float32)
+    method = Runtime.get().load_program(path).load_method("forward")
+    assert "dim_order_ops._to_dim_order_copy.out" in open_program(path).calls_outside_delegates()
+    runner, tokens = UnroundedRunner(open_program(path)), torch.tensor([[3, 1, 4]])
+    first, second = (method.execute((tokens, torch.tensor([at])))[0].clone() for at in (0, 3))
+    for _ in range(2):
+        torch.testing.assert_close(runner.forward(tokens, torch.tensor([0])), first)
+        torch.testing.assert_close(runner.forward(tokens, torch.tensor([3])), second)
+        runner.reset()
+
+
+def test_activations_in_float16_are_not_held_against_float32(tmp_path: Path) -> None:
+    program = open_program(counting(tmp_path / "m.pte", torch.float16))
+    with pytest.raises(NotComputed, match="activations in float16"):
+        UnroundedRunner(program)
 
 
 def test_what_is_not_computed_is_named(shared: Path, tmp_path: Path) -> None:

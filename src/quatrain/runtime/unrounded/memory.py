@@ -17,7 +17,8 @@ _NULL = Record(table="Null")
 
 
 class MethodValues:
-    """The values of the method of `plan` in `program`, whose buffers begin as zeros.
+    """The values of the method of `plan` in `program`, whose memory begins as zeros but for
+    buffers that the file has the beginning of.
 
     Raises `NotComputed` where one is of a kind that is not computed here.
     """
@@ -102,16 +103,24 @@ class MethodValues:
         planned = record.allocation_info
         if planned is None:
             return None
-        if record.data_buffer_idx:
-            raise NotComputed("a buffer that does not begin as zeros")
+        if dtype in (torch.float16, torch.bfloat16):
+            raise NotComputed(f"activations in {str(dtype).removeprefix('torch.')}")
         start = (planned.memory_offset_high << 32) + planned.memory_offset_low
         if planned.memory_id >= len(self._buffers):
             raise NotComputed(f"memory {planned.memory_id} of {len(self._buffers)}")
         self._places[index] = place = self._buffers[planned.memory_id], start
-        return _view(place, dtype, shape)
+        begun = _view(place, dtype, shape)
+        if record.data_buffer_idx:
+            first, *_ = self._program.root.mutable_data_segments
+            begun.copy_(self._stored(index, record, first))
+        return begun
 
     def _constant(self, index: int, record: Record) -> torch.Tensor:
-        place, shape, dtype = self._program.root.constant_segment, record.sizes, self.dtype(index)
+        return self._stored(index, record, self._program.root.constant_segment)
+
+    def _stored(self, index: int, record: Record, place: Record) -> torch.Tensor:
+        """The data of the tensor `index` among those of `place`, a part of a segment."""
+        shape, dtype = record.sizes, self.dtype(index)
         start = place.offsets[record.data_buffer_idx]
         size = math.prod(shape or ()) * dtype.itemsize
         data = self._program.segment(place.segment_index)[start : start + size]

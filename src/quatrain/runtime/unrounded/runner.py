@@ -20,6 +20,8 @@ from quatrain.runtime.unrounded.int8_attention import BEHIND, QUANTIZED_ATTENTIO
 from quatrain.runtime.unrounded.memory import MethodValues
 
 _VIEW = "executorch_prim.et_view.default"
+# Copies to the type of their result; one that is not laid out in order is not computed here.
+_COPIES = ("dim_order_ops._to_dim_order_copy.out", "dim_order_ops._clone_dim_order.out")
 # Of two numbers each: `executorch_prim.add.Scalar` and the like.
 _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul,
@@ -106,6 +108,9 @@ class UnroundedRunner:
         if name == _VIEW:
             x, shape, out = each.args[:3]
             return lambda values: values.view(out, x, values.read(shape))
+        if name in _COPIES:
+            x, out = each.args[0], each.args[-1]
+            return lambda values: values.write(out, values.read(x).to(values.dtype(out)))
         if is_lookup(each):
             return self._lookup(each)
         namespace, _, rest = name.partition(".")
