@@ -32,7 +32,7 @@ from tests.support.peers import (
     with_random_weights,
 )
 from tests.support.thorough import thorough
-from transformers import AutoConfig
+from transformers import AutoConfig, GenerationConfig
 
 from quatrain.checkpoint.families.multimodal import MULTIMODAL
 from quatrain.checkpoint.open import open_float_model
@@ -190,6 +190,16 @@ def test_what_the_whole_says_is_not_the_text_models(tmp_path):
         64,
         10000.0,
     )
+
+
+@pytest.mark.parametrize("whole", [[2, 7], None])
+def test_the_tokens_that_end_a_text_are_those_of_the_whole_where_it_states_them(whole, tmp_path):
+    model = multimodal_model("llava", {**TINY, "model_type": "llama", "eos_token_id": 3})
+    folder = change_config(saved(model, tmp_path), eos_token_id=whole)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    theirs = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder)).eos_token_id
+    assert theirs == (whole or 3)
+    assert open_float_model(folder).params["eos_idx"] == theirs
 
 
 @pytest.mark.parametrize(

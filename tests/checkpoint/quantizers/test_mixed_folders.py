@@ -444,8 +444,10 @@ def test_a_tied_output_layer_that_is_the_quantized_embedding_once_more(tmp_path)
     assert checkpoint.output_kind == "int4" and "holds other values" in checkpoint.notes[0]
 
 
-def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path):
-    """As mlx-vlm writes them: of a module whose bits differ, under the whole model's name."""
+@pytest.mark.parametrize("inside", [None, {"group_size": 32, "bits": 4}, "exceptions"])
+def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path, inside):
+    """As mlx-vlm writes them: of a module whose bits differ, under the whole model's name; and as
+    AutoRound does, in text_config once more, by the text model's names or without exceptions."""
     folder, read = write_mlx(tmp_path / "in", bits=8)
     tensors = {
         f"language_model.{name}": tensor
@@ -454,13 +456,14 @@ def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path):
     sees = {"vision_tower.patches.weight": torch.ones(2, 2)}
     save_file(tensors | sees, folder / "model.safetensors", {"format": "mlx"})
     modules = {name.rpartition(".")[0] for name in tensors if name.endswith(".scales")}
-    change_config(
-        folder,
-        list(tiny.HUGGING_FACE),
-        model_type="llava",
-        text_config=tiny.HUGGING_FACE,
-        quantization={"group_size": 32, "bits": 4} | {key: {"bits": 8} for key in modules},
-    )
+    settings = {"group_size": 32, "bits": 4} | {key: {"bits": 8} for key in modules}
+    stated = {"text_config": dict(tiny.HUGGING_FACE), "quantization": settings}
+    if inside == "exceptions":
+        del stated["quantization"]
+        inside = {key.removeprefix("language_model."): own for key, own in settings.items()}
+    if inside:
+        stated["text_config"]["quantization"] = inside
+    change_config(folder, [*tiny.HUGGING_FACE, "quantization"], model_type="llava", **stated)
     checkpoint = open_checkpoint(folder, round_again=Requantization())
     name = "layers.0.feed_forward.w2"
     error = weight_of(checkpoint, name) - read[f"{name}.weight"]

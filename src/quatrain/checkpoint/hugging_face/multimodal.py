@@ -37,8 +37,10 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
     _refuse_unread_base(nested, whole)
     # Some releases have the whole's there.
     stated = nested.get("model_type") if nested.get("model_type") != fields["model_type"] else None
-    outer = {name: value for name, value in fields.items() if name in _OF_THE_WHOLE}
-    inner = {name: nested[name] for name in nested if nested[name] is not None or name not in outer}
+    named = _OF_THE_WHOLE & fields.keys()
+    outer = {name: fields[name] for name in named if fields[name] is not None}
+    # Where both state the same, transformers takes what the whole states.
+    inner = {name: nested[name] for name in nested if name not in outer}
     model_type = whole.text if stated is None else stated
     own = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
     return Fields({**outer, **whole.defaults, **inner, **own}, fields.source)

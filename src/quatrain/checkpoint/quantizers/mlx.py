@@ -40,7 +40,9 @@ def _check(settings: Settings, source: str) -> None:
 
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
-    own = settings.get(parts.name)
+    # AutoRound states exceptions in text_config by the names that the text model has by itself.
+    names = (parts.name, parts.name.removeprefix("language_model."))
+    own = next((settings[name] for name in names if name in settings), None)
     stated = {**settings, **(own if isinstance(own, dict) else {})}
     bits, size = stated.get("bits"), stated.get("group_size")
     if not isinstance(bits, int) or bits not in _BITS:
