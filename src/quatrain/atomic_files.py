@@ -147,7 +147,7 @@ def whole_copies(sources: Mapping[Path, Path]) -> Iterator[None]:
 def hold(file: int, refusal: str) -> None:
     """Lock the opened `file` or folder until it is closed, however the process ends.
 
-    Raises `InputError` with `refusal` where another process has done so. A disk that knows no locks
+    Raises `InputError` with `refusal` if another process has done so. A disk that knows no locks
     holds nobody up.
     """
     import fcntl  # Windows has none; there the command line says so, which imports this
@@ -165,8 +165,8 @@ def held_folder(folder: Path, refusal: str) -> Iterator[None]:
     """Work in `folder`, which is made, as no other process does meanwhile.
 
     The lock is on the folder itself, which may be moved or removed in the block, and ends with the
-    process, however that ends. Raises `InputError` as `hold`, and `OSError` where the folder cannot
-    be made.
+    process, however that ends. Raises `InputError` as `hold`, and `OSError` if the folder cannot be
+    made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

@@ -45,7 +45,7 @@ VARIANTS = (
 def main() -> None:
     """Fetch, quantize, export each variant, run each, and print the table.
 
-    Exits with 1 where a program's text is not healthy (`quatrain.runtime.generation.health`).
+    Exits with 1 if a program's text is not healthy (`quatrain.runtime.generation.health`).
     """
     console = plain_console()
     started = time.perf_counter()

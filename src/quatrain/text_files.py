@@ -14,7 +14,7 @@ def read_text(path: Path | str, option: str = "", may_be_cut: bool = False) -> s
     `may_be_cut`: a part of a character at its end becomes U+FFFD.
 
     Raises:
-        InputError: Where it cannot be read as such.
+        InputError: If it cannot be read as such.
     """
     path, named = Path(path), f"{option} {path}".strip()
     content = b""

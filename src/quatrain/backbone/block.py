@@ -55,7 +55,7 @@ class Block(nn.Module):
         per_layer: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """x [B, T, dim], of several streams beside each other, and the rest as for `Attention`,
-        `per_layer` [B, T, per_layer_dim] where there is such; returns what x is."""
+        `per_layer` [B, T, per_layer_dim] if there is such; returns what x is."""
         if self.alt_up is not None:
             predictions = self.alt_up.predictions(x)
             made = self._branches(predictions[0], angles, start, kv_source)

@@ -103,7 +103,7 @@ def stored_name(module: str) -> str:
 
 
 def as_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, in float32 where it is floating."""
+    """`tensor`, in float32 if it is floating."""
     return tensor.float() if tensor.is_floating_point() else tensor
 
 

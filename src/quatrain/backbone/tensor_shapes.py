@@ -85,7 +85,7 @@ def embedding_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
 
 
 def per_layer_shapes(config: BackboneConfig) -> list[tuple[int, int]]:
-    """The shape that `per_layer.embeddings.weight` may have; none where there is no such table."""
+    """The shape that `per_layer.embeddings.weight` may have; none if there is no such table."""
     width = config.n_layers * config.per_layer_dim
     return [(config.vocab_size, width)] if config.per_layer_dim else []
 

@@ -85,7 +85,7 @@ def _group_size(model: StoredModel, linear: str, params: Mapping[str, Any]) -> i
 
 
 def _grouped(shape: tuple[int, ...], group_size: int) -> tuple[int, ...]:
-    """The shape of the scales of a weight [..., K]; () where K is not a whole number of groups."""
+    """The shape of the scales of a weight [..., K]; () if K is not a whole number of groups."""
     return (*shape[:-1], shape[-1] // group_size) if shape[-1] % group_size == 0 else ()
 
 

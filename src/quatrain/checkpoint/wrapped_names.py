@@ -27,7 +27,7 @@ def without_wrappers(name: str) -> str:
 
 
 def unwrapped(stored: LazyTensors, source: str) -> LazyTensors:
-    """`stored` under the model's own names. Raises `InputError`, naming `source`, where two tensors
+    """`stored` under the model's own names. Raises `InputError`, naming `source`, if two tensors
     get one name, and for a model with an adapter that was not merged into it."""
     names = {name: without_wrappers(name) for name in stored}
     while prefix := _common_prefix(names.values()):

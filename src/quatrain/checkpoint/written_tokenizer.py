@@ -69,7 +69,7 @@ def _notes(files: list[Path], vocab_size: int) -> list[str]:
 
 
 def _tokens_without_rows(files: list[Path], vocab_size: int) -> list[str]:
-    """A note where the tokenizer has tokens for which the embedding has no row."""
+    """A note if the tokenizer has tokens for which the embedding has no row."""
     vocabulary = tokenizers.Tokenizer.from_buffer(files[0].read_bytes()).get_vocab()
     beyond = sorted((index, token) for token, index in vocabulary.items() if index >= vocab_size)
     if not beyond:
@@ -84,8 +84,8 @@ def _tokens_without_rows(files: list[Path], vocab_size: int) -> list[str]:
 
 
 def _begin_and_end_tokens(files: list[Path], vocab_size: int) -> list[str]:
-    """Notes where the model can output none of the tokens that end a text, or has no row for the
-    token that begins one."""
+    """Notes if the model can output none of the tokens that end a text, or has no row for the token
+    that begins one."""
     stated = {k: value for file in files[1:] for k, value in read_object(file).items()}
     ends, begins = (token_ids(stated.get(f"{name}_token_id")) for name in ("eos", "bos"))
     last, remedy = vocab_size - 1, "in the model's generation_config.json or config.json"
@@ -109,7 +109,7 @@ def _begin_and_end_tokens(files: list[Path], vocab_size: int) -> list[str]:
 
 
 def _space_after_special(own: Path | None) -> list[str]:
-    """A note where the token ids of a chat differ from those of transformers."""
+    """A note if the token ids of a chat differ from those of transformers."""
     if own is None or not adds_space_after_special_tokens(own):
         return []
     return [
@@ -119,7 +119,7 @@ def _space_after_special(own: Path | None) -> list[str]:
 
 
 def _split_special_tokens(config: dict[str, Any]) -> list[str]:
-    """A note where special tokens written in a text are plain text."""
+    """A note if special tokens written in a text are plain text."""
     if config.get("split_special_tokens") is not True:
         return []
     return [
@@ -130,7 +130,7 @@ def _split_special_tokens(config: dict[str, Any]) -> list[str]:
 
 
 def _spaces_between_parts(config: dict[str, Any]) -> list[str]:
-    """A note where a phone adds spaces between the parts of a chat and this tokenizer does not."""
+    """A note if a phone adds spaces between the parts of a chat and this tokenizer does not."""
     stated = stated_metaspace(config)
     if stated is None or stated["prepend_scheme"] != "first":
         return []

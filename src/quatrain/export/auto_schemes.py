@@ -56,14 +56,14 @@ def export_with_auto_schemes(
         request: What is asked for but the schemes.
         max_kl: What int8 activations may cost a prompt: the mean KL divergence, in nats, from the
             same checkpoint all weight-only.
-        params: The params.json of a checkpoint that is a file, where it is not beside it.
+        params: The params.json of a checkpoint that is a file, if it is not beside it.
         stages: Hears of each stage.
         explain: Hears each reason for what was chosen, a sentence.
         tokenizer: A tokenizer.json in place of the checkpoint's own.
 
     Raises:
-        InputError: As `export_for_target`; where the checkpoint comes without a tokenizer, or
-            the request names schemes or another backend than Vulkan.
+        InputError: As `export_for_target`; if the checkpoint has no tokenizer, or the request names
+            schemes or another backend than Vulkan.
     """
     output, stages = Path(output), stages or Stages()
     if request.backend != "vulkan":

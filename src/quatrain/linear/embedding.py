@@ -13,8 +13,8 @@ class QuantizedGroupEmbedding(nn.Module):
     and in [-8, 7] for 4; `scales` [vocab_size, embedding_dim / group_size], or [vocab_size]
     where one group spans the row. tokens int64 [...]; returns [..., embedding_dim] in `dtype`.
 
-    Raises ValueError where embedding_dim is not a multiple of group_size or the bit width is
-    neither 4 nor 8.
+    Raises ValueError if embedding_dim is not a multiple of group_size or the bit width is neither 4
+    nor 8.
     """
 
     weight: torch.Tensor

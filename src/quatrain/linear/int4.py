@@ -32,7 +32,7 @@ class Int4Linear(nn.Module):
     [out_features] in `precision`, or None. The input [..., in_features] is cast to
     `precision`, the dtype of the result [..., out_features].
 
-    Raises ValueError where in_features is not a multiple of groupsize.
+    Raises ValueError if in_features is not a multiple of groupsize.
     """
 
     weight: torch.Tensor

@@ -49,7 +49,7 @@ class QuatrainLM(TemplateLM):
             computed on the CPU, as many texts side by side as their length suggests.
 
     Raises:
-        InputError: Where the model or an argument cannot be used.
+        InputError: If the model or an argument cannot be used.
     """
 
     def __init__(

@@ -7,8 +7,8 @@ from quatrain.program.vulkan.graph import VulkanGraph
 
 
 def delegate_places(program: Program) -> list[tuple[str, VulkanGraph]]:
-    """The graph of each Vulkan delegate, and what goes before a place in it: the method where
-    there are several, and which delegate where a method has several; nothing of an only one."""
+    """The graph of each Vulkan delegate, and what goes before a place in it: the method if there
+    are several, and which delegate where a method has several; nothing of an only one."""
     found = [
         (index, each.method, each.graph)
         for index, each in enumerate(program.delegates)

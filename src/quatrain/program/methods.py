@@ -72,7 +72,7 @@ class Method:
 
 
 def read_methods(root: Record, what: str) -> dict[str, Method]:
-    """The methods of the decoded program `root`; `InputError` naming `what` where ids are wrong, or
+    """The methods of the decoded program `root`; `InputError` naming `what` if ids are wrong, or
     two have one name."""
     methods: dict[str, Method] = {}
     first_delegate = 0
@@ -125,7 +125,7 @@ def _pick(items: Sequence[Any], index: int, what: str) -> Any:
 
 def stated_metadata(methods: dict[str, Method], what: str) -> dict[str, Any]:
     """What the methods without inputs and instructions return: one value, or a list. `InputError`
-    naming `what` where one that is read here returns something else than it should."""
+    naming `what` if one that is read here returns something else than it should."""
     metadata = {}
     for method in methods.values():
         if not method.inputs and not method.instructions and method.outputs:

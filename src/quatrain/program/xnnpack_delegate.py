@@ -56,7 +56,7 @@ def read_xnnpack_graph(
 ) -> XnnpackGraph:
     """The graph of `delegate`, one of XNNPACK's, with the data that its program has by name.
 
-    Raises `InputError` naming `what` where it is damaged.
+    Raises `InputError` naming `what` if it is damaged.
     """
     blob = delegate.blob
     if not _has_header(blob):

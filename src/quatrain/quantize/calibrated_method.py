@@ -1,4 +1,4 @@
-"""The method, made for one model, where it is one that looks at activations."""
+"""The method, made for one model, if it is one that looks at activations."""
 
 from math import prod
 

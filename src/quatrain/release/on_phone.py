@@ -76,7 +76,7 @@ def run_on_phone(
     """Push the `runner`, the phone's program and its tokenizer, run each prompt, and compare.
 
     `runner` takes the options of ExecuTorch's llama_main. Raises `InputError` as `require_phone`,
-    and where nothing is expected of that program or adb fails.
+    and if nothing is expected of that program or adb fails.
     """
     require_phone(runner)
     stages = stages or Stages()

@@ -120,8 +120,8 @@ class ReleasePlan:
         return replace(self, files=files, phones=phones)
 
     def on_cpu(self, failing: Mapping[str, str]) -> "ReleasePlan":
-        """The plan in which phones get the CPU's program, by their ids with why: where there is
-        one. Files that no phone gets any more are left out."""
+        """The plan in which phones get the CPU's program, by their ids with why: if there is one.
+        Files that no phone gets any more are left out."""
         cpu = self.cpu
         if cpu is None or not failing:
             return self

@@ -1,6 +1,6 @@
 """The rule by which `--device auto` chooses a runtime for a Vulkan program.
 
-A real GPU where there is one; without one the reference where its weights fit in memory, else the
+A real GPU if there is one; without one the reference where its weights fit in memory, else the
 software GPU. Every command thus chooses alike, whatever else the machine does meanwhile.
 """
 

@@ -35,7 +35,7 @@ def serve_models(
         on_ready: Called once connections are taken, with the server's URL and its models.
 
     Raises:
-        InputError: Where the address cannot be listened on; and as `load`.
+        InputError: If the address cannot be listened on; and as `load`.
     """
     with listening(host, port) as sock:
         models = load()

@@ -1,7 +1,6 @@
 """Renders chat templates (Jinja) as transformers does.
 
-A model has one, or several by name, of which `default` is taken, or `tool_use` where there are
-tools.
+A model has one, or several by name, of which `default` is taken, or `tool_use` if there are tools.
 """
 
 import datetime
@@ -84,7 +83,7 @@ def render(
     """The prompt for `messages`, ready for the answer unless `add_generation_prompt` is False.
 
     `variables`: what the template sees besides, such as the texts of special tokens. Raises
-    `InputError`, naming `source`, where the template is damaged, reaches for Python or refuses the
+    `InputError`, naming `source`, if the template is damaged, reaches for Python or refuses the
     messages.
     """
     given = {

@@ -29,7 +29,7 @@ def copy_tokenizer_files(
     tokenizer.json gives the ids that transformers gives, here and on a phone
     (`quatrain.tokenizer.executorch_form`), and is `source`'s own where that does so alone.
     tokenizer_config.json states what the files beside it say, and the ids that begin and end a
-    text: the given ones and the tokenizer's own. Returns what it wrote: nothing where a folder has
+    text: the given ones and the tokenizer's own. Returns what it wrote: nothing if a folder has
     none. Raises `InputError` if a file is damaged.
     """
     file = tokenizer_in(source) if source.is_dir() else source

@@ -23,9 +23,9 @@ from quatrain.errors import InputError
 from quatrain.tokenizer.chat import render
 from quatrain.tokenizer.gguf.vocabulary import CONTROL, USER_DEFINED
 
-# What GGUF calls them: the key that states each, and the texts to know it by where a file does
-# not, as those of many chat models do not. <|endoftext|> is not among them: it ends documents, and
-# files of models that end turns with it state it as the end of text.
+# What GGUF calls them: the key that states each, and the texts to know it by if a file does not, as
+# those of many chat models do not. <|endoftext|> is not among them: it ends documents, and files of
+# models that end turns with it state it as the end of text.
 _GGUF: dict[str, tuple[str, ...]] = {
     "eos_token_id": (),
     "eot_token_id": (
@@ -53,8 +53,8 @@ def end_ids(tokenizer_ids: list[int], metadata: Mapping[str, Any]) -> list[int]:
 
 
 def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, int]) -> list[int]:
-    """The one of the special `tokens` (by their texts) that `template` puts right behind an
-    answer; none where it puts something else there, or cannot be rendered.
+    """The one of the special `tokens` (by their texts) that `template` puts right behind an answer;
+    none if it puts something else there, or cannot be rendered.
 
     `variables`: as in `render`.
     """

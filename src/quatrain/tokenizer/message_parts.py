@@ -1,6 +1,6 @@
 """Messages whose text comes in parts, `[{"type": "text", "text": ...}]`.
 
-Chat templates of models that also see (SmolVLM, LLaVA-OneVision) may look for a text there alone,
+Chat templates of multimodal models (SmolVLM, LLaVA-OneVision) may look for a text there alone,
 where transformers' processors put it. Of a plain text they leave it out, without a word.
 """
 

@@ -90,7 +90,7 @@ def add_named_tokens(
     """Have `model` know every token that `config` or added_tokens.json's `added` (`with_flags`)
     names. Those it knows already get the properties that `config` states.
 
-    Raises `InputError`, naming `source`, where one is no token.
+    Raises `InputError`, naming `source`, if one is no token.
     """
     own = model.get_added_tokens_decoder()
     padding = {} if model.padding is None else {"pad_token": model.padding["pad_token"]}
@@ -150,7 +150,7 @@ def finding_as_written(model: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
 
 
 def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
-    """The tokens of an `added_tokens_decoder`. Raises `InputError`, naming `source`, where it is
+    """The tokens of an `added_tokens_decoder`. Raises `InputError`, naming `source`, if it is
     none."""
     try:
         return {int(index): _token(token, source, False) for index, token in decoder.items()}

@@ -94,7 +94,7 @@ def expected_answers(
         advance: Called with the part that is done at each token, 0 to 1.
 
     Raises:
-        InputError: Where the program or its tokenizer cannot be read, or a prompt is too long.
+        InputError: If the program or its tokenizer cannot be read, or a prompt is too long.
     """
     opened = open_program(program)
     require_tokens_to_logits(opened.path, opened.metadata, "expected.json")
@@ -185,7 +185,7 @@ def _program(said: dict[str, Any]) -> ExpectedProgram:
 
 
 def answers_of(said: Sequence[dict[str, Any]]) -> list[ExpectedAnswer]:
-    """Answers from plain data; KeyError, TypeError or ValueError where it is none."""
+    """Answers from plain data; KeyError, TypeError or ValueError if it is not one."""
     return [_answer(one) for one in said]
 
 

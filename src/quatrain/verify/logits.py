@@ -56,8 +56,8 @@ def write_logits(
         stages: Hears of each stage.
 
     Raises:
-        InputError: Where `scheme`, `device` or `as_on` is for another kind of model, a token is
-            not in the vocabulary, or there are more than the context holds.
+        InputError: If `scheme`, `device` or `as_on` is for another kind of model, a token is not in
+            the vocabulary, or there are more than the context holds.
     """
     model, output, stages = Path(model), Path(output), stages or Stages()
     arithmetic = arithmetic_as_on(as_on)

@@ -30,7 +30,7 @@ class ProgramInfo:
 
     @property
     def scheme_name(self) -> str:
-        """The scheme for people; "mixed" where there are both."""
+        """The scheme for people; "mixed" if there are both."""
         return self.scheme or "mixed"
 
 

@@ -58,7 +58,7 @@ class Attention(nn.Module):
     ) -> torch.Tensor:
         """x [B, T, dim] (B texts of one length, where the caches have room for as many; 1 in a
         program); `angles` from `Rope`, for `rotary`; `kv_source` the attention of the layer whose
-        keys and values this one reads, where it has none; returns [B, T, dim]."""
+        keys and values this one reads, if it has none; returns [B, T, dim]."""
         texts, length, _ = x.shape
         q = self.wq(x).view(texts, length, -1, self.head_dim)
         if self.attend is None:

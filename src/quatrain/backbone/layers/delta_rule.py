@@ -25,7 +25,7 @@ class DeltaRule(nn.Module):
 
     def __init__(self, heads: int, key_dim: int, value_dim: int) -> None:
         super().__init__()
-        # On the CPU even where the module is built on the meta device: never loaded.
+        # On the CPU even if the module is built on the meta device: never loaded.
         state = torch.zeros(1, heads, key_dim, value_dim, device="cpu")
         self.register_buffer("recurrent_state", state, persistent=False)
 

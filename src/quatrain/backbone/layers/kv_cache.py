@@ -49,7 +49,7 @@ class CachedAttention(nn.Module):
     ) -> None:
         """Empty caches, for `texts` texts side by side of up to `length` tokens each."""
         for name in ("k_cache", "v_cache"):
-            # On that device even where the module is built on the meta device: never loaded.
+            # On that device even if the module is built on the meta device: never loaded.
             shape = (texts, length, *self.head_shape)
             setattr(self, name, torch.zeros(shape, dtype=dtype, device=device))
 
@@ -100,7 +100,7 @@ def quantize_kv_cache(backbone: nn.Module) -> None:
     in floating point over values that are dequantized.
 
     Raises:
-        InputError: Where a layer has a window, a soft cap, or keys that other layers read.
+        InputError: If a layer has a window, a soft cap, or keys that other layers read.
     """
     parts = [
         (name, part) for name, part in backbone.named_modules() if isinstance(part, CachedAttention)

@@ -31,7 +31,7 @@ class RMSNorm(nn.Module):
         if affine:
             self.weight = nn.Parameter(torch.ones(dim), requires_grad=False)
         else:
-            # On the CPU even where the module is built on the meta device: never loaded.
+            # On the CPU even if the module is built on the meta device: never loaded.
             self.register_buffer("weight", torch.ones(dim, device="cpu"), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +51,7 @@ class LayerNorm(nn.Module):
         if bias:
             self.bias = nn.Parameter(torch.zeros(dim), requires_grad=False)
         else:
-            # On the CPU even where the module is built on the meta device: never loaded.
+            # On the CPU even if the module is built on the meta device: never loaded.
             self.register_buffer("bias", torch.zeros(dim, device="cpu"), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ class Factor(nn.Module):
 
     def __init__(self, factor: float) -> None:
         super().__init__()
-        # On the CPU even where the module is built on the meta device: never loaded.
+        # On the CPU even if the module is built on the meta device: never loaded.
         value = torch.tensor([factor], dtype=torch.float32, device="cpu")
         self.register_buffer("factor", value, persistent=False)
 

@@ -41,7 +41,7 @@ class CausalConv(nn.Module):
         super().__init__()
         self.taps = taps
         self.weight = nn.Parameter(torch.zeros(dim, 1, taps), requires_grad=False)
-        # On the CPU even where the module is built on the meta device: never loaded.
+        # On the CPU even if the module is built on the meta device: never loaded.
         state = torch.zeros(1, taps - 1, dim, device="cpu")
         self.register_buffer("conv_state", state, persistent=False)
 

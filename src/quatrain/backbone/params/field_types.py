@@ -13,7 +13,7 @@ def typed_value(name: str, value: Any, kind: Any, source: str, zero: bool = Fals
     """`value` as `kind`: bool, int, float, a Literal, tuple[X, ...], dict[int, int], or one of
     these or None. Numbers are positive and finite; `zero` allows 0 too.
 
-    Raises `InputError`, naming `source` and the field, where it is not.
+    Raises `InputError`, naming `source` and the field, if it is not.
     """
     if isinstance(kind, UnionType):
         kind = get_args(kind)[0]

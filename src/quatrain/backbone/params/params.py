@@ -133,8 +133,8 @@ def _check_read_elsewhere(params: dict[str, Any], source: str) -> None:
 
 
 def _hidden_dim(params: dict[str, Any], dim: int, source: str) -> int:
-    """SwiGLU's hidden width where params.json does not state it: Meta's rule, 2/3 of 4 dim
-    times the multiplier, rounded up to a multiple of `multiple_of` (256 unless stated)."""
+    """SwiGLU's hidden width if params.json does not state it: Meta's rule, 2/3 of 4 dim times the
+    multiplier, rounded up to a multiple of `multiple_of` (256 unless stated)."""
     stated = {"ffn_dim_multiplier": 1.0, "multiple_of": 256}
     for name, default in stated.items():
         if params.get(name) is not None:

@@ -22,7 +22,7 @@ def _params(fields: Fields) -> Params:
 
 
 def _rope(fields: Fields) -> Params:
-    """That of Llama 3.1 with figures of its own, where none is stated."""
+    """That of Llama 3.1 with figures of its own, if none is stated."""
     if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
         return rope_params(fields)
     refuse_unread_base(fields, _ROPE["rope_theta"])

@@ -38,7 +38,7 @@ _MODEL_TYPES = {
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
     "recurrent_gemma": "recurrent layers, which keep a state beside the KV cache",
 }
-# By a GGUF file's architecture, where that is not the model_type.
+# By a GGUF file's architecture, if that differs from the model_type.
 _ARCHITECTURES = {
     "deepseek2": "deepseek_v2",
     "ernie4_5-moe": "ernie4_5_moe",

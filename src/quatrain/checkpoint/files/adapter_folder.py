@@ -16,8 +16,8 @@ _OF_A_MODEL = (".safetensors", ".pth", ".pt", ".bin", ".gguf")
 
 
 def adapter_files(folder: Path) -> list[Path]:
-    """The files of the adapter in `folder`, its settings and its tensors; [] where it holds none,
-    or a whole model too."""
+    """The files of the adapter in `folder`, its settings and its tensors; [] if it holds none, or a
+    whole model too."""
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
     if ADAPTER_CONFIG not in names or not weights or _of_a_model(names - {*_WEIGHTS}):

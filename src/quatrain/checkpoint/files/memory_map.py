@@ -20,7 +20,7 @@ _read = 0
 def map_file(path: Path) -> mmap.mmap:
     """The whole of a file; what is written to the memory does not reach it.
 
-    Raises OSError or ValueError where there is nothing to map.
+    Raises OSError or ValueError if there is nothing to map.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)

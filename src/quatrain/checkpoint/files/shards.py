@@ -15,7 +15,7 @@ _USUAL = ("model", "pytorch_model")
 
 
 def numbered_shards(folder: Path) -> list[Path]:
-    """The shards in `folder`, those of transformers' NAMEs if there are several; [] where there are
+    """The shards in `folder`, those of transformers' NAMEs if there are several; [] if there are
     none, or it cannot be told which.
 
     Raises `InputError` if one is missing, or they are of several models.

@@ -106,8 +106,8 @@ class GgufMetadata:
         return min(self.stated_layers(), len(self.file.tensors))
 
     def some_layers(self, key: str) -> int:
-        """How many layers, but not all, the number `key` is; 0 where it is not there. Gemma 3n's
-        first files say 10.0. Raises `InputError` for another."""
+        """How many layers, but not all, the number `key` is; 0 if it is not there. Gemma 3n's first
+        files say 10.0. Raises `InputError` for another."""
         count = self.number(key, 0)
         if not 0 <= count < self.count("block_count") or count % 1:
             raise self.refuse(key, "expected a number of layers, fewer than all")

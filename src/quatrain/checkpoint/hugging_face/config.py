@@ -21,7 +21,7 @@ from quatrain.errors import InputError
 
 @dataclass(frozen=True)
 class Config:
-    """What a config.json says, of a model that also sees or hears of its text model.
+    """What a config.json says, of a model that is multimodal of its text model.
 
     Attributes:
         fields: Its fields and, where it leaves one out, its family's default.

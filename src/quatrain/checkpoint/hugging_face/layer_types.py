@@ -19,7 +19,7 @@ def window_of_all(fields: Fields) -> dict[str, Any]:
 
 def window_of_some(fields: Fields, slides: list[bool]) -> dict[str, Any]:
     """The window of a family in which some layers have one, if `use_sliding_window`: those that
-    layer_types names, or, where config.json has none, those of `slides`."""
+    layer_types names, or, if config.json has none, those of `slides`."""
     used = fields.flag("use_sliding_window")
     window = fields.integer_or_none("sliding_window") if used else None
     kinds = layer_types(fields)
@@ -36,8 +36,8 @@ def window_of_some(fields: Fields, slides: list[bool]) -> dict[str, Any]:
 
 
 def window_where(fields: Fields, slides: list[bool]) -> dict[str, Any]:
-    """The window of a family in which some layers have one: those that layer_types names, or,
-    where config.json has none, those of `slides`."""
+    """The window of a family in which some layers have one: those that layer_types names, or, if
+    config.json has none, those of `slides`."""
     kinds = layer_types(fields) or [SLIDING if layer else FULL for layer in slides]
     if SLIDING not in kinds:
         return {}
@@ -46,7 +46,7 @@ def window_where(fields: Fields, slides: list[bool]) -> dict[str, Any]:
 
 def window_or_no_rope(fields: Fields, interval: int | None) -> dict[str, Any]:
     """The window of a family whose layers without one have no rotary embedding either: of all but
-    those that layer_types names, or, where config.json has none, but every `interval`-th."""
+    those that layer_types names, or, if config.json has none, but every `interval`-th."""
     kinds = layer_types(fields) or full_every(interval, fields.layer_count())
     full = [index for index, kind in enumerate(kinds) if kind == FULL]
     without_rope = interval_of(full, "layer_types", fields)

@@ -73,9 +73,9 @@ def rounded_when_read(
 class GroupedLinear:
     """One quantized matrix [N, K] in G groups a row; its values are read only when they are called.
 
-    `values` gives int8 [N, K]; `scales` [N, G] in `scales_dtype`; `zeros`, where the file has
-    them, [N, G] of the values' kind, 0 for a symmetric group; `group_of`, where the file has it,
-    int64 [K]: the group of each input feature, `arange(K) // (K / G)` unless it is act-order.
+    `values` gives int8 [N, K]; `scales` [N, G] in `scales_dtype`; `zeros`, if the file has them,
+    [N, G] of the values' kind, 0 for a symmetric group; `group_of`, if the file has it, int64 [K]:
+    the group of each input feature, `arange(K) // (K / G)` unless it is act-order.
     `bits`: of a value, as the file says.
     """
 

@@ -27,7 +27,7 @@ def in_layout(
     round_again: RoundAgain | None = None,
     floating_columns: Iterable[int] = (),
 ) -> LazyTensors:
-    """The linears as `F.weight` int8 [N, K], `F.scales` [N, G] and, where stored, `F.zeros`.
+    """The linears as `F.weight` int8 [N, K], `F.scales` [N, G] and, if stored, `F.zeros`.
 
     Values and scales are the file's own. The layers have one group size, the largest that divides
     all groups of theirs: a wider group is written as several of the same scale. An act-order linear
@@ -164,5 +164,5 @@ def _is_act_order(linear: GroupedLinear) -> bool:
 
 
 def _repeated(per_group: torch.Tensor, groups: int) -> torch.Tensor:
-    """[N, G] to [N, groups], each repeated where there are fewer."""
+    """[N, G] to [N, groups], each repeated if there are fewer."""
     return per_group.repeat_interleave(groups // per_group.shape[1], dim=1)

@@ -123,7 +123,7 @@ def checked_quantizer(
 ) -> tuple[Quantizer, dict[str, Any]]:
     """(the one that made the tensors `names`, its `settings`), as far as those can be read.
 
-    `asymmetric`: whether groups may have zero points. Raises `InputError`, naming `source`, where
+    `asymmetric`: whether groups may have zero points. Raises `InputError`, naming `source`, if
     nothing is quantized, or in a way that is not read.
     """
     names = set(names)
@@ -151,7 +151,7 @@ def checked_quantizer(
 
 
 def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
-    """The one that `settings` name. Raises `InputError`, naming `source`, where it is not read."""
+    """The one that `settings` name. Raises `InputError`, naming `source`, if it is not read."""
     method = method_of(settings)
     quantizer = QUANTIZERS.get(str(method))
     if quantizer is None and method is None:

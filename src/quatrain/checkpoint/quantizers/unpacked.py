@@ -1,7 +1,7 @@
 """Reads the pre-quantized layout itself under Hugging Face's names, as torchao's QAT for 8da4w
 makes it of a model of transformers (`Int8DynActInt4WeightQATQuantizer.convert`).
 
-F.weight int8 [N, K], F.scales float [N, G] and, where stored, F.zeros [N, G].
+F.weight int8 [N, K], F.scales float [N, G] and, if stored, F.zeros [N, G].
 """
 
 from collections.abc import Iterable

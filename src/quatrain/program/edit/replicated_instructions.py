@@ -170,7 +170,7 @@ class _Uses:
 
 
 def _members(plan: Record, value_id: int) -> list[int]:
-    """The values that the list `value_id` consists of; none where it is not a list."""
+    """The values that the list `value_id` consists of; none if it is not a list."""
     value = plan.values[value_id].val
     lists = ("TensorList", "OptionalTensorList", "IntList")
     return [i for i in value.items if i >= 0] if value and value.table in lists else []

@@ -109,8 +109,8 @@ def _renumbered(
 
 
 def _middle_and_last(graph: VulkanGraph) -> tuple[_Span, _Span]:
-    """The second and third layer: each begins with the norm of its attention's input, or, where
-    it has none, with what first reads that."""
+    """The second and third layer: each begins with the norm of its attention's input, or, if it has
+    none, with what first reads that."""
     entries = [_entry_of(graph, f"layers.{layer}") for layer in (1, 2)]
     starts = [next(i for i, op in enumerate(graph.operators) if entry in op.args[:-1])
               for entry in entries]  # fmt: skip

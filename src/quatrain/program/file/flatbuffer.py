@@ -31,7 +31,7 @@ class Record(SimpleNamespace):
 
 
 def decode(data: memoryview, schema: Schema, what: str) -> Record:
-    """The root table of `data`. Raises `InputError` naming `what` where it is damaged."""
+    """The root table of `data`. Raises `InputError` naming `what` if it is damaged."""
     return _Decoder(data, schema, what).root()
 
 

@@ -62,7 +62,7 @@ class CallShapes:
         return self.elements(value_id) // max(1, shape[-1]) if shape else 1
 
     def count(self, value_id: int) -> int:
-        """How many tokens the tensor holds; 1 where it does not count them."""
+        """How many tokens the tensor holds; 1 if it does not count them."""
         return next(iter(self._counts.get(value_id, {}).values()), 1)
 
     def _sizes(self, value_id: int) -> list[int]:

@@ -229,7 +229,7 @@ def _unused_data(program: Program) -> Waste:
 
 
 def unused_keys(program: Program) -> list[str]:
-    """The named data that no delegate refers to; none where a delegate cannot be read."""
+    """The named data that no delegate refers to; none if a delegate cannot be read."""
     if len(program.graphs) < len(program.delegates):
         return []
     used = {constant.key for graph in program.graphs for constant in graph.constants}

@@ -91,7 +91,7 @@ class Operator:
 
     @property
     def out(self) -> int:
-        """The value id of the output (a `ValueList` where there are several)."""
+        """The value id of the output (a `ValueList` if there are several)."""
         return self.args[-1]
 
 

@@ -111,7 +111,7 @@ class QuantizedLinear(torch.autograd.Function):
 
 
 class HeldLinear(torch.autograd.Function):
-    """x [..., K] times `weight` [N, K], whose gradient is added to `of_weight`, where it is one."""
+    """x [..., K] times `weight` [N, K], whose gradient is added to `of_weight`, if it is one."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""A quantized backbone whose scales and norms are trained, and, where asked for, its integers."""
+"""A quantized backbone whose scales and norms are trained, and, if asked for, its integers."""
 
 import re
 from collections.abc import Callable, Collection

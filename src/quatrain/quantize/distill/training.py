@@ -57,7 +57,7 @@ class Training:
     def run(self, advance: Callable[[float, str], None]) -> None:
         """Take the steps that are not done yet; `advance` hears of each.
 
-        Raises `InputError` if the divergence is not finite, `OSError` where the disk is full.
+        Raises `InputError` if the divergence is not finite, `OSError` if the disk is full.
         """
         self._resume()
         first, saved = self.done, time.monotonic()

@@ -32,7 +32,7 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
 
 @contextmanager
 def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
-    """Yield `folder`, where something is made for `output`. It stays where the block is left by an
+    """Yield `folder`, where something is made for `output`. It stays if the block is left by an
     interruption or a full disk, and goes where by an `InputError`.
 
     Raises `InputError` if something cannot be written.

@@ -8,7 +8,7 @@ from quatrain.release.matrix.cells import Cell
 from quatrain.release.tasks.store import versions
 
 FORMAT = "quatrain-matrix-report-1"
-EVERY = "every phone"  # where none is named: what the CPU's program is for
+EVERY = "every phone"  # if none is named: what the CPU's program is for
 OTHER = "any other phone"  # where some are
 _Report = Mapping[str, Any]  # a release's
 

@@ -74,7 +74,7 @@ def measure_quality(
     Gives plain data: "rows", a `Quality` for each arithmetic and regime; "shown", the first tokens
     of the text with the divergence before each, in the first row; "answers", where floating point
     would first have said something else than each of `answered`, of which it reads the tokens.
-    `advance` hears what part is done.
+    `advance` is called with the completed fraction.
 
     Raises `InputError` if a model cannot be evaluated, or the text has too few tokens.
     """

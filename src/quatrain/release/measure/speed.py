@@ -25,8 +25,8 @@ def measure_speed(
     """Time `program` on the beginning of `text`, where a device for it is at hand.
 
     Gives plain data: the "machine" and "device" it ran on, "prompt_tokens" and "new_tokens", and
-    tokens per second as "prompt" and "decode"; or "not_measured", why there is none of
-    these. `advance` hears what part is done.
+    tokens per second as "prompt" and "decode"; or "not_measured", why there is none of these.
+    `advance` is called with the completed fraction.
     """
     opened = open_program(program)
     device = "executorch"

@@ -88,7 +88,7 @@ def _levelled(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _height(token: Mapping[str, Any]) -> float:
-    """Its divergence in nats; 0 where there is none, as before the first, or it is not finite."""
+    """Its divergence in nats; 0 if there is none, as before the first, or it is not finite."""
     return token["kl"] or 0.0
 
 

@@ -71,7 +71,7 @@ def report_data(
 
 
 def asked_about(spec: ReleaseSpec) -> str:
-    """The release line whose defects decide; ANY where none is named."""
+    """The release line whose defects decide; ANY if none is named."""
     return ANY if spec.runtime is None else release_line(spec.runtime)
 
 

@@ -113,7 +113,7 @@ def sdpa(
     attn_mask: torch.Tensor | None,
     scale: float | None,
 ) -> torch.Tensor:
-    """Attention of q, k, v [B, H, T, D], with an additive mask where there is one."""
+    """Attention of q, k, v [B, H, T, D], with an additive mask if there is one."""
     mask = None if attn_mask is None else attn_mask.float()
     return F.scaled_dot_product_attention(
         q.float(), k.float(), v.float(), attn_mask=mask, scale=scale

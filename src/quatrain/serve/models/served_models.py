@@ -70,9 +70,8 @@ def load_models(
         stages: Hears of each program as it is loaded.
 
     Raises:
-        InputError: Where two programs would have one name, one is not from tokens to logits, none
-            can be computed with a defect, or a program or tokenizer cannot be read; as
-            `load_runner`.
+        InputError: If two programs would have one name, one is not from tokens to logits, none can
+            be computed with a defect, or a program or tokenizer cannot be read; as `load_runner`.
     """
     _check_names(programs)
     opened = [open_program(path) for path in programs]

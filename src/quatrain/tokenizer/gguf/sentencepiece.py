@@ -87,7 +87,7 @@ def _normalizers(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
 
 
 def _composing(vocabulary: GgufVocabulary) -> list[normalizers.Normalizer]:
-    """What composes characters, by SentencePiece's table of them, where there is one."""
+    """What composes characters, by SentencePiece's table of them, if there is one."""
     table = vocabulary.get("precompiled_charsmap")
     try:
         characters = b"" if table is None else memoryview(table).tobytes()

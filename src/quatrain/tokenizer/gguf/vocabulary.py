@@ -39,7 +39,7 @@ class GgufVocabulary:
         return self.metadata.get(f"tokenizer.ggml.{key}")
 
     def flag(self, key: str, default: bool) -> bool:
-        """The truth value `key`, or `default` where the file does not say. Raises `InputError` for
+        """The truth value `key`, or `default` if the file does not say. Raises `InputError` for
         another value."""
         value = self.get(key)
         if not isinstance(value, bool | None):

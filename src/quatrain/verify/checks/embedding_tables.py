@@ -151,7 +151,7 @@ def _not_nearest(table: _Table, module: _Embedding) -> torch.Tensor | None:
 
 def _fit(table: _Table, module: _Embedding) -> tuple[float, float]:
     """(by how much of their size some rows of `table` are off from those of `module` times the
-    number that fits best, that number); infinite where they cannot be compared."""
+    number that fits best, that number); infinite if they cannot be compared."""
     count, none = len(module.weight), (math.inf, 1.0)
     if table.width != module.embedding_dim or table.count < count:
         return none

@@ -170,7 +170,7 @@ def _compare(
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """|found - expected| / |expected|, infinite where `found` is not finite."""
+    """|found - expected| / |expected|, infinite if `found` is not finite."""
     found, expected = found.double(), expected.double()
     if not bool(torch.isfinite(found).all()):
         return float("inf")

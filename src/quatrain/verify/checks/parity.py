@@ -63,7 +63,7 @@ def continue_greedily(
 class EagerLogits:
     """What the eager backbone makes of each prompt of `texts`: the tokens that follow it greedily,
     all but the last, the logits [V] of each step, and by layer the experts that are picked, bool
-    [experts]. `advance` hears what part is done."""
+    [experts]. `advance` is called with the completed fraction."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class EagerLogits:
     def followed_by(
         self, runner: Runner, advance: Callable[[float], None]
     ) -> list[list[torch.Tensor]]:
-        """The logits of `runner` for the same tokens; `advance` hears what part is done. Raises
-        `InputError` where they are of another vocabulary."""
+        """The logits of `runner` for the same tokens; `advance` is called with the completed
+        fraction. Raises `InputError` where they are of another vocabulary."""
         found = []
         size = len(self.logits[0][0])
         for prompt, follow in zip(self.texts, self.follows, strict=True):
@@ -139,7 +139,7 @@ def rounding_floor(
     advance: Callable[[float], None],
 ) -> Parity:
     """What the backbone's logits, those of `eager`, change by when its embedding changes by
-    `nudge`, relatively, as drawn by `seed`. `advance` hears what part is done.
+    `nudge`, relatively, as drawn by `seed`. `advance` is called with the completed fraction.
 
     No runtime that rounds in another order can be asked to come closer. In 8da4w it is large:
     a value at a rounding boundary becomes another int8, and later layers amplify that.

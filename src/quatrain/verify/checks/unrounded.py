@@ -117,7 +117,7 @@ def _logits(
 
 
 def _largest_error(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    """Of the finite logits; infinite where others are not finite."""
+    """Of the finite logits; infinite if others are not finite."""
     errors = []
     for one, want in zip(found, expected, strict=True):
         finite = want.isfinite()

@@ -23,7 +23,7 @@ def check_drawable(path: Path) -> None:
 def draw_heat_map(statistics: "list[ActivationStatistics]", path: Path) -> None:
     """Write a heat map (PNG) of layers by linear: negative zero points, and outliers.
 
-    Raises `InputError` as `check_drawable`, and where no linear belongs to a layer.
+    Raises `InputError` as `check_drawable`, and if no linear belongs to a layer.
     """
     check_drawable(path)
     from matplotlib.figure import Figure

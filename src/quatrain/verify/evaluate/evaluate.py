@@ -138,8 +138,8 @@ def _require_what_options_are_for(
 
 
 def _arithmetic(paths: Sequence[Path]) -> Arithmetic:
-    """What checkpoints are computed in: as the programs beside them; Vulkan's where there are
-    several kinds, or none."""
+    """What checkpoints are computed in: as the programs beside them; Vulkan's if there are several
+    kinds, or none."""
     programs = [open_program(path) for path in paths if is_program(path)]
     return (
         XNNPACK_ARITHMETIC if programs and not any(map(is_vulkan, programs)) else VULKAN_ARITHMETIC

@@ -106,7 +106,7 @@ def open_evaluated_model(
 def open_evaluated_float_model(path: Path, command: str) -> EvaluatedModel:
     """A model in floating point.
 
-    Raises `InputError` as `open_float_model` does, and where it does not go from tokens to logits.
+    Raises `InputError` as `open_float_model` does, and if it does not go from tokens to logits.
     """
     model = open_float_model(path)
     _require_both_ends(path, model.config, command)

@@ -60,7 +60,7 @@ _UNUSED_FIELDS = {
 
 
 def _moe_args(params: Params, source: str) -> Params:
-    """`moe_args`, {} where there are none. Raises `InputError` if it is not as expected."""
+    """`moe_args`, {} if there are none. Raises `InputError` if it is not as expected."""
     moe = params.get("moe_args")
     if not isinstance(moe, dict | None):
         raise InputError(f"{source}: moe_args is {moe!r}, expected an object or null")

@@ -10,7 +10,7 @@ from quatrain.checkpoint.hugging_face.tensors.norms import norms_plus_one
 from quatrain.checkpoint.nth_layers import full_every
 
 DELTA = "linear_attention"
-INTERVAL = 4  # of attention, where config.json says nothing
+INTERVAL = 4  # of attention, if config.json says nothing
 _QUERIES, _GATE = "self_attn.q_proj", "self_attn.gate_proj"  # one matrix in the files
 _DELTA_PARTS = (
     "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "conv1d", "A_log", "dt_bias", "norm",

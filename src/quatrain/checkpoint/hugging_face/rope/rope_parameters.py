@@ -105,8 +105,8 @@ def _llama3(fields: Fields, scaling: Fields) -> dict[str, Any]:
 
 
 def _longrope(fields: Fields, scaling: Fields) -> dict[str, Any]:
-    """LongRoPE: where the tables' factor is not stated, sqrt(1 + ln(s) / ln(original context))
-    for a context s times as long (Ding et al., 2024, section 3.2)."""
+    """LongRoPE: if the tables' factor is not stated, sqrt(1 + ln(s) / ln(original context)) for a
+    context s times as long (Ding et al., 2024, section 3.2)."""
     original = _original_context(fields, scaling)
     stretch = scaling.number_or_none("factor") or (
         fields.integer("max_position_embeddings") / original
@@ -123,8 +123,8 @@ def _longrope(fields: Fields, scaling: Fields) -> dict[str, Any]:
 
 
 def _yarn(fields: Fields, scaling: Fields, rope: dict[str, Any]) -> dict[str, Any]:
-    """As transformers reads it: where no factor is stated, it is that of the longest context and
-    that of pretraining."""
+    """As transformers reads it: if no factor is stated, it is that of the longest context and that
+    of pretraining."""
     longest = fields.integer("max_position_embeddings")
     original = _original_context(fields, scaling)
     factor = scaling.number_or_none("factor") or longest / original

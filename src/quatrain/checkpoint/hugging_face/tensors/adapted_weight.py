@@ -52,7 +52,7 @@ def adapted_bias(
     bias: StoredTensor | None, parts: dict[str, StoredTensor], adapted: Adapted
 ) -> StoredTensor:
     """The linear's `bias` [N], which is to be `adapted`, with the adapter's `parts` for the linear.
-    Raises `InputError` where it has none, which PEFT does not merge either, or they do not fit."""
+    Raises `InputError` if it has none, which PEFT does not merge either, or they do not fit."""
     name, adapter, change = adapted.name, adapted.adapter, parts[BIAS]
     if bias is None:
         raise InputError(
@@ -168,8 +168,8 @@ def _scale(fields: Fields, module: str, rank: int) -> float:
 
 
 def _of_module(fields: Fields, patterns: str, of_all: str, module: str) -> float:
-    """The number that the field `patterns` has for `module`, else that of all, PEFT's 8 where a
-    file states none."""
+    """The number that the field `patterns` has for `module`, else that of all, PEFT's 8 if a file
+    states none."""
     by_pattern = fields.object_of(patterns)
     own = next((name for name in by_pattern if _is_of(module, name, patterns, fields.source)), None)
     if own is not None:

@@ -17,7 +17,7 @@ def _stacked(stored: LazyTensors, source: str) -> LazyTensors:
     """`...experts.0.gate_proj.weight` [N, K] and so on as `...experts.gate_proj.weight` [experts,
     N, K].
 
-    Raises `InputError`, naming `source`, where an expert is missing or unlike the others.
+    Raises `InputError`, naming `source`, if an expert is missing or unlike the others.
     """
     stacked: dict[str, StoredTensor] = {}
     experts: dict[str, dict[int, StoredTensor]] = {}
@@ -54,8 +54,8 @@ def experts_apart(stored: LazyTensors, source: str) -> LazyTensors:
     folders that have them one by one, or as `...experts.gate_up_proj` [experts, 2 N, K] and
     `...experts.down_proj`.
 
-    Raises `InputError`, naming `source`, where an expert is missing, unlike the others, or there
-    both ways.
+    Raises `InputError`, naming `source`, if an expert is missing, unlike the others, or there both
+    ways.
     """
     apart: dict[str, StoredTensor] = {}
     for name, tensor in _stacked(stored, source).stored.items():

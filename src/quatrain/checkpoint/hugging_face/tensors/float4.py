@@ -30,8 +30,8 @@ _IN_MXFP8, _IN_NVFP4 = 8, 2
 
 def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
     """(`stored` with each matrix F in FP4, or in MLX's words, as F.weight and F.weight_scale;
-    whether one is in FP4). Raises `InputError`, naming `source`, where a matrix' own scale is
-    missing or no single number."""
+    whether one is in FP4). Raises `InputError`, naming `source`, if a matrix' own scale is missing
+    or no single number."""
     tensors, of_float4 = dict(stored.stored), False
     for name, packed in stored.stored.items():
         module, _, part = name.rpartition(".")

@@ -25,8 +25,8 @@ def as_transformers_has_them(
     stored: LazyTensors, source: str
 ) -> tuple[LazyTensors, dict[str, str]]:
     """(`stored`, a text model's under its own names, as transformers lays it out; of each tensor
-    that is part of another the other's name). Raises `InputError`, naming `source`, where one that
-    is of all experts is not."""
+    that is part of another the other's name). Raises `InputError`, naming `source`, if one that is
+    of all experts is not."""
     filters = {name for name, tensor in stored.stored.items() if _is_mlx_filter(name, tensor)}
     shifted = any(name.endswith(".conv1d.weight") for name in filters)
     found: dict[str, StoredTensor] = {}

@@ -44,8 +44,8 @@ def is_computed_in_floating_point(name: str, others: Mapping[str, str]) -> bool:
 
 
 def meta_name(name: str, others: Mapping[str, str] = MappingProxyType({})) -> str:
-    """`name` in Meta's naming, or itself where it is not known. `others`: the names that its
-    family has besides, or for something else."""
+    """`name` in Meta's naming, or itself if it is unknown. `others`: the names that its family has
+    besides, or for something else."""
     match = _NAME.fullmatch(name)
     known = {**_NAMES, **others}
     if not match or match[2] not in known:

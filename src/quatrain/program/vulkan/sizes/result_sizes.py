@@ -18,7 +18,7 @@ from quatrain.program.vulkan.sizes.sized_arguments import SizedArguments, Sizes,
 
 def result_sizes(graph: VulkanGraph) -> Iterator[tuple[int, list[Sizes] | Unfit]]:
     """The place of each operator and the sizes of its results in the longest call, or why it has
-    none, where that is known: not of one whose arguments are of other kinds than its own."""
+    none, if that is known: not of one whose arguments are of other kinds than its own."""
     numbers = call_numbers(graph)
     for index, operator in enumerate(graph.operators):
         if rule := _RULES.get(operator.kind):

@@ -45,13 +45,13 @@ class SizedArguments:
         return _counted(self.fixed(name) or 0, rank)
 
     def dims(self, rank: int, name: str = "dims") -> set[int]:
-        """The same of several, or of all where none are named."""
+        """The same of several, or of all if none are named."""
         named = self.fixed(name)
         listed = [named] if isinstance(named, int) else named or range(rank)
         return {_counted(dim, rank) for dim in listed}
 
     def number(self, name: str, default: int) -> CallNumber:
-        """An integer; `default` where none is stated."""
+        """An integer; `default` if none is stated."""
         value_id = self.operator.named_args[name]
         if value_id in self.numbers:
             return self.numbers[value_id]

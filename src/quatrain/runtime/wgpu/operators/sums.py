@@ -71,7 +71,7 @@ def _layer_norm(
 
 
 def _sdpa(to: Lowering, q: int, k: int, v: int, attn_mask: int, scale: int) -> list[Dispatch]:
-    """q, k, v [..., T, D], with an additive mask where there is one."""
+    """q, k, v [..., T, D], with an additive mask if there is one."""
     queries, keys, values = (to.operand(i) for i in (q, k, v))
     y = to.output((*queries.shape[:-1], values.shape[-1]))
     shape = (*queries.shape[:-1], keys.shape[-2])

@@ -68,7 +68,7 @@ class Case:
 
 
 def run_case(gpu: Gpu, case: Case) -> float:
-    """The largest normalized squared error among the case's outputs (infinite where NaN)."""
+    """The largest normalized squared error among the case's outputs (infinite if NaN)."""
     bench = Bench(case.dtype, np.random.default_rng(len(case.shape)), gpu.traits)
     dispatches, expected = case.make(bench)
     memory = {}
@@ -94,7 +94,7 @@ def run_case(gpu: Gpu, case: Case) -> float:
 
 
 def squared_error(got: np.ndarray, want: np.ndarray) -> float:
-    """sum (got - want)^2 / sum want^2; infinite where `got` is not finite."""
+    """sum (got - want)^2 / sum want^2; infinite if `got` is not finite."""
     got, want = got.astype(np.float64), want.astype(np.float64)
     if not np.isfinite(got).all():
         return float("inf")
