@@ -234,7 +234,7 @@ MISTAKES = {
         ["export", "nowhere", "--tokenizer", __file__, "-o", __file__], "would overwrite the input",
     ),
     "inspect, the standard output": (["inspect", "nowhere.pte", "--html", "-"], "--html -: no"),
-    "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: no output goes to the"),
+    "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: the output cannot go"),
     "release, the standard output": (["release", "{checkpoint}", "-o", "-"], "-o -: no output"),
     "run, a device for a file": (
         ["run", "nowhere.pte", "--prompt", "x", "--profile", "/dev/null"], "is a device or a pipe",

@@ -29,12 +29,12 @@ def require_name(path: Path, named: str) -> None:
     device or a pipe. `named`: `path` as the user gave it."""
     if str(path) == "-":
         raise InputError(
-            f"{named}: no output goes to the standard output; give the name of what to write"
+            f"{named}: the output cannot go to standard output; give the name of a file"
         )
     if is_device_or_pipe(path) or path.parent.resolve() == Path("/dev"):
         raise InputError(
-            f"{named}: is a device or a pipe, and an output appears whole, in place of what was "
-            "there; give the name of a file"
+            f"{named}: is a device or a pipe, but an output is written completely and then "
+            "renamed; give the name of a file"
         )
 
 

@@ -203,7 +203,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _fail_to_install_completion(error: BaseException) -> None:
     if isinstance(error, OSError) and "--install-completion" in sys.argv:
         why = f"{error.filename}: cannot be written: {error.strerror}"
-        _fail(f"{why}; put what --show-completion prints where your shell reads it", 2, error)
+        _fail(f"{why}; put the output of --show-completion where your shell reads it", 2, error)
 
 
 def _fail_on_a_disk(error: BaseException) -> None:
@@ -224,7 +224,7 @@ def _fail_on_bytes(error: UnicodeEncodeError) -> None:
     given = [one for one in sys.argv if not is_utf8(one)]
     if given:
         named = ascii(given[0])
-        _fail(f"{named} is not UTF-8; rename what is called so, or give a text in UTF-8", 2, error)
+        _fail(f"{named} is not UTF-8; rename the file, or give a text in UTF-8", 2, error)
 
 
 def _is_full_or_closed_stream(error: BaseException) -> TypeGuard[OSError]:

@@ -77,7 +77,7 @@ def main() -> None:
     console.print(f"  quatrain inspect {VARIANTS[0].program}", highlight=False)
     console.print(f"  quatrain verify {VARIANTS[0].program} {checkpoint}", highlight=False)
     if any(run["health"]["problems"] for _, _, run in made):
-        sys.exit("error: what a program wrote does not look like text")
+        sys.exit("error: the text that a program generated does not look healthy")
 
 
 def _quatrain(*arguments: Any) -> dict[str, Any]:

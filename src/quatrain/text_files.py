@@ -48,7 +48,7 @@ def _why_no_text(content: bytes, error: UnicodeError) -> str:
         return "is a binary file; give one of text in UTF-8"
     cut = _cut_bytes(content)
     whole = (
-        f"where it was cut within a character take its last {cut} bytes off, else " if cut else ""
+        f"if it was cut within a character, remove its last {cut} bytes, otherwise " if cut else ""
     )
     return (
         f"cannot be read as text: {error}; {whole}save a text in UTF-8 "

@@ -88,7 +88,7 @@ def test_inspect_of_another_backend_says_what_it_does_not_show() -> None:
     assert "forward: 9 XnnpackBackend delegates" in done.output
     assert done.output.count("XnnpackBackend delegates") == 3  # the bytes, and the sentence
     assert "with their weights" in done.output and "weights of XnnpackBackend" in done.output
-    assert "what is inside XnnpackBackend delegates is not shown" in done.output
+    assert "the contents of XnnpackBackend delegates are not shown" in done.output
     for misleading in ("unknown", "not used by a delegate", "embedding none", "linears"):
         assert misleading not in done.output
 

@@ -127,7 +127,7 @@ main()
 @pytest.mark.parametrize(
     ("patched", "said"),
     [
-        ("ResumableFile.append", "interrupted; the same command goes on where it was, with what"),
+        ("ResumableFile.append", "interrupted; the same command resumes the work, which"),
         ("opened_source.source_files", "interrupted; nothing half written is left"),
     ],
 )

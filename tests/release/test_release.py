@@ -115,7 +115,7 @@ def test_interrupted_it_says_what_is_kept(
         raise KeyboardInterrupt
 
     monkeypatch.setitem(functions.FUNCTIONS, "export", press)
-    with pytest.raises(Interrupted, match=r"the same command goes on .*is kept in .*out.\.work"):
+    with pytest.raises(Interrupted, match=r"the same command resumes .*is kept in .*out.\.work"):
         release_verb([str(tiny_release / "model")], tmp_path / "out")
 
 

@@ -97,7 +97,7 @@ def test_8da4w_where_weight_only_is_measured_to_be_slower(monkeypatch) -> None:
     measured = SpeedFact("a", ("weight-only",), "prefill", 0.5, None, True, "a GPU", "slow", "here")
     monkeypatch.setattr("quatrain.targets.choice.speed_facts", lambda *_: [measured])
     scheme, said = reasons_of("xclipse", "1.5")
-    assert scheme == "8da4w" and "8da4w by speed, too: a: slow" in said
+    assert scheme == "8da4w" and "8da4w is also the faster one: a: slow" in said
 
 
 def test_decode_counts_before_prefill() -> None:

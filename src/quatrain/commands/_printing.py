@@ -73,5 +73,5 @@ def hint_at_resuming(kept: Path) -> Iterator[None]:
         if not kept.exists():
             raise
         raise Interrupted(
-            f"interrupted; the same command goes on where it was, with what is kept in {kept}"
+            f"interrupted; the same command resumes the work, which is kept in {kept}"
         ) from None

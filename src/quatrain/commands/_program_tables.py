@@ -206,4 +206,4 @@ def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
 
 
 def _hidden_line(backends: list[str]) -> str:
-    return f"what is inside {' and '.join(backends)} delegates is not shown"
+    return f"the contents of {' and '.join(backends)} delegates are not shown"

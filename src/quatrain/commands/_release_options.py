@@ -93,7 +93,7 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="How many programs to work on at the same time. Default: what is fastest.",
+        help="How many programs to work on at the same time. Default: the fastest number.",
         min=1,
     ),
 ]

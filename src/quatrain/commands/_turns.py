@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quatrain.runtime.generation.conversation import Conversation, Turn
 
 _COMMANDS = {
-    "/reset": "forget what was said",
+    "/reset": "clear the conversation",
     "/stats": "the context, and how fast the last answer came",
     "/help": "this list",
     "/exit": "leave, as Ctrl-D does",

@@ -92,7 +92,7 @@ ForBackendOption = Annotated[
     typer.Option(
         "--backend",
         help="The backends that will run the checkpoint. vulkan: scales of either sign, which is "
-        "more accurate, but not for XNNPACK, where half of the groups would be rounded again.",
+        "more accurate, but not for XNNPACK, where half of the groups would be requantized.",
     ),
 ]
 SelfGenerated = Annotated[

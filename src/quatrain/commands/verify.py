@@ -99,7 +99,7 @@ def verify(
         met = ", ".join(finding.defect for finding in report.fatal)
         raise CheckFailed(f"{model}: fails on every phone ({met}); {report.fatal[0].remedy}")
     emulated = f" under --emulate {emulate}" if emulate else ""
-    raise CheckFailed(f"{model}: does not compute what {checkpoint} means{emulated}")
+    raise CheckFailed(f"{model}: does not compute what {checkpoint} defines{emulated}")
 
 
 def _print_report(report: "VerifyReport") -> None:
@@ -134,7 +134,7 @@ def _print_report(report: "VerifyReport") -> None:
     print("passed" if report.passed else "FAILED")
     if report.passed:
         print(
-            f"  It computes what {report.checkpoint} means, to rounding, over texts of up to\n"
+            f"  It computes what {report.checkpoint} defines, to rounding, over texts of up to\n"
             f"  {report.tokens} tokens. How well that int4 checkpoint itself does is not said by\n"
             "  this; `quatrain evaluate` measures it."
         )

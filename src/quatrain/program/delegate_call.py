@@ -63,7 +63,7 @@ def _of_calls(
     for name, plan, args in _calls(root, methods, index):
         takes = f"{len(graph.inputs)} inputs and {len(graph.outputs)} results"
         if len(args) != len(graph.inputs) + len(graph.outputs):
-            yield f"method {name} hands it {len(args)} values, and its graph has {takes}"
+            yield f"method {name} passes it {len(args)} values, but its graph has {takes}"
             continue
         written = set(args[len(graph.inputs) :])
         for value_id, given in zip((*graph.inputs, *graph.outputs), args, strict=True):
@@ -94,10 +94,10 @@ def _misfit(taken: object, given: Record | None, written: bool) -> str | None:
     if given is None or given.table == "Null":
         return None
     if given.table != "Tensor":
-        return f"the type {given.table}, and its graph takes and gives tensors there"
+        return f"the type {given.table}, but its inputs and outputs there are tensors"
     sizes, needed = list(given.sizes or ()), list(taken.shape)
     if len(sizes) != len(needed):
-        return f"the rank of {sizes}, and its graph that of {needed}"
+        return f"the rank of {sizes}, but its graph has that of {needed}"
     if written and math.prod(sizes) < math.prod(needed):
-        return f"room for {sizes}, and its graph gives {needed}"
+        return f"room for {sizes}, but its graph gives {needed}"
     return None

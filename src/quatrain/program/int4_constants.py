@@ -74,8 +74,8 @@ def _problems(graph: VulkanGraph, operator: Operator) -> Iterator[str]:
         if isinstance(stored, Tensor) and math.prod(stored.shape) < count and not unread:
             yield (
                 f"{name} {list(stored.shape)} of {groups} groups and {channels} output channels: "
-                f"the kernel reads {count} and past their end, so that what a phone computes is "
-                "undefined; quatrain retarget MODEL.PTE --repair -o FIXED.PTE mends sums, another "
+                f"the kernel reads {count} and past their end, so that a phone computes undefined "
+                "values; quatrain retarget MODEL.PTE --repair -o FIXED.PTE repairs sums, another "
                 "export the rest"
             )
     yield from (f"{types}: export the model again" for types in misread_types(graph, operator))

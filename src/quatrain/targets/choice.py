@@ -122,7 +122,9 @@ def _faster(
             reasons.decide(f"weight-only all the same: {slower[1].defect}: {slower[1].consequence}")
             scheme, dtype = Scheme.WEIGHT_ONLY, dtypes[0]
         elif slower:
-            reasons.append(f"8da4w by speed, too: {slower[1].defect}: {slower[1].consequence}")
+            reasons.append(
+                f"8da4w is also the faster one: {slower[1].defect}: {slower[1].consequence}"
+            )
         else:
             reasons.append("speed: neither scheme is measured to be the slower on this GPU")
     reasons += [f"known of its speed: {fact}" for fact in facts]

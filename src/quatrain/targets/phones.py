@@ -68,7 +68,7 @@ def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
     either = by_chip(name)
     if len(either) > 1:
         raise InputError(
-            f"{name!r} is sold with either of two chips, and each is a device of its own: name "
+            f"{name!r} is sold with two chips, which are separate devices here: name "
             f"{' or '.join(either)}"
         )
     phone = find_phone(name)
@@ -78,8 +78,8 @@ def find_device(name: str) -> tuple[GpuProfile, Phone | None]:
         raise _unknown(name)
     if phone.gpu_id is None:
         raise InputError(
-            f"{phone.name} has a {phone.gpu} ({phone.soc}), of which there is no profile: a "
-            "program for its CPU (--backend xnnpack) needs none; known are "
+            f"{phone.name} has a {phone.gpu} ({phone.soc}), which has no profile: use a program "
+            "for its CPU (--backend xnnpack), or name one of "
             f"{', '.join(gpu.id for gpu in load_gpus())}"
         )
     return find_gpu(phone.gpu_id), phone

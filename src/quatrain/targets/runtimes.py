@@ -83,12 +83,12 @@ def require_release(version: str) -> None:
     if version.partition("+")[0] in (line, *published):
         return
     if _PRE_RELEASE.search(version):
-        what = "is a pre-release, and what it computes is not known: only releases were read"
+        what = "is a pre-release, which is not in the catalogue: only releases are"
     else:
         what = "was never published, as far as is known"
     raise InputError(
-        f"ExecuTorch runtime {version!r} {what}; of {line} there are {', '.join(published)}, and "
-        f"{line!r} stands for what they have in common"
+        f"ExecuTorch runtime {version!r} {what}; the releases of {line} are "
+        f"{', '.join(published)}, and {line!r} means what they have in common"
     )
 
 
@@ -177,7 +177,7 @@ def unknown_operators(graph: VulkanGraph, runtime: str) -> list[str]:
             found[f"{operator.name}, which is registered {span}"] = None
         elif known.arguments_in(runtime) not in (None, len(operator.args)):
             found[
-                f"{operator.name} with {len(operator.args)} arguments, where "
-                f"{known.arguments_in(runtime)} are read"
+                f"{operator.name} with {len(operator.args)} arguments, expected "
+                f"{known.arguments_in(runtime)}"
             ] = None
     return list(found)

@@ -187,7 +187,7 @@ def test_any_value_of_any_field_is_taken_or_refused(tmp_path, kind):
         ({"ffn_dim_multiplier": "x"}, "'ffn_dim_multiplier' is 'x', expected a float"),
         (
             {"ffn_dim_multiplier": 1e308},
-            "ffn_dim_multiplier is 1e.308, which no model has",
+            "ffn_dim_multiplier is 1e.308, which is too large for any model",
         ),
         ({"multiple_of": [1]}, "'multiple_of' is .1., expected a int"),
         ({"norm_eps": 10**400}, "'norm_eps' is 1000.*, expected a positive finite number"),

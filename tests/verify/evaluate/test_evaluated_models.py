@@ -60,7 +60,7 @@ def test_logits_of_a_checkpoint_of_another_name(tiny: Tiny, tmp_path: Path) -> N
 def test_what_is_neither_gets_the_message_of_what_it_may_be(tmp_path: Path) -> None:
     for name, start, message in (
         ("m.gguf", b"GGUF", "run `quatrain quantize"),
-        ("m.pte", b"<html>: not found", r"has b'l>: ' at byte 4, where 'ET12' is"),
+        ("m.pte", b"<html>: not found", r"has b'l>: ' at byte 4, expected 'ET12'"),
         ("m", b"<html>: not found", "neither a .safetensors"),
     ):
         file = tmp_path / name

@@ -239,7 +239,7 @@ def test_a_pasted_file_is_text_or_ids(content: str, expected: PhoneOutput, tmp_p
         ("[]", [], "phone.txt: is empty"),
         ('{"words": 1}', [], "JSON object with words; expected"),
         ("[3, 960]", ["--prompt", TEXT], "token id 960 is not in the vocabulary"),
-        ("w3", [], "no --prompt: say what the phone was asked"),
+        ("w3", [], "no --prompt: give the prompt that the phone got"),
         ("w3", ["--prompt", TEXT, "--phone", "pixel-99"], "no profile of a device 'pixel-99'"),
         ("w3", ["--prompt", "w1 " * 64], "the prompt has 64 tokens"),
         (TEXT, ["--prompt", TEXT, "--runtime", "0.1"], "0.1"),

@@ -72,7 +72,7 @@ def test_tokens_decoded_one_by_one_are_named(words: Tokenizer) -> None:
 def test_characters_that_were_lost_on_the_way_are_named(words: Tokenizer) -> None:
     found = explained(words, "".join(one if one.isascii() else "\ufffd" for one in WRITTEN))
     assert (found.cause, found.tokens) == ("tokenizer", len(words.encode(WRITTEN)))
-    assert "in place of characters" in found.statement
+    assert "replaces characters" in found.statement
 
 
 def test_an_end_within_a_character_is_right(words: Tokenizer) -> None:

@@ -86,7 +86,10 @@ def _of_norms(config: BackboneConfig) -> Iterator[str]:
     if not config.pre_norm and not (config.post_attention_norm and config.post_ffn_norm):
         yield "pre_norm is false, so post_attention_norm and post_ffn_norm must be true"
     if config.parallel_residual and (not config.pre_norm or _follows_branches(config)):
-        yield "parallel_residual adds what attention and feed-forward give, with no norm or gate"
+        yield (
+            "parallel_residual adds the outputs of attention and feed-forward, without norms or "
+            "gates"
+        )
     if config.norm_type == "layer" and _follows_branches(config):
         yield "norm_type 'layer' is for norms before attention and feed-forward"
     if config.norm_bias and config.norm_type != "layer":

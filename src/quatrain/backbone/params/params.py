@@ -90,7 +90,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
         if values["dim"] % values["n_heads"]:
             raise InputError(
                 f"{source}: dim {values['dim']} is not a multiple of n_heads {values['n_heads']}; "
-                "state head_dim if that is meant"
+                "set head_dim if that is intended"
             )
         values["head_dim"] = values["dim"] // values["n_heads"]
     if "hidden_dim" not in values:
@@ -142,7 +142,8 @@ def _hidden_dim(params: dict[str, Any], dim: int, source: str) -> int:
     hidden = stated["ffn_dim_multiplier"] * int(2 * (4 * dim) / 3)
     if not math.isfinite(hidden):
         raise InputError(
-            f"{source}: ffn_dim_multiplier is {stated['ffn_dim_multiplier']!r}, which no model has"
+            f"{source}: ffn_dim_multiplier is {stated['ffn_dim_multiplier']!r}, which is too "
+            "large for any model"
         )
     multiple = int(stated["multiple_of"])
     return up_to(int(hidden), multiple)

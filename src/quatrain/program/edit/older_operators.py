@@ -177,7 +177,7 @@ class _Rewriting:
         nbytes = packed.size * 2 * dtype.itemsize
         if nbytes > _LARGEST_TABLE:
             raise InputError(
-                f"{self.program.path}: runtime 1.2 takes no int4 embedding, and in floating point "
+                f"{self.program.path}: runtime 1.2 has no int4 embedding, and in floating point "
                 f"this one is {nbytes} bytes; ship runtime 1.3 or later"
             )
         even_low = "is_linear_weight" in names and graph.plain(names["is_linear_weight"])

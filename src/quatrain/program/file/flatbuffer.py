@@ -54,8 +54,8 @@ class _Decoder:
         if identifier != self.schema.identifier:
             expected = self.schema.identifier.decode()
             raise InputError(
-                f"{self.what}: has {identifier!r} at byte 4, where {expected!r} is expected; "
-                "it is another kind of file, another version, or damaged"
+                f"{self.what}: has {identifier!r} at byte 4, expected {expected!r}; it is another "
+                "kind of file, another version, or damaged"
             )
         return self.table(self.number("I", 0), self.schema.root)
 

@@ -50,11 +50,11 @@ class CallOrder:
             return
         start, length = int(inputs[1][0]), int(inputs[0].shape[1])
         if start not in (0, self._next):
-            goes_on = f"goes on at position {self._next} or " if self._next else ""
+            goes_on = f"continues at position {self._next} or " if self._next else ""
             raise InputError(
-                f"a call at position {start} after {self._next} tokens: the program keeps what "
-                "the last tokens gave its windows, convolutions or delta rules alone, so that "
-                f"a call {goes_on}begins a text at position 0"
+                f"a call at position {start} after {self._next} tokens: the program keeps only "
+                "the state of the last tokens (windows, convolutions, delta rules), so each call "
+                f"{goes_on}begins a text at position 0"
             )
         yield
         self._next = start + length

@@ -42,8 +42,9 @@ def check_token_ids(
         ""
         if text is None
         else (
-            "; the tokenizer knows tokens that the model was not given: leave that one out (and "
-            "--chat where the chat template writes it), or give the model's own as --tokenizer"
+            "; the tokenizer has tokens that the model does not have: leave that one out (and "
+            "--chat if the chat template writes it), or give the model's own tokenizer with "
+            "--tokenizer"
         )
     )
     raise InputError(

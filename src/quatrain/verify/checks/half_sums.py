@@ -11,8 +11,8 @@ from quatrain.verify.checks.layerwise import LayerwiseComparison
 _HALF_A_UNIT = 2.0**-11  # of float16's last place, relatively
 
 NOTE = (
-    "Prompts of its weight-only linears were summed in float16, as on a phone, which is most of "
-    "what the worst probe is off by; --activation-dtype fp32 sums in float32"
+    "The weight-only linears of prompts accumulate in float16, as on a phone, which explains "
+    "most of the error of the worst probe; --activation-dtype fp32 accumulates in float32"
 )
 
 
@@ -40,4 +40,6 @@ def overflow_problems(compared: LayerwiseComparison, halves: float) -> list[str]
     if not math.isinf(compared.worst):
         return []
     what = "values, or the sums of a prompt on their way," if halves else "values"
-    return [f"{what} leave what float16 holds, to 65504; export again with --activation-dtype fp32"]
+    return [
+        f"{what} exceed float16's range, up to 65504; export again with --activation-dtype fp32"
+    ]

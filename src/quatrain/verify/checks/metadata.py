@@ -95,4 +95,4 @@ def _tokenizer_problem(
         what = f"has {found!r} as token {index}, the checkpoint's has {expected!r}"
     elif any(tokenizer.encode(text) != checkpoints.encode(text) for text in texts):
         what = "gives the prompts other tokens than the checkpoint's"
-    return what and f"{what}; give the one that is meant as --tokenizer"
+    return what and f"{what}; give the right one as --tokenizer"

@@ -54,8 +54,8 @@ def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
         return []
     more = f"; and some of {len(named) - _NAMED} more layers" if len(named) > _NAMED else ""
     return [
-        f"what experts compute that no text is routed to, {'; '.join(named[:_NAMED])}{more}: "
-        "a longer --prompt reaches more"
+        f"experts that no text is routed to, {'; '.join(named[:_NAMED])}{more}: a longer --prompt "
+        "reaches more"
     ]
 
 

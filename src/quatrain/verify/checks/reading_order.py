@@ -42,7 +42,7 @@ def check_read(read: Iterable[set[str]], stored: StoredData) -> list[PackedCheck
     """The problems of constants that are stored but not among those that a program has `read`:
     another one is read instead."""
     return [
-        PackedCheck(name, "is stored and never read: another may be read in its place")
+        PackedCheck(name, "is stored but never read: another may be read instead")
         for name in sorted(stored.known.difference(*read))
     ]
 

@@ -132,8 +132,8 @@ def _require_what_options_are_for(
     eager_int8 = scheme != Scheme.WEIGHT_ONLY and not all(map(is_float, paths))
     if as_on is not None and not (eager_int8 or any(map(is_program, paths))):
         raise InputError(
-            f"--as-on {as_on} is for programs, and checkpoints in 8da4w, and none is given; what "
-            "else there is is computed alike everywhere, so leave it out"
+            f"--as-on {as_on} is for programs, and checkpoints in 8da4w, but none is given; other "
+            "models are computed in the same way everywhere, so leave it out"
         )
 
 

@@ -88,7 +88,7 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
             yield log
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted; what is done is in {folder}, and the same command goes on from there"
+                f"interrupted; finished work is in {folder}, and the same command resumes it"
             ) from None
         shutil.rmtree(folder)
 

@@ -25,7 +25,7 @@ ONE_BY_ONE = DecodingMistake(
     "decode the tokens together, or keep a token's bytes back until the character is whole",
 )
 CHARACTERS_LOST = DecodingMistake(
-    f"{LOST} stands in place of characters that its tokens have",
+    f"{LOST} replaces characters of its tokens",
     "keep the text in UTF-8 on its way from the phone, or give its token ids",
 )
 

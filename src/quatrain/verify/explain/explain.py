@@ -105,7 +105,7 @@ def _unused_options(phone: str | None, runtime: str | None) -> list[str]:
     """A note on what was said of the phone, which of a program for the CPU tells nothing."""
     said = {"--phone": phone, "--runtime": runtime}
     given = " ".join(f"{option} {value}" for option, value in said.items() if value)
-    why = "the program is for the CPU, of which no defect is known, and computed alike everywhere"
+    why = "the program is for the CPU, which has no known defects and computes the same everywhere"
     return [f"{given} changes nothing here: {why}"] if given else []
 
 

@@ -37,7 +37,7 @@ def read_phone_output(path: Path | str) -> PhoneOutput:
     content = read_text(path, may_be_cut=True)  # as at the last token that was asked for
     if content.strip() in ("", "[]"):
         raise InputError(
-            f"{path}: is empty; put into it what the phone wrote, of an answer that ended at once "
+            f"{path}: is empty; put the phone's output into it, or if the answer ended at once, "
             "the id of the token that ended it, such as [2]"
         )
     said = _json(content)

@@ -62,8 +62,8 @@ def _of_text(
         if put is not None:
             yield _template(
                 "template-applied", "the text in the model's chat template",
-                "give the prompt as it is, without the chat template; or, where an answer is "
-                "wanted, explain with --chat", _ids(tokenizer, put, bos=False),
+                "give the prompt without the chat template; or, if an answer is wanted, explain "
+                "with --chat", _ids(tokenizer, put, bos=False),
             )  # fmt: skip
     stripped = right.strip()
     yield Prompt(

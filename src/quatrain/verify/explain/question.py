@@ -39,7 +39,7 @@ def question_of(
     if expected is None:
         if prompt is None:
             raise InputError(
-                "no --prompt: say what the phone was asked, or give the release's --expected "
+                "no --prompt: give the prompt that the phone got, or the release's --expected "
                 "expected.json, which has the prompts"
             )
         return Question(prompt, chat, options)
@@ -55,9 +55,9 @@ def question_of(
     answer = _meant(output, tokenizer, answers, expected)
     if options != ChatOptions() or (chat and not answer.chat):
         raise InputError(
-            f"{expected}: says how the phone was asked {answer.prompt!r}: "
-            f"{'in the' if answer.chat else 'without a'} chat template, with nothing besides; "
-            "leave --chat and what goes with it out, or --expected"
+            f"{expected}: says that the phone got {answer.prompt!r} "
+            f"{'in the' if answer.chat else 'without a'} chat template, without other options; "
+            "leave out --chat and its options, or --expected"
         )
     return Question(answer.prompt, answer.chat, options, answer)
 
@@ -97,8 +97,8 @@ def _meant(
     nearest = {one.prompt: one for one, n in zip(answers, alike, strict=True) if n == best}
     if best < _ALIKE or len(nearest) > 1:
         raise InputError(
-            f"{expected}: has several prompts, and what the phone wrote begins as no one answer "
-            f"to them; say which it was asked as --prompt: {_prompts(answers)}"
+            f"{expected}: has several prompts, and the phone's output does not begin like exactly "
+            f"one of their answers; give its prompt as --prompt: {_prompts(answers)}"
         )
     return next(iter(nearest.values()))
 

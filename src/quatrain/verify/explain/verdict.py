@@ -151,8 +151,8 @@ def _notes(written: WrittenTokens, computed: list[Computed], inquiry: Inquiry) -
         )
     if written.guessed and computed[0].fit.first_difference is not None:
         notes.append(
-            f"the text has {LOST} in place of bytes that are no character: the tokens there are "
-            "guessed; give the phone's token ids to have them looked at"
+            f"the text has {LOST} in place of bytes that are not a character: the tokens there "
+            "are guessed; give the phone's token ids for certainty"
         )
     if written.cut:
         notes.append(f"only the first {len(written.first)} tokens were looked at")
