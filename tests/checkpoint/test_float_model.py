@@ -93,7 +93,7 @@ def test_integers_are_not_a_float_model(tmp_path):
 
 
 def test_a_checkpoint_is_not_a_float_model(tmp_path):
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="already quantized"):
         open_float_model(tiny.write_checkpoint(tmp_path))
 
 

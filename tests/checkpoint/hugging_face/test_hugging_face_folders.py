@@ -209,7 +209,7 @@ def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, meth
 def test_quantize_advises_no_verb_that_refuses_the_folder_too(tmp_path, settings, message):
     with pytest.raises(InputError, match=message) as caught:
         open_float_model(with_settings(tmp_path, settings))
-    assert "quantized already" not in str(caught.value)
+    assert "already quantized" not in str(caught.value)
 
 
 def test_a_gguf_file_in_a_folder_without_weights_is_pointed_at(tmp_path):
