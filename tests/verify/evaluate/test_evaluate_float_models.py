@@ -199,7 +199,8 @@ def test_two_evaluations_do_not_share_a_folder(model, tmp_path) -> None:
 
     def meanwhile(*_):
         started.append(True)
-        with pytest.raises(InputError, match=r"--resume .*state: another evaluation is being written"):
+        other = r"--resume .*state: another evaluation is being written"
+        with pytest.raises(InputError, match=other):
             evaluate_models([model], TEXT, resume=tmp_path / "state")
 
     evaluate_models([model], TEXT, resume=tmp_path / "state", progress=meanwhile)
