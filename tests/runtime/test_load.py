@@ -190,7 +190,7 @@ def test_an_unknown_device_is_refused_with_those_there_are(device: str) -> None:
         (one_value_more, "no runtime takes its call of its delegate: method forward passes it 4"),
         (beyond_its_memory, "value 0 of method forward lies past the end of its planned memory"),
         (of_another_backend, "its backend is called VulkanBackend2, expected VulkanBackend"),
-        (result(1, 48), r"has room for \[1, 48\], and its graph gives \[1, 96\]"),
+        (result(1, 48), r"has room for \[1, 48\], but its graph gives \[1, 96\]"),
         (
             tokens_as_text,
             "value 0 of method forward has the type String, but its inputs and outputs",

@@ -32,7 +32,7 @@ def test_after_a_reset_a_text_begins(runner):
     _forward(runner, TEXT[:9], 0)
     runner.reset()
     with pytest.raises(
-        InputError, match=r"at position 9 after 0 tokens.*delta rules alone.* a call begins a text"
+        InputError, match=r"at position 9 after 0 tokens.*delta rules\).* each call begins a text"
     ):
         _forward(runner, TEXT[9:10], 9)
 

@@ -235,7 +235,7 @@ def test_a_pasted_file_is_text_or_ids(content: str, expected: PhoneOutput, tmp_p
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("", [], r"phone.txt: is empty.* ended at once .*\[2\]"),
+        ("", [], r"phone.txt: is empty.* ended at once, .*\[2\]"),
         ("[]", [], "phone.txt: is empty"),
         ('{"words": 1}', [], "JSON object with words; expected"),
         ("[3, 960]", ["--prompt", TEXT], "token id 960 is not in the vocabulary"),
