@@ -120,6 +120,29 @@ def test_scales_that_xnnpack_stores_in_bfloat16(
     assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
 
 
+def test_scales_that_another_exporter_rounds_to_float16_first(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of numbers just above the middle of two in bfloat16, float16 is that middle, which bfloat16
+    rounds to the even one: to that above it if rounded at once."""
+    program = Path(shutil.copy(tiny_xnnpack, tmp_path))
+
+    def above_the_middle(tensors: Tensors) -> None:
+        for name in tensors:
+            if name.endswith(("wo.scales", "w2.scales")):  # others are stored together
+                stored = tensors[name].bfloat16()
+                bits = stored.view(torch.int16)
+                middle = (stored.double() + (bits + 1).view(torch.bfloat16).double()) / 2
+                above = (middle * (1 + 2.0**-14)).float()
+                tensors[name] = torch.where(bits % 2 == 0, above, stored.float())
+
+    assert wrong_beside(program, tiny.checkpoint, above_the_middle)  # of ours, which does not
+    shutil.rmtree(tmp_path / "other")
+    for module in (constants, verify):
+        monkeypatch.setattr(module, "is_quatrains", lambda program: False)
+    assert wrong_beside(program, tiny.checkpoint, above_the_middle) == []
+
+
 def test_an_embedding_that_another_exporter_rounds_to_int4(
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
