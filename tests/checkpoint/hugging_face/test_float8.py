@@ -1,5 +1,7 @@
 """Folders with matrices in FP8 or FP4 open in floating point: each number times its scale."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -291,6 +293,20 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     assert torch.equal(rows, found[3:5])
     kind = "rounded by bitsandbytes" if form.startswith("bits") else "in FP4"
     assert f"matrices are {'in FP8' if form == 'mxfp8' else kind}. " in model.notes[0]
+
+
+@pytest.mark.parametrize("form", [form for form in WRITTEN if form.startswith("bitsandbytes")])
+def test_bitsandbytes_under_the_names_of_gptqmodel(tmp_path, form):
+    """7.4's `BitsAndBytesLinear` has buffers, whose names have no dots."""
+    folder, read = write_written(tmp_path, form)
+    tensors = load_file(folder / "model.safetensors")
+    names = {name: re.sub(r"(k_proj\.weight)\.", r"\1_", name) for name in tensors}
+    names = {old: re.sub(r"_quant_state\..*", "_quant_state", new) for old, new in names.items()}
+    names = {old: new.replace("k_proj.SCB", "k_proj.weight_scb") for old, new in names.items()}
+    assert names != dict(zip(names, names, strict=True))
+    save_file({names[old]: tensor for old, tensor in tensors.items()}, folder / "model.safetensors")
+    model = open_float_model(folder)
+    torch.testing.assert_close(model.tensors["layers.0.attention.wk.weight"], read.float())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@
 | in NF4 or FP4 | F.weight uint8, two numbers of the matrix, row after row, an octet, the first in the high bits: places in F.weight.quant_map, times F.weight.absmax of its block |
 | blocks | F.weight.absmax float32, or uint8, places in F.weight.nested_quant_map, times F.weight.nested_absmax of their own block, and an offset added |
 | shape, sizes of blocks, offset | F.weight.quant_state.bitsandbytes__nf4, or __fp4: JSON |
+
+GPTQModel calls them F.weight_scb, F.weight_absmax and so on.
 """  # noqa: E501
 
 import json
@@ -23,11 +25,16 @@ _STATES = tuple(f".weight.quant_state.bitsandbytes__{kind}" for kind in ("nf4", 
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _SCALES, _FORM = "SCB", "weight_format"
 _AT_ONCE = 1 << 20  # numbers
+_OF_GPTQMODEL = {f"weight_{part}": f"weight.{part}" for part in _PARTS} | {
+    "weight_scb": _SCALES,
+    "weight_quant_state": _STATES[0].removeprefix("."),  # the JSON says which of the two it is
+}
 
 
 def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
     """`stored`, with each matrix that bitsandbytes quantized dequantized. Raises `InputError`,
     naming `source`, if its parts do not fit one another."""
+    stored = stored.renamed({name: _usual_name(name) for name in stored})
     tensors = dict(stored.stored)
     for name in stored:
         module, _, part = name.rpartition(".")
@@ -38,6 +45,11 @@ def in_float32(stored: LazyTensors, source: str) -> LazyTensors:
             module = name.partition(".weight.quant_state.")[0]
             tensors[f"{module}.weight"] = _of_4_bits(tensors, module, name, source)
     return LazyTensors(tensors)
+
+
+def _usual_name(name: str) -> str:
+    module, _, part = name.rpartition(".")
+    return f"{module}.{_OF_GPTQMODEL[part]}" if part in _OF_GPTQMODEL else name
 
 
 def _require_rows(form: StoredTensor | None, module: str, source: str) -> None:
