@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ import typer
 from rich.console import Console
 from tests.support.command_line import invoked
 from tests.support.gguf_files import write_gguf
+from tests.support.paths import ROOT
 from tests.support.programs import artifact
 from tests.support.thorough import thorough
 from tests.support.tiny_checkpoint import write_checkpoint
@@ -560,6 +562,16 @@ def test_a_narrow_terminal_shows_options_whole(columns):
         assert words != ["export"] or "--weight-only-linear" in shown
 
 
+@pytest.mark.parametrize("columns", [20, 40])
+def test_a_narrow_terminal_shows_tables_as_lines(columns):
+    """Where a letter of each word would stand in a line of its own."""
+    program = artifact("peer-8da4w-fp32")
+    shown = invoked(["inspect", program], env={"COLUMNS": str(columns)}).stdout
+    for line in ("layers 0-1\n  role: q\n  shape: 64×64\n", "operator et_vk.linear_dq8ca_q4gsw\n"):
+        assert line in shown
+    assert "\N{BOX DRAWINGS HEAVY VERTICAL}" not in shown  # between headers
+
+
 def test_what_verbs_do_is_whole_in_a_narrow_terminal():
     shown = invoked(["--help"], env={"COLUMNS": "40"}).stdout
     assert "output (correct, a defect, or a mistake), and the fix." in " ".join(shown.split())
@@ -573,6 +585,22 @@ def test_an_example_is_broken_between_words_alone():
 def test_what_no_option_takes_is_said_in_words_of_ours():
     shown = invoked(["quantize", "m", "-o", "c", "--method", "x"], env={"COLUMNS": "200"}).stderr
     assert "'--method': 'x' is not one of 'gptq', 'distill', 'rtn'" in shown
+
+
+@pytest.mark.parametrize("module", ["quatrain", "export_llm_backbone"])
+def test_ctrl_c_while_the_command_line_is_imported(tmp_path, module):
+    """As the script begins, where typer's import is as long as it takes to press the keys."""
+    press = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(100): pass\n"
+    (tmp_path / "typer.py").write_text(press)
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][module]
+    package, function = entry.split(":")
+    run = f"import {package}, sys; sys.exit({package}.{function}())"
+    finished = subprocess.run(
+        [sys.executable, "-c", run], capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert finished.returncode == 130
+    assert finished.stderr == "error: interrupted; nothing half written is left\n"
 
 
 def test_a_terminal_of_unknown_width_shows_all(monkeypatch, capsys):

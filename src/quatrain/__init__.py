@@ -4,10 +4,9 @@ The names in `__all__` are the library. Each is imported from its module when it
 that `import quatrain` takes no time and a program can be read without torch.
 """
 
-from typing import TYPE_CHECKING
-
 from quatrain.lazy_names import lazy_names
 
+TYPE_CHECKING = False  # type checkers take it for True; typing's takes time to import
 if TYPE_CHECKING:
     from quatrain.checkpoint.checkpoint import Checkpoint
     from quatrain.checkpoint.float_model import FloatModel

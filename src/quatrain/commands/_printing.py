@@ -34,10 +34,37 @@ def plain_console() -> "Console":
 
 def print_table(table: "Table") -> None:
     """Print `table` with each cell whole: what a column has no room for goes on in a line below,
-    where rich would cut the names of operators."""
+    where rich would cut the names of operators. In a terminal too narrow for that, as lines."""
+    console = plain_console()
+    if console.width < _least_width(table):
+        _print_lines(table)
+        return
     for column in table.columns:
         column.overflow = "fold"
-    plain_console().print(table)
+    console.print(table)
+
+
+def _least_width(table: "Table") -> int:
+    """Columns in which words of eight letters are whole."""
+    cells = [[column.header, *column.cells] for column in table.columns]
+    words = [[len(word) for cell in each for word in str(cell).split()] for each in cells]
+    return sum(min(8, max(each, default=0)) + len("| ") + 1 for each in words) + 1
+
+
+def _print_lines(table: "Table") -> None:
+    """Each row as lines of what its cells are called and are, below its first cell."""
+    if table.title:
+        print(table.title)
+    headers = [" ".join(str(column.header).split()) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = (", ".join(str(cell).splitlines()) for cell in row)
+        if not table.show_header:
+            print(f"  {first}: {', '.join(others)}")
+            continue
+        print(f"{headers[0]} {first}".strip())
+        for header, cell in zip(headers[1:], others, strict=True):
+            if cell:
+                print(f"  {header}: {cell}" if header else f"  {cell}")
 
 
 def print_next(*words: object) -> None:
