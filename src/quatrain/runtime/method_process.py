@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import torch
 
-from quatrain.errors import InputError
+from quatrain.errors import UNFIT, InputError
 
 # What is logged of the machine, and of the arguments of an operator.
 _OF_NO_USE = re.compile(r"\[cpuinfo|\S* ?arg \d+ with type id|$")
@@ -75,8 +75,7 @@ class MethodProcess:
         """The first result of a call, which takes `inputs`. Raises as the constructor does."""
         shapes = [list(value.shape) for value in inputs]
         packed = [_packed(value) for value in inputs]
-        answer = self._ask(packed, f"computes a call of inputs of shapes {shapes}")
-        return _unpacked(answer, self._shared)
+        return self._ask(packed, f"computes a call of inputs of shapes {shapes}")
 
     def close(self) -> None:
         """End the process."""
@@ -100,6 +99,7 @@ class MethodProcess:
                     self._receive()
                 self._connection.send(request)
                 answer, failure = self._receive()
+                result = None if answer is None else _unpacked(answer, self._shared)
         except (EOFError, ConnectionError) as error:
             self._process.join()
             said = self._said()
@@ -107,7 +107,7 @@ class MethodProcess:
             raise InputError(f"{self._path}: {self._end(doing, said)}") from error
         if failure is not None:
             raise MethodFailed(f"{failure}{self._said()}")
-        return answer
+        return result
 
     def _receive(self) -> Any:
         self._unread = True
@@ -148,17 +148,22 @@ def _compute(
     process has the `other` end."""
     other.close()
     faulthandler.disable()
-    # OpenMP's threads of the process before are not here, and would be waited for without end;
-    # its own wait on the cores that ExecuTorch's threads compute on.
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it here too
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    from executorch.runtime import Runtime
-
     os.dup2(held.fileno(), 1)
     os.dup2(held.fileno(), 2)
     sys.stdout = sys.stderr = os.fdopen(2, "w", 1)  # what bindings write is written there
+    # OpenMP's threads of the process before are not here, and the thread that forked would wait for
+    # them without end.
+    thread = threading.Thread(target=_answer, args=(path, connection, shared))
+    thread.start()
+    thread.join()
+
+
+def _answer(path: Path, connection: Connection, shared: mmap.mmap) -> None:
+    from executorch.runtime import Runtime
+
     program = method = None
     while True:
         try:
@@ -176,7 +181,7 @@ def _compute(
                 assert method is not None
                 answer = _packed(method.execute([_unpacked(one) for one in request])[0], shared)
             connection.send((answer, None))
-        except RuntimeError as error:
+        except UNFIT as error:
             connection.send((None, str(error)))
 
 
