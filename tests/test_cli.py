@@ -594,10 +594,11 @@ def test_ctrl_c_while_the_command_line_is_imported(tmp_path, module):
     (tmp_path / "typer.py").write_text(press)
     entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][module]
     package, function = entry.split(":")
-    run = f"import {package}, sys; sys.exit({package}.{function}())"
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    run = f"{heard}; import {package}, sys; sys.exit({package}.{function}())"
     finished = subprocess.run(
         [sys.executable, "-c", run], capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])},
     )  # fmt: skip
     assert finished.returncode == 130
     assert finished.stderr == "error: interrupted; nothing half written is left\n"
