@@ -12,6 +12,8 @@ weight = scale * (number - zero), the numbers 0 to 2^b - 1; symmetric files have
 their middle. A file's linears may differ in bits (GPTQModel's `dynamic`): their shapes tell.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
@@ -64,7 +66,6 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
             f"{parts.called('qweight')} has {words} rows of words, expected a multiple of {bits} "
             f"for {bits}-bit numbers; download it again"
         )
-    unpack = unpack_planes if in_planes else unpack_words
     groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
         check_stated_size(settings.get("group_size"), shape, groups, parts)
@@ -76,19 +77,7 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 
     def values() -> torch.Tensor:
         # [K/n, N] words -> [N, K/n] -> [N, K]
-        return unpack(parts["qweight"].load().t(), bits, shape[1])
-
-    def zeros() -> torch.Tensor:
-        stored, one_less = parts["qzeros"].load(), format_of(settings) == "gptq"  # [G, N/n]
-        if one_less and 32 % bits == 0:
-            # All of a word at once, as GPTQModel took it away.
-            stored = stored + sum(1 << shift for shift in range(0, 32, bits))
-        found = unpack(stored, bits, rows).t().contiguous()
-        if one_less and 32 % bits:
-            middle = 1 << (bits - 1)
-            found = (found + middle + 1 & 2 * middle - 1) - middle
-        _check_format(found, settings, parts)
-        return found
+        return _unpack(settings)(parts["qweight"].load().t(), bits, shape[1])
 
     return GroupedLinear(
         shape=shape,
@@ -96,10 +85,28 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
         scales_dtype=parts["scales"].dtype,
         values=values,
         scales=lambda: parts["scales"].load().t().contiguous(),
-        zeros=zeros,
+        zeros=lambda: _zero_points(parts, rows, bits, settings),
         group_of=group_indices(parts, "g_idx", shape[1], groups),
         bits=bits,
     )
+
+
+def _unpack(settings: Settings) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
+    return unpack_planes if format_of(settings) == _IN_PLANES else unpack_words
+
+
+def _zero_points(parts: Parts, rows: int, bits: int, settings: Settings) -> torch.Tensor:
+    """int8 [N, G], of N `rows`; the format gptq stores them minus 1."""
+    stored, one_less = parts["qzeros"].load(), format_of(settings) == "gptq"  # [G, N/n]
+    if one_less and 32 % bits == 0:
+        # In all numbers of a word at once, as GPTQModel subtracted it.
+        stored = stored + sum(1 << shift for shift in range(0, 32, bits))
+    found = _unpack(settings)(stored, bits, rows).t().contiguous()
+    if one_less and 32 % bits:
+        middle = 1 << (bits - 1)
+        found = (found + middle + 1 & 2 * middle - 1) - middle
+    _check_format(found, settings, parts)
+    return found
 
 
 def _bits(parts: Parts, rows: int, settings: Settings) -> int:

@@ -52,15 +52,15 @@ def word_counts(count: int, bits: int) -> tuple[int, int]:
 
 
 def unpack_words(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """int32 [R, C] to int8 [R, count], whose words cut numbers where that makes C of them."""
+    """int32 [R, C] to int8 [R, count]; numbers cross word boundaries if that gives C words."""
     if 32 % bits and words.shape[1] == word_counts(count, bits)[0]:
         return unpack_stream(words, bits, count)
     return unpack_columns(words, bits=bits)[:, :count]
 
 
 def unpack_planes(words: torch.Tensor, bits: int, count: int) -> torch.Tensor:
-    """int32 [R, C] to int8 [R, count], 32 numbers in as many words as `bits`: for each power of 2
-    of which `bits` is the sum, the largest first, those of their bits, from the lowest on."""
+    """int32 [R, C] to int8 [R, count], each 32 numbers in `bits` words: for each power of 2 in the
+    binary form of `bits`, the largest first, that many bits of each number, the lowest first."""
     planes = [width for width in (8, 4, 2, 1) if bits & width]
     rows, blocks, middle = len(words), words.shape[1] // bits, 1 << (bits - 1)
     values = torch.empty((rows, blocks * 32), dtype=torch.int8)
