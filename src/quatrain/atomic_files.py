@@ -85,7 +85,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
     """A locked folder on the same disk as `path`, removed at the end; before, those are that a
     process which was killed has left there."""
     for other in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}.tmp"):
-        if _is_left(other):
+        if _is_abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     try:
@@ -95,7 +95,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_left(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
     """Whether nobody works in `folder`. Of a disk that knows no locks nothing says so."""
     import fcntl  # Windows has none; there the command line says so, which imports this
 

@@ -70,7 +70,7 @@ def main() -> None:
     console.print(_table(made))
     _print_cost(console, quantized["against_floating_point"])
     console.print(f"\n{PROMPT}\n", style="bold")
-    console.print(_headed("the source, in float32:", f"{reference}\n"))
+    console.print(_with_heading("the source, in float32:", f"{reference}\n"))
     for variant, report, run in made:
         _print_answer(console, variant, report, run)
     console.print(f"{time.perf_counter() - started:.0f} s in all. Go on with, for one,")
@@ -147,12 +147,12 @@ def _print_answer(
 ) -> None:
     kernels = Counter(row["kernel"] for row in report["linears"])
     became = ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items())
-    console.print(_headed(f"{variant.program}:", run["text"]))
+    console.print(_with_heading(f"{variant.program}:", run["text"]))
     health = "; ".join(run["health"]["problems"]) or "healthy"
     console.print(f"({became}; {health})\n", highlight=False)
 
 
-def _headed(heading: str, text: str) -> Text:
+def _with_heading(heading: str, text: str) -> Text:
     return Text.assemble((heading, "bold"), f" {text}")
 
 

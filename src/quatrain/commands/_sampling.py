@@ -9,7 +9,7 @@ from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.generation.stop_strings import check_stops
 
 
-def _known_stops(stop: list[str] | None) -> list[str] | None:
+def _checked_stops(stop: list[str] | None) -> list[str] | None:
     """`stop`; refused during parsing if one would end every text."""
     check_stops(stop or ())
     return stop
@@ -48,7 +48,7 @@ Seed = Annotated[
 Stop = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TEXT", help="Stop before this text; may be repeated.", callback=_known_stops
+        metavar="TEXT", help="Stop before this text; may be repeated.", callback=_checked_stops
     ),
 ]
 

@@ -29,7 +29,7 @@ def notes_on(backbone: Backbone, options: ExportOptions, rounded: RoundedAgain) 
         notes.append(_kept_windows(backbone.config))
         notes.append(_zero_points(options))
         notes.append(_half_attention(backbone.config, options))
-    notes.append(_kept_inputs(backbone))
+    notes.append(_kept_state(backbone))
     notes.append(_longrope_factors(backbone.config))
     if options.backend == "vulkan":
         notes.append(_floating_point_embedding(backbone.tok_embeddings))
@@ -115,7 +115,7 @@ def _rings(backbone: Backbone) -> str:
     )
 
 
-def _kept_inputs(backbone: Backbone) -> str:
+def _kept_state(backbone: Backbone) -> str:
     if backbone.rewinds:
         return ""
     config = backbone.config

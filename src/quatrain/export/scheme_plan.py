@@ -105,13 +105,13 @@ def read_scheme_plan(path: Path) -> SchemePlan:
         raise InputError(f"{where}: linears is not a table, expected [linears] and a line for each")
     default = stated.get("default")
     return SchemePlan(
-        {name: _planned(f"{where}: {name!r}", entry) for name, entry in linears.items()},
+        {name: _planned_linear(f"{where}: {name!r}", entry) for name, entry in linears.items()},
         None if default is None else _scheme(f"{where}: default", default),
         source=where,
     )
 
 
-def _planned(where: str, entry: Any) -> PlannedLinear:
+def _planned_linear(where: str, entry: Any) -> PlannedLinear:
     if not isinstance(entry, dict):
         entry = {"scheme": entry}
     _known_keys(where, entry, ("scheme", "kl"))

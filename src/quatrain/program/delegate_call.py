@@ -68,7 +68,7 @@ def _of_calls(
         written = set(args[len(graph.inputs) :])
         for value_id, given in zip((*graph.inputs, *graph.outputs), args, strict=True):
             record = plan.values[given].val
-            problem = _misfit(graph.values[value_id], record, given in written)
+            problem = _why_unfit(graph.values[value_id], record, given in written)
             if problem:
                 yield f"value {given} of method {name} has {problem}"
 
@@ -84,7 +84,7 @@ def _calls(
                 yield method.name, plan, each.args
 
 
-def _misfit(taken: object, given: Record | None, written: bool) -> str | None:
+def _why_unfit(taken: object, given: Record | None, written: bool) -> str | None:
     """Why the method's value `given` is none for the graph's `taken`; one of which the method says
     nothing is as it should be."""
     if not isinstance(taken, Tensor):

@@ -12,12 +12,12 @@ CONTEXT, CALL = "get_max_context_len", "get_max_seq_len"  # the most tokens of e
 _Check = Callable[[Any], bool]
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value > 0
+    return _is_integer(value) and value > 0
 
 
 def _is_flag(value: Any) -> bool:
@@ -40,9 +40,9 @@ _EXPECTED: dict[str, tuple[_Check, str]] = {
         lambda value: _all_satisfy(_is_count, value) and len(value) == 2,
         "two whole numbers above 0, the sinks and the window",
     ),
-    "get_bos_id": (_is_whole, "one whole number"),
+    "get_bos_id": (_is_integer, "one whole number"),
     "get_eos_ids": (
-        lambda value: _is_whole(value) or _all_satisfy(_is_whole, value),
+        lambda value: _is_integer(value) or _all_satisfy(_is_integer, value),
         "one whole number or several",
     ),
 }

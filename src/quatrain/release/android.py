@@ -107,14 +107,14 @@ def renderers_of(phone: str) -> list[str]:
 
 def file_for(phones: Mapping[str, Any], renderer: str) -> str | None:
     """The program for the GPU that its driver calls `renderer`, as an app chooses it."""
-    found = (one["file"] for one in phones["gpus"] if _is_part(one["renderer"], renderer))
+    found = (one["file"] for one in phones["gpus"] if _is_in_renderer(one["renderer"], renderer))
     return next(found, phones["default"])
 
 
 def is_gpu_of(phone: str, renderer: str) -> bool:
     """Whether the phone, or the GPU, with the id `phone` is what its driver calls `renderer`."""
-    return any(_is_part(part, renderer) for part in renderers_of(phone))
+    return any(_is_in_renderer(part, renderer) for part in renderers_of(phone))
 
 
-def _is_part(part: str, renderer: str) -> bool:
+def _is_in_renderer(part: str, renderer: str) -> bool:
     return re.search(rf"{re.escape(part)}\b", renderer.replace("(TM) ", "")) is not None

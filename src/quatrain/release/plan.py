@@ -204,7 +204,7 @@ class _Planner:
         )  # fmt: skip
         # The doctor is asked afterwards, of every phone that gets the file.
         options = replace(request.options(choice), examine=False)
-        planned = self._file(_need(choice), options, gpu.id)
+        planned = self._file(_program_key(choice), options, gpu.id)
         if isinstance(planned, str):
             return self._on_cpu(asked, name, gpu.id, planned)
         usual = arithmetic_as_on(gpu.id) == arithmetic_as_on(None)
@@ -231,7 +231,7 @@ class _Planner:
         return self.files[need]
 
 
-def _need(choice: TargetChoice) -> str:
+def _program_key(choice: TargetChoice) -> str:
     """What decides on the bytes of a program for a phone."""
     older = needs_older_forms(choice.runtime)
     said = [choice.scheme, choice.activation_dtype, choice.partitioner, older]

@@ -57,19 +57,19 @@ class Release:
 def planned_release(model: Path | str, spec: ReleaseSpec) -> ReleasePlan:
     """What `make_release` would write for `model`, from headers only; raises `InputError` as that
     does."""
-    return _planned(model, spec)[0]
+    return _plan_and_chat(model, spec)[0]
 
 
 def _path(given: Path | str | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _planned(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
+def _plan_and_chat(model: Path | str, spec: ReleaseSpec) -> tuple[ReleasePlan, bool]:
     """The plan, and whether prompts are put into the model's chat template."""
     source = local_path(model)
     _require_reference(source, spec)
     plan = plan_release(source, spec.name or name_of(model), spec)
-    opened = _opened(source)
+    opened = _opened_source(source)
     tokenizer = _tokenizer(opened, source, spec)
     chat = tokenizer.chat_template is not None if spec.chat is None else spec.chat
     _require_texts(tokenizer, spec, chat, context_length(opened, spec.max_seq_len))
@@ -120,7 +120,7 @@ def make_release(
         require_phone(runner)
     source = local_path(model)
     with stages("plan"):
-        plan, chat = _planned(model, spec)
+        plan, chat = _plan_and_chat(model, spec)
     workers = usual_workers(plan.files, jobs, ray)
     with held_alone(folder / WORK):
         pipeline = Pipeline(source, plan, spec, chat, Store(folder / WORK), stages, workers)
@@ -157,7 +157,7 @@ def _require_reference(source: Path, spec: ReleaseSpec) -> None:
     if spec.reference is None:
         return
     exact = open_float_model(local_path(spec.reference)).config
-    own = _opened(source).config
+    own = _opened_source(source).config
     for field in ("vocab_size", "n_layers", "dim"):
         found, expected = getattr(exact, field), getattr(own, field)
         if found != expected:
@@ -167,7 +167,7 @@ def _require_reference(source: Path, spec: ReleaseSpec) -> None:
             )
 
 
-def _opened(source: Path) -> Checkpoint | FloatModel:
+def _opened_source(source: Path) -> Checkpoint | FloatModel:
     return open_checkpoint(source) if is_quantized(source) else open_float_model(source)
 
 

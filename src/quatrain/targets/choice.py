@@ -80,7 +80,7 @@ def choose_for_target(
         dtypes = _in_older_forms(runtime, dtypes, planned, reasons)
     facts = speed_facts(profile, runtime)
     scheme, dtype = _scheme(_name(profile.id, runtime), defects, dtypes, planned, reasons)
-    scheme, dtype = _faster(scheme, dtype, facts, dtypes, planned, reasons)
+    scheme, dtype = _faster_alternative(scheme, dtype, facts, dtypes, planned, reasons)
     if dtype == "fp16" and not planned.activation_dtype:
         reasons.append(f"fp16: {profile.sources['fp16']}")
     return TargetChoice(
@@ -107,7 +107,7 @@ def _in_older_forms(
     return dtypes if planned.activation_dtype else ["fp32"]
 
 
-def _faster(
+def _faster_alternative(
     scheme: Scheme,
     dtype: ActivationDtype,
     facts: list[SpeedFact],

@@ -125,9 +125,11 @@ class _GenerationTag(jinja2.ext.Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         # A block of its own, as transformers makes it: what is set inside is not set outside.
-        return jinja2.nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
+        return jinja2.nodes.CallBlock(self.call_method("_generated_part"), [], [], body).set_lineno(
+            line
+        )
 
-    def _written(self, caller: jinja2.runtime.Macro) -> str:
+    def _generated_part(self, caller: jinja2.runtime.Macro) -> str:
         return caller()
 
 

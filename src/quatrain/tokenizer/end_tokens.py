@@ -72,10 +72,10 @@ def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, i
 def token_ids(stated: Any) -> list[int]:
     """The ids in a field that holds one, several or none; what is no id is left out."""
     several = stated if isinstance(stated, list | tuple) else [stated]
-    return [int(token) for token in several if isinstance(token, int) or _is_whole(token)]
+    return [int(token) for token in several if isinstance(token, int) or _is_whole_float(token)]
 
 
-def _is_whole(token: Any) -> bool:
+def _is_whole_float(token: Any) -> bool:
     return isinstance(token, float) and token.is_integer()
 
 

@@ -166,7 +166,7 @@ def move_space_runs_to_config(
     runs = [
         token.content
         for token in model.get_added_tokens_decoder().values()
-        if _is_run(model, token.content) and not token.special and not token.normalized
+        if _is_run_of_spaces(model, token.content) and not token.special and not token.normalized
     ]
     if not runs:
         return None
@@ -182,11 +182,11 @@ def restore_space_runs(model: tokenizers.Tokenizer, config: dict[str, Any]) -> N
     """Add the runs of spaces that `config` states as tokens again."""
     stated = config.get(_RUNS)
     for run in stated if isinstance(stated, list) else []:
-        if isinstance(run, str) and _is_run(model, run):
+        if isinstance(run, str) and _is_run_of_spaces(model, run):
             model.add_tokens([tokenizers.AddedToken(run, normalized=False)])
 
 
-def _is_run(model: tokenizers.Tokenizer, token: str) -> bool:
+def _is_run_of_spaces(model: tokenizers.Tokenizer, token: str) -> bool:
     return set(token) == {SPACE} and model.model.token_to_id(token) is not None
 
 

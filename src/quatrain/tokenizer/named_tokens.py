@@ -101,7 +101,10 @@ def add_named_tokens(
         by_id = tokens_by_id(added, source) | own
     tokens = [token for _, token in sorted(by_id.items())]
     known = {token.content for token in (*own.values(), *tokens)}
-    stated = [*(config.get(key, text) for key, text in named.items()), *_extra(config)]
+    stated = [
+        *(config.get(key, text) for key, text in named.items()),
+        *_unnamed_special_tokens(config),
+    ]
     for number, one in enumerate(stated):
         # What is marked as a token in a config is special where it says so, or has a name.
         token = _token(one, source, special=not (_is_token(one) and "__type" in one))
@@ -118,7 +121,7 @@ def add_named_tokens(
 def without_flags_of_named(model: tokenizers.Tokenizer, config: dict[str, Any]) -> dict[str, Any]:
     """`config` without `lstrip` and similar flags on its special tokens, which `model` now finds
     exactly as they are written."""
-    texts = [*special_texts(config).values(), *map(token_text, _extra(config))]
+    texts = [*special_texts(config).values(), *map(token_text, _unnamed_special_tokens(config))]
     named = {text for text in texts if text is not None}
     model.add_tokens([AddedToken(text, special=True) for text in sorted(named)])
     decoder = config.get("added_tokens_decoder", {})
@@ -158,7 +161,7 @@ def tokens_by_id(decoder: Any, source: str) -> dict[int, AddedToken]:
         raise InputError(f"{source}: its added tokens are not tokens by id: {error}") from error
 
 
-def _extra(config: Mapping[str, Any]) -> list[Any]:
+def _unnamed_special_tokens(config: Mapping[str, Any]) -> list[Any]:
     """The special tokens without a name of their own; older files call them additional."""
     named = (config.get(name) for name in (_EXTRA, _ADDITIONAL))
     return next((tokens for tokens in named if tokens and isinstance(tokens, list)), [])

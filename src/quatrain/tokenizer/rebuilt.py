@@ -232,16 +232,16 @@ def _state(model: tokenizers.Tokenizer) -> str:
 def _part(name: str, part: Any) -> Any:
     if part is None:
         return None
-    return _without(json.loads(part.__getstate__()), _NO_MATTER.get(name, set()))
+    return _without_keys(json.loads(part.__getstate__()), _NO_MATTER.get(name, set()))
 
 
-def _without(state: Any, keys: set[str]) -> Any:
+def _without_keys(state: Any, keys: set[str]) -> Any:
     if isinstance(state, list):
-        return [_without(each, keys) for each in state]
+        return [_without_keys(each, keys) for each in state]
     if not isinstance(state, dict):
         return state
     left_out = keys if state.get("type") == "ByteLevel" else set()
-    return {key: _without(value, keys) for key, value in state.items() if key not in left_out}
+    return {key: _without_keys(value, keys) for key, value in state.items() if key not in left_out}
 
 
 _CLASSES: dict[str, Callable[[tokenizers.Tokenizer, dict[str, Any]], None]] = {

@@ -31,8 +31,8 @@ def sentencepiece_metadata(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
         parts = list(_fields(data))
         pieces = [dict(_fields(value)) for number, value in parts if number == _PIECES]
-        trainer = dict(_fields(_last(parts, _TRAINER)))
-        normalizer = dict(_fields(_last(parts, _NORMALIZER)))
+        trainer = dict(_fields(_last_field(parts, _TRAINER)))
+        normalizer = dict(_fields(_last_field(parts, _NORMALIZER)))
         tokens = [piece[_TEXT].decode("utf-8") for piece in pieces]
         scores = [struct.unpack("<f", piece.get(_SCORE, bytes(4)))[0] for piece in pieces]
         types = [int(piece.get(_TYPE, 1)) for piece in pieces]
@@ -104,7 +104,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _last(parts: list[tuple[int, Any]], number: int) -> bytes:
+def _last_field(parts: list[tuple[int, Any]], number: int) -> bytes:
     return next((value for found, value in reversed(parts) if found == number), b"")
 
 

@@ -45,7 +45,7 @@ _OF_MISTRAL = {
 _REQUIRED = ("dim", "n_layers", "n_heads", "vocab_size")
 
 
-def _instead(unknown: list[str], known: Iterable[str]) -> str:
+def _remedy_for_unknown(unknown: list[str], known: Iterable[str]) -> str:
     """What to do without them: the known fields that may have been meant, or another folder."""
     if not _OF_MISTRAL.isdisjoint(unknown):
         return (
@@ -74,7 +74,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     if unknown:
         raise InputError(
             f"{source}: {', '.join(unknown)} is not a field that this backbone implements"
-            f"{_instead(unknown, known)}"
+            f"{_remedy_for_unknown(unknown, known)}"
         )
     for name in _REQUIRED:
         if params.get(name) is None:

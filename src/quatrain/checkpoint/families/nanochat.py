@@ -32,7 +32,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
         if part in _ROTATED:
             heads = fields.integer_or_none(_ROTATED[part])
             all_heads = fields.integer("num_attention_heads")
-            made[name] = _exchanged(tensor, heads or all_heads, name, fields.source)
+            made[name] = _with_exchanged_halves(tensor, heads or all_heads, name, fields.source)
     norms = [
         f"model.layers.{index}.{norm}.weight"
         for index in range(fields.layer_count())
@@ -42,7 +42,9 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     return LazyTensors(made | dict.fromkeys([*norms, "model.norm.weight"], ones))
 
 
-def _exchanged(tensor: StoredTensor, heads: int, name: str, source: str) -> StoredTensor:
+def _with_exchanged_halves(
+    tensor: StoredTensor, heads: int, name: str, source: str
+) -> StoredTensor:
     rows = tensor.shape[0] if tensor.shape else 0
     if rows % (2 * heads):
         raise InputError(

@@ -12,10 +12,10 @@ _PIECE = re.compile(r"(.+\.gguf)[.-](?:part|split)[-_.]?(?:\d+|[a-z]{1,2})(?:[-_
 
 def how_to_join(piece: Path) -> str | None:
     """What makes one file of `piece` and those beside it; None if its name is not a piece's."""
-    whole = _whole(piece)
+    whole = _whole_file_of(piece)
     if whole is None:
         return None
-    beside = [file for file in entries(piece.parent) if _whole(file) == whole]
+    beside = [file for file in entries(piece.parent) if _whole_file_of(file) == whole]
     in_order = sorted(beside, key=lambda file: (len(file.name), file.name))
     files = " ".join(shlex.quote(str(file)) for file in in_order)
     return (
@@ -24,6 +24,6 @@ def how_to_join(piece: Path) -> str | None:
     )
 
 
-def _whole(piece: Path) -> Path | None:
+def _whole_file_of(piece: Path) -> Path | None:
     match = _PIECE.fullmatch(piece.name)
     return piece.with_name(match[1]) if match else None

@@ -64,7 +64,10 @@ def read_meta_files(
             name = sorted(stored.keys() ^ parts[0].keys())[0]
             raise InputError(f"{shard}: {name} is not in every shard; download them again")
     return LazyTensors(
-        {name: _joined(name, [stored[name] for stored in parts], dim, folder) for name in parts[0]}
+        {
+            name: _joined_tensor(name, [stored[name] for stored in parts], dim, folder)
+            for name in parts[0]
+        }
     )
 
 
@@ -77,7 +80,7 @@ def _whole_files(folder: Path) -> list[Path]:
     return numbered_shards(folder) or [only_file(folder, (".pth", ".pt", ".ckpt", ".safetensors"))]
 
 
-def _joined(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:
+def _joined_tensor(name: str, parts: list[StoredTensor], dim: Any, folder: Path) -> StoredTensor:
     if _WHOLE.fullmatch(name):
         return replace(parts[0], load=lambda: _equal_in_all_shards(name, parts, folder))
     first = parts[0]

@@ -50,7 +50,7 @@ def quantized_tensors(
         own = _own_name(name, next(iter(parts)), called)
         linears[name] = quantizer.read(Parts(parts, own, source), settings)
     if not linears:
-        raise _none_of(stored, quantizer, source)
+        raise _no_tensors_of(stored, quantizer, source)
     for name in [name for name in linears if stays_floating(name)]:
         put_once(others, f"{name}.weight", dequantized(linears.pop(name)), source)
     columns = [
@@ -82,7 +82,7 @@ def _require_known_integers(stored: LazyTensors, source: str) -> None:
         )
 
 
-def _none_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputError:
+def _no_tensors_of(stored: LazyTensors, quantizer: Quantizer, source: str) -> InputError:
     if all_floating(stored):
         return not_quantized(quantizer.name, source)
     others = sorted(name for name in stored if "layers." in name and not _is_floating(stored, name))

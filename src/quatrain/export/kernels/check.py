@@ -124,7 +124,7 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     found = Counter(len(program.named_bytes(key)) for key in keys)
     scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
     if Counter(map(_weight_bytes, rows)) - found:
-        rows = _joined(rows)
+        rows = _rows_of_joined_linears(rows)
     missing = Counter(map(_weight_bytes, rows)) - found
     quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
     if others or missing or scales != len(quantized):
@@ -150,7 +150,7 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")
 
 
-def _joined(rows: list[LinearRow]) -> list[LinearRow]:
+def _rows_of_joined_linears(rows: list[LinearRow]) -> list[LinearRow]:
     """`rows` where those of a layer's that are lowered as one are one."""
     found: dict[str, LinearRow] = {}
     for row in rows:

@@ -60,7 +60,7 @@ def edge_config() -> EdgeCompileConfig:
     return EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=True)
 
 
-def _like_rows(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+def _empty_result(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
     return x.new_empty((*x.shape[:-1], packed.shape[0]))
 
 
@@ -68,11 +68,11 @@ def _like_rows(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
 _VULKAN_OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
     "linear_q4gsw": (
         "self weights weight_scales group_size bias",
-        lambda x, packed, *_: _like_rows(x, packed),
+        lambda x, packed, *_: _empty_result(x, packed),
     ),
     "linear_dq8ca_q4gsw": (
         "input input_scales input_zp weights weight_sums weight_scales group_size bias",
-        lambda x, scale, zero, packed, *_: _like_rows(x, packed),
+        lambda x, scale, zero, packed, *_: _empty_result(x, packed),
     ),
     "embedding_q4gsw": (
         "weight weight_scales group_size indices is_linear_weight",

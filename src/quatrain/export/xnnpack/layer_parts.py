@@ -113,7 +113,7 @@ class PartedBlock(nn.Module):
 
 def part_layers(backbone: Backbone) -> None:
     """Replace, in place, the layers of `backbone` by `PartedBlock`s, if every one fits them."""
-    if not backbone.layers or not all(_fits(layer) for layer in backbone.layers):
+    if not backbone.layers or not all(_is_like_llama(layer) for layer in backbone.layers):
         return
     config = backbone.config
     for index, block in enumerate(cast(list[Block], list(backbone.layers))):
@@ -140,7 +140,7 @@ def _to_linears(block: Any, rotated: float) -> None:
         block.attention.rotary = LinearRotary(head_dim, int(head_dim * rotated), half_split)
 
 
-def _fits(block: Any) -> bool:
+def _is_like_llama(block: Any) -> bool:
     """Whether `block` is a Llama's: what others have besides has no place in the parts."""
     attention, feed_forward = block.attention, block.feed_forward
     if not isinstance(attention, Attention) or not isinstance(feed_forward, FeedForward):

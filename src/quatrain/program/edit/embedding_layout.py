@@ -28,7 +28,7 @@ def misread_embeddings(graph: VulkanGraph) -> list[Operator]:
     return [
         operator
         for operator in embeddings
-        if any(_is_misread(graph, i) for i in _places(operator))
+        if any(_has_unsupported_layout(graph, i) for i in _places(operator))
         and {graph.tensor(i).layout for i in _places(operator)} != {"channels_packed"}
     ]
 
@@ -50,21 +50,21 @@ def repair_embedding_layouts(graph: VulkanGraph) -> int:
         before = graph.tensor(operator.out)
         _set_layout(graph, operator.out)
         if before.layout != graph.tensor(operator.out).layout:
-            _keep_for_others(graph, operator, before)
+            _copy_for_other_readers(graph, operator, before)
     return len(misread)
 
 
-def _is_misread(graph: VulkanGraph, value_id: int) -> bool:
+def _has_unsupported_layout(graph: VulkanGraph, value_id: int) -> bool:
     tensor = graph.tensor(value_id)
     return tensor.storage != "buffer" and tensor.layout not in (_WIDTH_PACKED, "default")
 
 
 def _set_layout(graph: VulkanGraph, value_id: int) -> None:
-    if _is_misread(graph, value_id):
+    if _has_unsupported_layout(graph, value_id):
         graph.values[value_id] = replace(graph.tensor(value_id), layout=_WIDTH_PACKED)
 
 
-def _keep_for_others(graph: VulkanGraph, embedding: Operator, before: Tensor) -> None:
+def _copy_for_other_readers(graph: VulkanGraph, embedding: Operator, before: Tensor) -> None:
     """Give readers of the embedding's result, other than copies, a copy in the layout `before`."""
     readers = [
         operator

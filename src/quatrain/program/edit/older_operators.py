@@ -150,13 +150,13 @@ class _Rewriting:
         turned = self._part(x, 0, width) if width < channels else x
         first, second = self._part(x, 0, half), self._part(x, half, width)
         minus = self._call("aten.neg.default", second, self._tensor(second))
-        swapped = self._joined(minus, first, self._tensor(x, *before, width))
+        swapped = self._concatenated(minus, first, self._tensor(x, *before, width))
         left = self._call("aten.mul.Tensor", turned, cos, self._tensor(swapped))
         right = self._call("aten.mul.Tensor", swapped, sin, self._tensor(swapped))
         whole = out if width == channels else self._tensor(swapped)
         self._call("aten.add.Tensor", left, right, self._plain("int", 1), whole)
         if width < channels:
-            self._joined(whole, self._part(x, width, channels), out)
+            self._concatenated(whole, self._part(x, width, channels), out)
 
     def _part(self, x: int, start: int, end: int) -> int:
         """Channels `start` to `end` of a tensor."""
@@ -166,7 +166,7 @@ class _Rewriting:
         part = self._tensor(x, *before, end - start)
         return self._call("aten.slice_copy.Tensor", x, last, *bounds, one, part)
 
-    def _joined(self, a: int, b: int, out: int) -> int:
+    def _concatenated(self, a: int, b: int, out: int) -> int:
         pair = self.graph.add(ValueList((a, b)))
         return self._call("aten.cat.default", pair, self._plain("int", -1), out)
 

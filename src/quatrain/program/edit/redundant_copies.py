@@ -19,10 +19,10 @@ _COPIES = ("aten.view_copy", "aten.clone")
 def remove_redundant_copies(graph: VulkanGraph) -> None:
     """Remove from `graph` the views and clones whose result equals what they read, in shape, type
     and memory layout."""
-    _lay_tables_out_as_read(graph)
+    _move_tables_to_layout_of_readers(graph)
     substitute: dict[int, int] = {}
     for operator in graph.operators:
-        if operator.kind in _COPIES and _is_idle(graph, operator):
+        if operator.kind in _COPIES and _changes_nothing(graph, operator):
             source = operator.args[0]
             substitute[operator.out] = substitute.get(source, source)
     if not substitute:
@@ -42,7 +42,7 @@ def remove_redundant_copies(graph: VulkanGraph) -> None:
     _separate_conflicting(graph, set(substitute.values()))
 
 
-def _is_idle(graph: VulkanGraph, copy: Operator) -> bool:
+def _changes_nothing(graph: VulkanGraph, copy: Operator) -> bool:
     source, result = graph.values[copy.args[0]], graph.values[copy.out]
     if not isinstance(source, Tensor) or not isinstance(result, Tensor):
         return False
@@ -63,7 +63,7 @@ def _free_sizes(graph: VulkanGraph, shape: int) -> int:
     return sum(size == -1 for size in sizes)
 
 
-def _lay_tables_out_as_read(graph: VulkanGraph) -> None:
+def _move_tables_to_layout_of_readers(graph: VulkanGraph) -> None:
     """Lay out a constant of which some rows are taken and copied as that copy is laid out."""
     def_use = DefUse(graph)
     moved = set()

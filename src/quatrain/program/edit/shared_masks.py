@@ -16,7 +16,7 @@ _MASK = "aten.where"
 
 def share_masks(graph: VulkanGraph) -> None:
     """Let every operator of `graph` use the first of the masks that are computed alike."""
-    alike = _made_alike(graph)
+    alike = _numbers_of_equal_values(graph)
     first: dict[int, int] = {}
     substitute: dict[int, int] = {}
     for operator in graph.operators:
@@ -36,7 +36,7 @@ def share_masks(graph: VulkanGraph) -> None:
     assign_memory(graph, sorted(set(substitute.values())))
 
 
-def _made_alike(graph: VulkanGraph) -> dict[int, int]:
+def _numbers_of_equal_values(graph: VulkanGraph) -> dict[int, int]:
     """A number for each value that an operator makes, equal for those that are made alike: by the
     same operators, from the same constants and numbers."""
     numbers: dict[Any, int] = {}  # the kind of a value: a number if it is computed from others

@@ -128,7 +128,7 @@ def _same_weights(graphs: GraphDiff, first: Linear, second: Linear) -> bool:
 def _compare_rest(first: Program, second: Program) -> list[Difference]:
     """Delegates that are not read, and data that no graph refers to; where both have some."""
     found = []
-    one, two = _rest(first), _rest(second)
+    one, two = _unaccounted_bytes(first), _unaccounted_bytes(second)
     for what in [what for what in one if one[what] and two[what]]:
         a, b = one[what], two[what]
         other = sum(not (name in a and same_bytes(a[name], b[name])) for name in b)
@@ -139,7 +139,7 @@ def _compare_rest(first: Program, second: Program) -> list[Difference]:
     return found
 
 
-def _rest(program: Program) -> dict[str, dict[str, memoryview]]:
+def _unaccounted_bytes(program: Program) -> dict[str, dict[str, memoryview]]:
     """The bytes that no graph accounts for, by what they are and by name."""
     graph = only_graph(program)
     read = {constant.key for constant in graph.constants} if graph else set()

@@ -23,9 +23,9 @@ def fitted_to_memory(
     Raises `InputError` if it cannot hold one.
     """
     there, whose = memory_of(device)
-    while recipe.at_once > 1 and _needed(recipe, model, texts, length, device) > there:
+    while recipe.at_once > 1 and _needed_bytes(recipe, model, texts, length, device) > there:
         recipe = replace(recipe, at_once=recipe.at_once // 2)
-    needed = _needed(recipe, model, texts, length, device)
+    needed = _needed_bytes(recipe, model, texts, length, device)
     if needed > there:
         raise InputError(
             f"{model.source}: --method distill trains the whole model at once, which needs about "
@@ -35,7 +35,7 @@ def fitted_to_memory(
     return recipe
 
 
-def _needed(
+def _needed_bytes(
     recipe: Recipe, model: FloatModel, texts: int, length: int, device: torch.device
 ) -> float:
     """In bytes."""

@@ -54,7 +54,7 @@ class PairedLayer:
         self.advance = advance
         self.few: list[str] = []
         self.current = ""
-        self._work = self._done = 0
+        self._relative_cost = self._done = 0
         self._rounded: dict[str, list[Rounded]] = {}
         self._inputs: tuple[torch.Tensor, LinearInputs] | None = None
         self._stream: torch.Tensor | None = None
@@ -64,7 +64,7 @@ class PairedLayer:
             name = stored_name(module)
             if isinstance(linear, nn.Linear) and name in methods:
                 block.set_submodule(module, _PairedLinear(name, linear, self))
-                self._work += _work(linear.weight)
+                self._relative_cost += _relative_cost(linear.weight)
         for norm in (block.attention_norm, block.ffn_norm):
             if norm is not None:
                 norm.register_forward_pre_hook(self._see_stream)
@@ -107,8 +107,8 @@ class PairedLayer:
             toward = weight if ".experts." in name else self._toward_float(name, weight, inputs)
             rounded = inputs.second_order.round(toward, self.signed_scales)
         self._rounded.setdefault(name, []).append(rounded)
-        self._done += _work(weight)
-        self.advance(self._done / self._work)
+        self._done += _relative_cost(weight)
+        self.advance(self._done / self._relative_cost)
         return dequantized(*rounded)
 
     def weigh(self, name: str, exact: torch.Tensor, inputs: LinearInputs) -> None:
@@ -201,7 +201,7 @@ class _PairedLinear(nn.Module):
         return made
 
 
-def _work(weight: torch.Tensor) -> int:
+def _relative_cost(weight: torch.Tensor) -> int:
     """The relative cost of rounding a weight [N, K]."""
     rows, columns = weight.shape
     return rows * columns**2

@@ -80,7 +80,7 @@ def _write_tensors(
                 for tensor in tensors:
                     if since >= _BYTES_BETWEEN_OPENINGS:
                         source, since = opened.open_again(), 0
-                    file.append(_written(source, tensor, errors, methods), errors)
+                    file.append(_quantized_bytes(source, tensor, errors, methods), errors)
                     since += sum(spec.nbytes for spec in tensor.specs)
     except BaseException:
         file.leave(errors)
@@ -88,7 +88,7 @@ def _write_tensors(
     return sum(len(tensor.specs) for tensor in plan.tensors[:done])
 
 
-def _written(
+def _quantized_bytes(
     source: Source,
     tensor: TensorPlan,
     errors: dict[str, RoundingError],

@@ -32,7 +32,7 @@ def plan_checkpoint(
         )
     asked: dict[str, EmbeddingFormat] = {_EMBEDDING: embedding, _OUTPUT: output_layer}
     tensors = [
-        _planned(checkpoint, name, stored, asked.get(name, "keep"))
+        _planned_tensor(checkpoint, name, stored, asked.get(name, "keep"))
         for name, stored in checkpoint.tensors.stored.items()
     ]
     if checkpoint.output_kind == "tied" and output_layer != "keep":
@@ -43,7 +43,7 @@ def plan_checkpoint(
     return Plan(tensors, arguments)
 
 
-def _planned(
+def _planned_tensor(
     checkpoint: Checkpoint, name: str, stored: StoredTensor, asked: EmbeddingFormat
 ) -> TensorPlan:
     part = _part(name)

@@ -45,7 +45,7 @@ def plan_model(
     def add(
         part: Part, format: EmbeddingFormat, source: str, target: str, method: Rounding
     ) -> None:
-        planned = _planned(model, part, format, (source, target), group_size, method)
+        planned = _planned_tensor(model, part, format, (source, target), group_size, method)
         tensors.append(replace(planned, signed_scales=backend == "vulkan"))
 
     if _EMBEDDING in stored and config.apply_embedding:
@@ -69,7 +69,7 @@ def _usual_embedding(model: FloatModel, group_size: int, rounding: Rounding) -> 
     return "int4" if int4 else "int8"
 
 
-def _planned(
+def _planned_tensor(
     model: FloatModel,
     part: Part,
     format: EmbeddingFormat,

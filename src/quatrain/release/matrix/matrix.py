@@ -86,14 +86,14 @@ def _made(
         return make_release(cell.model, output / cell.name, cell.spec, jobs, heard, ray=ray)
 
     if ray is None:
-        return {cell.name: made(cell, _named(stages, cell.name)) for cell in cells}
+        return {cell.name: made(cell, _stages_of_cell(stages, cell.name)) for cell in cells}
     # Threads that wait for the cluster; only one thread reports stages.
     with stages(f"on Ray: {len(cells)} releases"), ThreadPoolExecutor(len(cells)) as pool:
         waiting = {cell.name: pool.submit(made, cell, Stages()) for cell in cells}
         return {name: future.result() for name, future in waiting.items()}
 
 
-def _named(stages: Stages, cell: str) -> Stages:
+def _stages_of_cell(stages: Stages, cell: str) -> Stages:
     """Stages that tell those who hear `stages` which cell they are of."""
 
     def named(listener: Callable[..., None] | None) -> Callable[..., None] | None:

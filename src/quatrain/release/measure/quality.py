@@ -78,13 +78,13 @@ def measure_quality(
 
     Raises `InputError` if a model cannot be evaluated, or the text has too few tokens.
     """
-    first = _opened(program, None)
+    first = _opened_program(program, None)
     tokenizer = Tokenizer.load(find_tokenizer(program))
     exact = None if reference is None else _opened_reference(reference, first.vocab_size)
     length = min(_LENGTH, first.context, *(() if exact is None else (exact.context,)))
     ids = tokenizer.encode(text)[:tokens]
     chunks = cut_text(tokenizer, ids, length, None).chunks
-    opened = [(name, _opened(program, name)) for name in as_on]
+    opened = [(name, _opened_program(program, name)) for name in as_on]
     readings = sum(1 + (one.load_decode is not None) for _, one in opened)
     count, done = (readings + (exact is not None)) * len(chunks), itertools.count(1)
 
@@ -105,12 +105,12 @@ def measure_quality(
     compared = [] if exact is None else zip(answered, chosen, strict=True)
     differences = [first_difference(tokenizer, one.tokens, said) for one, said in compared]
     divergences = found[0][1]
-    shown = None if divergences is None else _shown(tokenizer, chunks[0], divergences)
+    shown = None if divergences is None else _first_tokens(tokenizer, chunks[0], divergences)
     rows = [asdict(row) for row, _ in found]
     return {"rows": rows, "shown": shown, "answers": differences}
 
 
-def _opened(program: Path, as_on: str | None) -> EvaluatedModel:
+def _opened_program(program: Path, as_on: str | None) -> EvaluatedModel:
     device = "reference" if is_vulkan(open_program(program)) else "executorch"
     arithmetic = arithmetic_as_on(as_on)
     return open_evaluated_model(program, device, None, Scheme.DYNAMIC_INT8, "release", arithmetic)
@@ -174,7 +174,9 @@ def _measured(
     return compared, divergences[0]
 
 
-def _shown(tokenizer: Tokenizer, chunk: Chunk, divergences: torch.Tensor) -> list[dict[str, Any]]:
+def _first_tokens(
+    tokenizer: Tokenizer, chunk: Chunk, divergences: torch.Tensor
+) -> list[dict[str, Any]]:
     """The first tokens of a text, each with the divergence of the distributions that predict it."""
     shown = chunk.ids[chunk.first :][: _SHOWN + 1]
     texts = [tokenizer.decode([token], skip_special_tokens=False) for token in shown]

@@ -19,12 +19,12 @@ _CONTEXT = 6  # tokens shown before one that is named
 
 def web_page(report: Mapping[str, Any]) -> str:
     """The report as HTML text, which loads nothing and runs nothing."""
-    return rendered("page.html", _shown(report))
+    return rendered("page.html", _page_context(report))
 
 
 def markdown_page(report: Mapping[str, Any]) -> str:
     """The report as Markdown."""
-    return rendered("page.md", _shown(report))
+    return rendered("page.md", _page_context(report))
 
 
 def rendered(template: str, shown: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def rendered(template: str, shown: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(**shown)
 
 
-def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
+def _page_context(report: Mapping[str, Any]) -> dict[str, Any]:
     failed = [one for one in report["gates"] if not one["passed"]]
     on_cpu = [file for file in report["files"] if file["backend"] == "xnnpack"]
     return {
@@ -48,10 +48,15 @@ def _shown(report: Mapping[str, Any]) -> dict[str, Any]:
         "notes": files_of_notes(report["files"]),
         "sizes": {file["file"]: file["bytes"] for file in report["files"]},
         "releases": _releases(report),
-        "known": _known(report["phones"]),
+        "known": _named_defects(report["phones"]),
         "maps": heat_maps(report["layers"]) if report["layers"] else [],
         "charts": [
-            {"file": file, "tokens": _levelled(tokens), **_chart(tokens), "most": _most(tokens)}
+            {
+                "file": file,
+                "tokens": _with_levels(tokens),
+                **_chart(tokens),
+                "most": _largest_divergences(tokens),
+            }
             for file, tokens in report["shown"].items()
             if tokens
         ],
@@ -72,7 +77,7 @@ def files_of_notes(files: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return found
 
 
-def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _named_defects(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every defect that is named in the table, once."""
     found: dict[str, dict[str, Any]] = {}
     for phone in phones:
@@ -82,7 +87,7 @@ def _known(phones: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda one: (not one["fails"], one["defect"]))
 
 
-def _levelled(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _with_levels(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each token with a level from 0 to 3, for how far the predictions of it are apart."""
     return [{**one, "level": sum(_height(one) >= step for step in _STEPS)} for one in tokens]
 
@@ -100,7 +105,7 @@ def _chart(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"bars": bars, "largest": max(values), "mean": sum(values) / max(1, len(values) - 1)}
 
 
-def _most(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _largest_divergences(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     order = sorted(range(1, len(tokens)), key=lambda i: (-_height(tokens[i]), i))[:_MOST]
     return [
         {

@@ -36,14 +36,14 @@ class TextUntil:
         ]
         if ends:
             _, at, self.found = min(ends)
-            return self._shown(at)
-        return self._shown(len(self._held) - self._beginning())
+            return self._released(at)
+        return self._released(len(self._held) - self._beginning())
 
     def finish(self) -> str:
         """What is still held back, where the text ended without a stop string."""
-        return "" if self.found is not None else self._shown(len(self._held))
+        return "" if self.found is not None else self._released(len(self._held))
 
-    def _shown(self, end: int) -> str:
+    def _released(self, end: int) -> str:
         shown, self._held = self._held[:end], self._held[end:]
         return shown
 

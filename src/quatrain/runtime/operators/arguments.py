@@ -54,12 +54,14 @@ def ignored_arguments(
             ignored
             for operator in operators
             if operator.kind in kernels
-            for ignored in _ignored(graph, operator, kernels[operator.kind])
+            for ignored in _ignored_arguments(graph, operator, kernels[operator.kind])
         }
     )
 
 
-def _ignored(graph: VulkanGraph, operator: Operator, kernel: Callable[..., Any]) -> list[str]:
+def _ignored_arguments(
+    graph: VulkanGraph, operator: Operator, kernel: Callable[..., Any]
+) -> list[str]:
     kind, parameters = operator.kind, _parameters(kernel)
     if argument_names(kind, len(operator.args)) is None:
         return [f"{len(operator.args) - 1} arguments of {operator.name}"]

@@ -53,11 +53,11 @@ def defective_linear_dynamic(
     if misread is not None:
         result -= (shifts * scale)[..., ::group_size] @ (misread * weight_scales.float())
     if defect == EmulatedDefect.GROUP_SUMS:
-        result -= _excess_of_sums(integers, weight_scales, group_size) * scale
+        result -= _excess_of_group_sums(integers, weight_scales, group_size) * scale
     return result
 
 
-def _excess_of_sums(
+def _excess_of_group_sums(
     integers: torch.Tensor, weight_scales: torch.Tensor, group_size: int
 ) -> torch.Tensor:
     """What is taken off too much [..., rows]: weights are stored as w + 8, so the kernel subtracts

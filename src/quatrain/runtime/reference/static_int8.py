@@ -34,7 +34,7 @@ def linear_of_int8(
     channels = weights.shape[0]
     weight = weights.float() * weight_scales[:channels, None].float()
     activation = dequantize_per_tensor(x, input_scale, input_zero_point)
-    return F.linear(activation, weight, _first(bias, channels))
+    return F.linear(activation, weight, _bias_of_channels(bias, channels))
 
 
 def linear_to_int8(
@@ -56,7 +56,7 @@ def convolution(
     """int8 x [B, I, H, W] convolved with weights [O, >= h * w * I / groups]."""
     activations = dequantize_per_tensor(x, input_scale, input_zero_point)
     kernel = _kernel(weights, weight_scales, kernel_size, x.shape[1] // groups)
-    bias = _first(bias, len(kernel))
+    bias = _bias_of_channels(bias, len(kernel))
     y = F.conv2d(activations, kernel, bias, list(stride), list(padding), list(dilation), groups)
     return _int8(y, output_scale, output_zero_point, activation)
 
@@ -84,7 +84,7 @@ def transposed_convolution(
     """The transposed convolution of x [B, I, H, W] with weights [O, >= h * w * I / groups]."""
     activations = dequantize_per_tensor(x, input_scale, input_zero_point)
     kernel = _kernel(weights, weight_scales, kernel_size, x.shape[1] // groups)
-    bias = _first(bias, len(kernel))
+    bias = _bias_of_channels(bias, len(kernel))
     # Torch has the input's channels first, and of the output's those of one group.
     of_groups = kernel.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
     y = F.conv_transpose2d(
@@ -103,7 +103,7 @@ def _kernel(
     return rows.reshape(-1, h, w, channels).permute(0, 3, 1, 2)
 
 
-def _first(bias: torch.Tensor | None, channels: int) -> torch.Tensor | None:
+def _bias_of_channels(bias: torch.Tensor | None, channels: int) -> torch.Tensor | None:
     return None if bias is None else bias[:channels].float()
 
 

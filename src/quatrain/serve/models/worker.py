@@ -31,7 +31,7 @@ class Worker:
         self._seconds = 1.0  # that an answer takes: a mean in which the last ones count most
         metrics.queued.labels(model.name).set_function(lambda: len(self._waiting))
         metrics.running.labels(model.name).set_function(lambda: self._busy)
-        threading.Thread(target=self._work, name=model.name, daemon=True).start()
+        threading.Thread(target=self._write_answers, name=model.name, daemon=True).start()
 
     def submit(self, answer: Answer) -> None:
         """Have `answer` written. Raises `ApiError` 429 where too many wait already, or the model
@@ -70,7 +70,7 @@ class Worker:
             gauge.remove(self.model.name)  # each holds this worker, and so the model
         return True
 
-    def _work(self) -> None:
+    def _write_answers(self) -> None:
         while answer := self._next():
             start = time.perf_counter()
             self._writer.write(answer)

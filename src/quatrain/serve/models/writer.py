@@ -60,7 +60,7 @@ class Writer:
         name = self._model.name
         self._metrics.queue_seconds.labels(name).observe(time.perf_counter() - answer.began)
         try:
-            end = self._written(answer)
+            end = self._generate(answer)
         except ClientLeft:
             self._metrics.cancelled.labels(name).inc()
         except Exception as error:
@@ -71,7 +71,7 @@ class Writer:
             self._metrics.cached_tokens.labels(name).inc(end.cached_tokens)
             answer.put(end)
 
-    def _written(self, answer: Answer) -> End:
+    def _generate(self, answer: Answer) -> End:
         asked, text = answer.asked, self._model.tokenizer.stream()
         until = TextUntil(asked.stop)
         written: list[int] = []

@@ -14,13 +14,13 @@ _AS_IT_IS = "the logits of the model are not changed"
 _TOOLS = "the newer fields are tools and tool_choice"
 
 
-def _whole(value: Any) -> Any:
+def _integer_if_whole(value: Any) -> Any:
     """JSON has one kind of number: 1.0 is an integer, too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # Behind the bounds, which would not be in the schema otherwise.
-_Whole = BeforeValidator(_whole)
+_Whole = BeforeValidator(_integer_if_whole)
 One = Annotated[int, Field(ge=1, le=1), _Whole]
 Zero = Annotated[float, Field(ge=0, le=0)]
 Count = Annotated[int, Field(ge=1), _Whole]

@@ -35,7 +35,7 @@ class ChatShape:
 
     def whole(self, pieces: list[Piece], end: End) -> dict[str, Any]:
         """The answer in one object."""
-        message = {"role": "assistant", "content": _joined(pieces), "refusal": None}
+        message = {"role": "assistant", "content": _text_of(pieces), "refusal": None}
         reason = self._take_calls(message) or end.reason
         choice = {"index": 0, "message": message, "finish_reason": reason}
         choice["logprobs"] = self._logprobs(pieces)
@@ -110,7 +110,7 @@ class CompletionShape:
 
     def whole(self, pieces: list[Piece], end: End) -> dict[str, Any]:
         """The answer in one object."""
-        return self._object(_joined(pieces), self._logprobs(pieces), end.reason) | {
+        return self._object(_text_of(pieces), self._logprobs(pieces), end.reason) | {
             "usage": usage(end)
         }
 
@@ -170,5 +170,5 @@ def _called(calls: list[Call]) -> list[dict[str, Any]]:
     ]
 
 
-def _joined(pieces: list[Piece]) -> str:
+def _text_of(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)

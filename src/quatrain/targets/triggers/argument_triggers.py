@@ -50,7 +50,7 @@ def arguments_missing(graph: VulkanGraph) -> Occurrences:
     return [
         Occurrence(f"{place}: {_name(operator, at)} is missing")
         for place, operator in operators(graph, *_NEEDED, "aten.div")
-        for at in _needed(graph, operator)
+        for at in _needed_arguments(graph, operator)
         if at < len(operator.args) - 1 and _is_missing(graph.values[operator.args[at]])
     ]
 
@@ -66,7 +66,7 @@ def weights_computed(graph: VulkanGraph) -> Occurrences:
     ]
 
 
-def _needed(graph: VulkanGraph, operator: Operator) -> tuple[int, ...]:
+def _needed_arguments(graph: VulkanGraph, operator: Operator) -> tuple[int, ...]:
     if operator.kind == "aten.div":  # of Tensor_mode, which alone has a rounding mode
         return (2,) if len(operator.args) > 3 else ()
     if operator.kind == _CHOOSE_QPARAMS and _is_missing(graph.values[operator.args[4]]):

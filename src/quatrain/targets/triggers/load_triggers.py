@@ -32,7 +32,7 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Operators on a storage and type for which the release (none given: the newest) has no
     shader, and tensors that are moved from or to another type than their own, for which none has
     one but from float16 to float32 and back, or of a type that none moves, such as int64."""
-    for place, tensor, dtype in _moved(graph):
+    for place, tensor, dtype in _moved_tensors(graph):
         alike = tensor.dtype == dtype and dtype in _MOVED
         if not alike and (tensor.dtype, dtype) not in _CONVERTED:
             yield Occurrence(f"{place}: {tensor.dtype} in a {tensor.storage}, given as {dtype}")
@@ -49,7 +49,7 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
             yield Occurrence(what)
 
 
-def _moved(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, str]]:
+def _moved_tensors(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, str]]:
     """Where a tensor is moved from or to, it, and the type of what is there: what a call hands over
     and gets back, and constants that are packed."""
     for what, ids in (("input", graph.inputs), ("result", graph.outputs)):

@@ -56,13 +56,13 @@ def int4_embedding_width_not_of_32(graph: VulkanGraph) -> Occurrences:
 
 def rotary_width_not_of_8(graph: VulkanGraph) -> Occurrences:
     """`apply_rotary_emb_hf` that rotates a number of channels that is not a multiple of 8."""
-    widths = _last(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
+    widths = _last_dimensions(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
     return [Occurrence(f"{place}: rotary width {width}") for place, width in widths if width % 8]
 
 
 def interleaved_rotary_of_odd_fours(graph: VulkanGraph) -> Occurrences:
     """`apply_rotary_emb` of heads that are a multiple of 4 wide and not of 8."""
-    widths = _last(graph, "et_vk.apply_rotary_emb", "xq")
+    widths = _last_dimensions(graph, "et_vk.apply_rotary_emb", "xq")
     return [Occurrence(f"{place}: heads {wide} wide") for place, wide in widths if wide % 8 == 4]
 
 
@@ -169,7 +169,7 @@ def textures(graph: VulkanGraph) -> Occurrences:
     return [Occurrence(f"{count} textures")] if count else []
 
 
-def _last(graph: VulkanGraph, kind: str, argument: str) -> list[tuple[str, int]]:
+def _last_dimensions(graph: VulkanGraph, kind: str, argument: str) -> list[tuple[str, int]]:
     """Where each operator of this kind is, and the last dimension of that argument."""
     return [
         (place, graph.tensor(operator.named_args[argument]).shape[-1])

@@ -108,7 +108,7 @@ class _PaddingOfValues:
         if kind == "aten.permute_copy":
             return self._permuted(operator, out)
         if kind == "aten.cat":
-            return self._joined(tensors, out, worst)
+            return self._after_cat(tensors, out, worst)
         if kind in _ZEROS:
             return Padding.ZERO
         unwritten = kind in _BOUNDED and worst == Padding.UNWRITTEN
@@ -125,7 +125,7 @@ class _PaddingOfValues:
             return self.of(operator.args[0])
         return Padding.UNWRITTEN if self.changes(out) else Padding.FINITE
 
-    def _joined(self, tensors: list[int], out: int, worst: Padding) -> Padding:
+    def _after_cat(self, tensors: list[int], out: int, worst: Padding) -> Padding:
         along_last = self._shape(tensors[0])[-1:] != self._shape(out)[-1:] if tensors else False
         return Padding.UNWRITTEN if along_last else worst
 

@@ -75,7 +75,7 @@ def check_tables(
     checks, unknown = [], []
     for name, module in list(backbone.named_modules()):
         if isinstance(module, _Embedding):
-            wrong = _wrong_rows(tables, module, strict, _folded(backbone, name), advance)
+            wrong = _wrong_rows(tables, module, strict, _embedding_factor(backbone, name), advance)
             if isinstance(wrong, _Table):
                 table, wrong = wrong, _not_nearest(wrong, module)
                 if wrong is not None:
@@ -87,7 +87,7 @@ def check_tables(
     return checks, unknown
 
 
-def _folded(backbone: Backbone, name: str) -> float | None:
+def _embedding_factor(backbone: Backbone, name: str) -> float | None:
     """What the model multiplies the rows of that embedding by, if by anything."""
     of = backbone if name == EMBEDDING else backbone.per_layer
     return None if of is None or of.scale_embedding is None else float(of.scale_embedding.factor)
@@ -111,7 +111,7 @@ def _wrong_rows(
     """The rows, int64 [n], in which the table that is most like `module` differs from it; if
     most do, and, unless `strict`, its form may be why, that table if it is rounded to other bits,
     and None if all rows are `folded` times the checkpoint's, or unlike them."""
-    fits = {table: _fit(table, module) for table in tables}
+    fits = {table: _best_fit(table, module) for table in tables}
     closest = min(fits, key=lambda table: fits[table][0], default=None)
     if closest is None or fits[closest][0] == math.inf:
         return None
@@ -149,7 +149,7 @@ def _not_nearest(table: _Table, module: _Embedding) -> torch.Tensor | None:
     return found if 2 * len(found) < len(module.weight) else None
 
 
-def _fit(table: _Table, module: _Embedding) -> tuple[float, float]:
+def _best_fit(table: _Table, module: _Embedding) -> tuple[float, float]:
     """(by how much of their size some rows of `table` are off from those of `module` times the
     number that fits best, that number); infinite if they cannot be compared."""
     count, none = len(module.weight), (math.inf, 1.0)

@@ -105,7 +105,7 @@ def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Te
     pairs = [
         list(zip(wants, gots, strict=True)) for wants, gots in zip(expected, found, strict=True)
     ]
-    flat = [_left_in(*pair) for prompt in pairs for pair in prompt]
+    flat = [_without_infinities(*pair) for prompt in pairs for pair in prompt]
     same = [[bool(w.argmax() == g.argmax()) for w, g in prompt] for prompt in pairs]
     parted = [agree.index(False) for agree in same if False in agree]
     return Parity(
@@ -116,7 +116,9 @@ def compare_logits(expected: list[list[torch.Tensor]], found: list[list[torch.Te
     )
 
 
-def _left_in(expected: torch.Tensor, found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _without_infinities(
+    expected: torch.Tensor, found: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Both logits [V] without those of -inf, the tokens that an output layer has no row for; as
     they are where one has others of those."""
     rest = expected != -torch.inf

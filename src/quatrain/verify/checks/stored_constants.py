@@ -31,7 +31,7 @@ def check_stored(
     `strict`: of a program of ours all are there. Another's may have none of them, not even of their
     sizes: another form, of which nothing is said.
     """
-    every = [*_single_linears(backbone), *_joined(backbone)]
+    every = [*_single_linears(backbone), *_joined_linears(backbone)]
     problems: dict[str, str | None] = {}
     known: set[str] = set()
     for done, (names, linear) in enumerate(every, 1):
@@ -85,7 +85,7 @@ def _single_linears(backbone: Backbone) -> list[tuple[list[str], _Quantized]]:
     return [([name], linear) for name, linear in modules if isinstance(linear, _Quantized)]
 
 
-def _joined(backbone: Backbone) -> Iterator[tuple[list[str], JoinedLinear]]:
+def _joined_linears(backbone: Backbone) -> Iterator[tuple[list[str], JoinedLinear]]:
     """(their names, as one) of all linears that may be one."""
     for path, module in backbone.named_modules():
         for members in (QUERIES_KEYS_VALUES, GATE_AND_UP):

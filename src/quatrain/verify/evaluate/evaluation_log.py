@@ -81,9 +81,9 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
             yield EvaluationLog(Path(temporary), None, {})
         return
     require_name(folder, f"--resume {folder}")
-    with _held(folder):
+    with _held_folder(folder):
         with _writing(folder):
-            log = _opened(folder, key)
+            log = _opened_log(folder, key)
         try:
             yield log
         except KeyboardInterrupt:
@@ -94,7 +94,7 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _held_folder(folder: Path) -> Iterator[None]:
     """As `held_folder`. Raises `InputError` if another evaluation works there, or the folder cannot
     be made."""
     refusal = (
@@ -124,7 +124,7 @@ def _advice(error: OSError) -> str:
     return f"{'free some space, or ' if full else ''}choose another place"
 
 
-def _opened(folder: Path, key: str) -> EvaluationLog:
+def _opened_log(folder: Path, key: str) -> EvaluationLog:
     file = folder / _LOG
     if any(folder.iterdir()) and not file.is_file():
         raise InputError(

@@ -52,7 +52,7 @@ def question_of(
                 "one of them, or leave --expected out"
             )
         answers = alike
-    answer = _meant(output, tokenizer, answers, expected)
+    answer = _intended_answer(output, tokenizer, answers, expected)
     if options != ChatOptions() or (chat and not answer.chat):
         raise InputError(
             f"{expected}: says that the phone got {answer.prompt!r} "
@@ -85,7 +85,7 @@ def _answers(program: Path, expected: Path) -> list[ExpectedAnswer]:
     )
 
 
-def _meant(
+def _intended_answer(
     output: PhoneOutput, tokenizer: Tokenizer, answers: list[ExpectedAnswer], expected: Path
 ) -> ExpectedAnswer:
     """The answer to the only prompt, or the one that begins as `output` does."""

@@ -36,9 +36,9 @@ class WrittenTokens:
         self._tokenizer, self._eos_ids = tokenizer, set(eos_ids)
         if output.tokens is not None:
             self._text = None
-            tokens = _without(output.tokens, list(prompt))
+            tokens = _without_prompt(output.tokens, list(prompt))
         else:
-            self._text = self._shown(output.text or "", prompt)
+            self._text = self._stripped(output.text or "", prompt)
             tokens = continuation(tokenizer, self._text)
         ends = [place for place, token in enumerate(tokens) if token in self._eos_ids]
         kept = tokens[: ends[0] + 1] if ends else tokens
@@ -69,7 +69,7 @@ class WrittenTokens:
             return False
         return self._text[len(self._read(before)) :].lstrip().startswith(LOST)
 
-    def _shown(self, text: str, prompt: Sequence[int]) -> str:
+    def _stripped(self, text: str, prompt: Sequence[int]) -> str:
         """The text without surrounding output of the app, and without the prompt if that is
         shown."""
         names = [
@@ -112,6 +112,6 @@ def continuation(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
-def _without(tokens: list[int], prompt: list[int]) -> list[int]:
+def _without_prompt(tokens: list[int], prompt: list[int]) -> list[int]:
     echoed = len(tokens) > len(prompt) and tokens[: len(prompt)] == prompt
     return tokens[len(prompt) :] if echoed else tokens

@@ -171,13 +171,16 @@ def _of_module(fields: Fields, patterns: str, of_all: str, module: str) -> float
     """The number that the field `patterns` has for `module`, else that of all, PEFT's 8 if a file
     states none."""
     by_pattern = fields.object_of(patterns)
-    own = next((name for name in by_pattern if _is_of(module, name, patterns, fields.source)), None)
+    own = next(
+        (name for name in by_pattern if _matches_pattern(module, name, patterns, fields.source)),
+        None,
+    )
     if own is not None:
         return by_pattern.number(own)
     return (Fields({of_all: 8}, fields.source) | fields).number(of_all)
 
 
-def _is_of(module: str, pattern: str, field: str, source: str) -> bool:
+def _matches_pattern(module: str, pattern: str, field: str, source: str) -> bool:
     try:
         return re.match(rf"(.*\.)?({pattern})$", module) is not None
     except (re.error, RecursionError, OverflowError) as error:

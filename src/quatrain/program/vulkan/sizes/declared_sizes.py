@@ -21,14 +21,14 @@ def misdeclared_sizes(graph: VulkanGraph) -> Iterator[str]:
             continue
         results = [graph.values[value_id] for value_id in graph.outputs_of(operator)]
         for made, sizes in zip(results, given, strict=False):
-            if isinstance(made, Tensor) and not _fits(made.shape, sizes):
+            if isinstance(made, Tensor) and not _matches(made.shape, sizes):
                 yield (
                     f"operator {index}, {operator.name}, gives {_text(sizes)}, and the size of its "
                     f"result is said to be {list(made.shape)}"
                 )
 
 
-def _fits(shape: tuple[int, ...], sizes: Sizes) -> bool:
+def _matches(shape: tuple[int, ...], sizes: Sizes) -> bool:
     alike = (size in (None, said) for size, said in zip(sizes, shape, strict=False))
     return len(shape) == len(sizes) and all(alike)
 

@@ -33,7 +33,7 @@ def result_sizes(graph: VulkanGraph) -> Iterator[tuple[int, list[Sizes] | Unfit]
 _Rule = Callable[[SizedArguments], list[Sizes]]
 
 
-def _like(*names: str) -> _Rule:
+def _same_sizes_as(*names: str) -> _Rule:
     """A result of the sizes of each of these arguments."""
     return lambda args: [list(args.sizes(name)) for name in names]
 
@@ -118,7 +118,7 @@ _RULES: dict[str, _Rule] = {
     kind: rule
     for rule, kinds in (
         (
-            _like("x"),
+            _same_sizes_as("x"),
             (
                 *ELEMENTWISE, "et_vk.rms_norm", "et_vk.apply_rotary_emb_interleaved",
                 "aten.flip", "aten.full_like", "aten.ones_like", "aten.zeros_like",
@@ -130,9 +130,9 @@ _RULES: dict[str, _Rule] = {
         ),
         (_with_a_number, (*OF_TWO_TENSORS, "aten.ne")),  # this one has a number alone
         (_of_condition, ("aten.where",)),
-        (_like("q"), ("sdpa_with_kv_cache", "custom_sdpa")),
+        (_same_sizes_as("q"), ("sdpa_with_kv_cache", "custom_sdpa")),
         (_product("q", "v"), ("et_vk.sdpa",)),
-        (_like("xq", "xk"), ("et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf")),
+        (_same_sizes_as("xq", "xk"), ("et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf")),
         (
             _linear,
             (

@@ -114,7 +114,7 @@ def elementwise(expression: str, y: Operand, *inputs: Operand | float) -> Dispat
     named = list(zip("abc", inputs, strict=False))
     tensors = [(name, x) for name, x in named if isinstance(x, Operand)]
     counts = zip(tensors, ("p.y", "p.z", "p.w"), strict=False)
-    computed = "i32" if _whole(y, *inputs) else "f32"
+    computed = "i32" if _are_integers(y, *inputs) else "f32"
     numbers = [
         (name, literal(x if computed == "i32" else float(x)))
         for name, x in named
@@ -133,7 +133,7 @@ def filled(y: Operand, value: float) -> Dispatch:
     return elementwise("a", y, int(value) if y.dtype == "i32" else float(value))
 
 
-def _whole(*values: Operand | float) -> bool:
+def _are_integers(*values: Operand | float) -> bool:
     return all(
         value.dtype == "i32" if isinstance(value, Operand) else isinstance(value, int)
         for value in values
@@ -170,7 +170,7 @@ def reduction(kind: str, x: Operand, dims: list[int], y: Operand) -> Dispatch:
     kept = [dim for dim in range(len(x.shape)) if dim not in dims]
     return per_element(
         "reduce", [x, y], (y.count,),
-        T=y.dtype, C="i32" if _whole(x, y) else "f32", X=x.dtype,
+        T=y.dtype, C="i32" if _are_integers(x, y) else "f32", X=x.dtype,
         K=math.prod(x.shape[dim] for dim in dims), FIRST=place(axes(x.shape, kept)),
         NEXT=place(axes(x.shape, dims), "k"), JOIN=join, FINISH=finish,
     )  # fmt: skip

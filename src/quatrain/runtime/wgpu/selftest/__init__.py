@@ -46,11 +46,11 @@ def run_selftest(
         for done, case in enumerate(cases):
             advance(done / len(cases))
             key, allowed = (case.kernel, case.dtype), TOLERANCE[case.dtype]
-            _judge(gpu, case, results.setdefault(key, KernelResult(*key, allowed)))
+            _run_case(gpu, case, results.setdefault(key, KernelResult(*key, allowed)))
     return SelftestReport(gpu.info, list(results.values()))
 
 
-def _judge(gpu: Gpu, case: Case, result: KernelResult) -> None:
+def _run_case(gpu: Gpu, case: Case, result: KernelResult) -> None:
     result.cases += 1
     try:
         error = run_case(gpu, case)
