@@ -159,7 +159,7 @@ def test_two_models_in_one_checkpoint(tmp_path, other, inside):
         if inside == "shadow_params":  # of torch_ema
             held[inside] = list(twin.values())
         torch.save({"model": tensors, other: held}, tmp_path / "ckpt.pt")
-        with pytest.raises(InputError, match=f"holds model and {other}, of which one"):
+        with pytest.raises(InputError, match=f"holds model and {other}, expected one model"):
             open_float_model(tmp_path)
 
 
