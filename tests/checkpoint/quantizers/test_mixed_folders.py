@@ -603,6 +603,22 @@ def test_a_model_all_in_groups_of_16(tmp_path, method):
         assert all(torch.equal(weight_of(kept, name), weights[name]) for name in weights)
 
 
+def test_an_embedding_of_gptqmodel_whose_groups_are_of_tokens(tmp_path):
+    """Its `TorchQuantEmbeddings` takes the tokens for input features: qweight is [N / 8, K]."""
+    folder = folders.write_quantized(tmp_path, "gptq_v2")
+    values, scales = quantize_groups(torch.randn(64, 288), 32)
+    table = folders.pack_gptq(values, scales, v2=True)
+    changed(folder, "model.embed_tokens", table)
+    tensors = load_file(folder / "model.safetensors")
+    output = torch.randn(288, 64).half()
+    save_file(tensors | {"lm_head.weight": output}, folder / "model.safetensors")
+    change_config(folder, vocab_size=288)
+    checkpoint = open_checkpoint(folder)
+    expected = (values.unflatten(1, (-1, 32)) * scales[..., None]).flatten(1).t()
+    torch.testing.assert_close(checkpoint.tensors["tok_embeddings.weight"], expected)
+    assert "tok_embeddings.scales" not in checkpoint.tensors
+
+
 def test_an_older_awq_states_its_settings_beside(tmp_path):
     folder = change_config(folders.write_quantized(tmp_path, "awq"), ["quantization_config"])
     with pytest.raises(InputError, match=r"no quantize_config\.json or quant_config\.json"):

@@ -147,4 +147,5 @@ GPTQ = Quantizer(
     optional=("g_idx",),
     check=_check,
     read=_read,
+    embedding_by_columns=True,
 )

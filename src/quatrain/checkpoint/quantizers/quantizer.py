@@ -22,7 +22,8 @@ class Quantizer:
     raises `InputError` if the settings say something that cannot be read.
     `other_names`: more values of quant_method that mean it. `marked_by`:
     a part that no other stores, so that a file without settings can be told by it. `asymmetric`:
-    whether it knows no other groups.
+    whether it knows no other groups. `embedding_by_columns`: whether it stores an embedding [N, K]
+    as a linear [K, N], whose groups are of tokens.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Quantizer:
     other_names: tuple[str, ...] = ()
     marked_by: str = ""
     asymmetric: bool = False
+    embedding_by_columns: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:

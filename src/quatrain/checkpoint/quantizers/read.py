@@ -53,6 +53,11 @@ def quantized_tensors(
         raise _no_tensors_of(stored, quantizer, source)
     for name in [name for name in linears if stays_floating(name)]:
         put_once(others, f"{name}.weight", dequantized(linears.pop(name)), source)
+    if quantizer.embedding_by_columns:
+        for name in [name for name in linears if name.endswith("embed_tokens")]:
+            table = dequantized(linears.pop(name))
+            by_rows = table.changed(lambda matrix: matrix.t().contiguous(), table.shape[::-1])
+            put_once(others, f"{name}.weight", by_rows, source)
     columns = [
         tensor.shape[1]
         for name, tensor in others.items()
