@@ -1,6 +1,8 @@
 """ExecuTorch's runtime ends its process on damaged programs: an error that says so."""
 
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -109,6 +111,34 @@ class Parallel:
 
     def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         return [torch.rand(1000, 1000).exp().max()]
+
+
+class Waiting(Parallel):
+    """For a thread that waits for this one, as where both log at once."""
+
+    def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        threading.Event().wait()
+        return []
+
+
+class Busy(Parallel):
+    def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        until = time.thread_time() + 0.5
+        while time.thread_time() < until:
+            pass
+        return [torch.ones(())]
+
+
+def test_what_waits_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes is not, however long."""
+    monkeypatch.setattr("quatrain.runtime.method_process._LOOK", 0.1)
+    monkeypatch.setattr(Runtime, "get", Waiting)
+    with pytest.raises(
+        InputError, match=r"hangs as it computes a call of inputs of shapes .*again$"
+    ):
+        MethodProcess(PROGRAM).execute([PROMPT])
+    monkeypatch.setattr(Runtime, "get", Busy)
+    assert MethodProcess(PROGRAM).execute([PROMPT]) == 1
 
 
 def test_threads_that_are_not_forked_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

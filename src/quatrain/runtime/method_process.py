@@ -14,6 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +28,9 @@ from quatrain.errors import UNFIT, InputError
 _OF_NO_USE = re.compile(r"\[cpuinfo|\S* ?arg \d+ with type id|$")
 _Packed = tuple[bytes | None, torch.dtype, tuple[int, ...]]  # None: the bytes are shared
 _SHARED_BYTES = 1 << 23  # the logits of one position, or of several; longer results are sent
+
+
+_LOOK = 30.0  # seconds: what sleeps from one look to the next waits for what never comes
 
 
 class MethodFailed(Exception):
@@ -61,7 +65,7 @@ class MethodProcess:
             warnings.simplefilter("ignore")  # of threads, none of which it needs
             self._process.start()
         given.close()
-        self._unread = False
+        self._unread = self._hangs = False
         self.load()
 
     def load(self) -> None:
@@ -111,14 +115,33 @@ class MethodProcess:
 
     def _receive(self) -> Any:
         self._unread = True
-        self._connection.poll(None)  # where an interrupt breaks nothing
+        seen = None
+        while not self._connection.poll(_LOOK):  # where an interrupt breaks nothing
+            before, seen = seen, self._asleep()
+            if seen is not None and seen == before:
+                self._hangs = True
+                self._process.kill()
         answer = self._connection.recv()
         self._unread = False
         return answer
 
+    def _asleep(self) -> list[list[str]] | None:
+        """How long each thread of the process has computed; None if one is not asleep, or the
+        system does not tell (it is not Linux)."""
+        files = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        with suppress(OSError):  # a thread ends meanwhile
+            told = [file.read_text().rpartition(")")[2].split() for file in files]
+            return [each[11:13] for each in told] if {each[0] for each in told} == {"S"} else None
+        return None
+
     def _end(self, doing: str, said: str) -> str:
         """Why the process has ended."""
         code = self._process.exitcode or 0
+        if self._hangs:
+            return (
+                f"the ExecuTorch runtime hangs as it {doing}{said}; it is damaged, or made for "
+                "another runtime: export it again"
+            )
         if code == -signal.SIGKILL:
             return (
                 f"the ExecuTorch runtime was killed as it {doing}, as systems do where memory is "
