@@ -116,8 +116,8 @@ class Stages:
 
     @classmethod
     def of_parts(cls, count: int, advance: Callable[[float], None]) -> "Stages":
-        """`count` stages of what is itself a stage: `advance` hears what part of all is done, as if
-        each took as long as the others."""
+        """`count` stages within a stage: `advance` is called with the completed fraction of all, as
+        if each took equally long."""
         done = 0
 
         def listen(_name: str, seconds: float | None) -> None:

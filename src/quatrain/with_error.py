@@ -4,8 +4,8 @@ import math
 
 
 def with_error(figure: str, error: float | None, form: str, sign: str = "+-") -> str:
-    """`figure`, and after the `sign` its standard `error` in a `form` such as "%.2f"; alone where
-    nothing says how far it may be off, as of a single token."""
+    """`figure`, and after the `sign` its standard `error` in a `form` such as "%.2f"; without it if
+    the error is unknown, as for a single token."""
     if error is None or not math.isfinite(error):
         return figure
     return f"{figure} {sign} {form % error}"

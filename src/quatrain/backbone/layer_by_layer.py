@@ -55,7 +55,7 @@ class LayerByLayer:
         self, tokens: torch.Tensor, advance: Callable[[float], None] = lambda fraction: None
     ) -> torch.Tensor:
         """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
-        context; `advance` hears what part of the layers is done."""
+        context; `advance` is called with the completed fraction of the layers."""
         x = self.ends.embed(tokens)
         own = self.ends.own_inputs(tokens, x)
         for index in range(self.config.n_layers):

@@ -52,7 +52,7 @@ def _require(
     source: str,
     expected: str,
 ) -> None:
-    """Refuse a tensor of which `holds`, elementwise, is not true throughout."""
+    """Refuse a tensor unless `holds` is true for all its elements."""
     rows = tensor.unsqueeze(0) if tensor.dim() == 0 else tensor
     step = max(1, _ELEMENTS_AT_ONCE * len(rows) // max(1, rows.numel()))
     wrong, first_wrong = 0, None

@@ -25,8 +25,9 @@ OUTPUT = "output"
 PER_LAYER = "per_layer.embeddings"  # of models that have an embedding for each layer
 
 # Buffers that some files carry and every model computes for itself: frequencies, positions, and the
-# causal mask of older attention; and what TransformerEngine keeps for itself. With what sees or
-# hears (`hugging_face.multimodal`), which the notes name, all that may go unread.
+# causal mask of older attention; and what TransformerEngine keeps for itself. Together with the
+# encoders of multimodal models (`hugging_face.multimodal`), which the notes name, these are all
+# tensors that may be ignored.
 IGNORED = re.compile(
     r"(?:.*\.)?rope\.freqs|(?:rope\.)?freqs_cis|.*\.rotary_emb\.\w+|.*\.(?:attn|attention)\.masked_bias"
     r"|(?:.*\.)?position_ids|.*\._extra_state"

@@ -9,6 +9,6 @@ def is_nth(index: int, interval: int | None) -> bool:
 
 
 def full_every(interval: int | None, layers: int, other: str = SLIDING) -> list[str]:
-    """The layer_types of a model of which every `interval`-th layer sees all tokens, and all others
-    have a window, or are of the kind `other`."""
+    """The layer_types of a model in which every `interval`-th layer attends to all tokens, and all
+    others have a window, or are of the kind `other`."""
     return [FULL if is_nth(index, interval) else other for index in range(layers)]

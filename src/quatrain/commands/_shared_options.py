@@ -24,7 +24,7 @@ def known_targets() -> list[tuple[str, str]]:
 
 
 def known_runtimes() -> list[str]:
-    """The releases of ExecuTorch of which something is known."""
+    """The releases of ExecuTorch in the catalogue."""
     from quatrain.targets.runtimes import known_releases
 
     return list(known_releases())

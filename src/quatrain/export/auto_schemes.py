@@ -51,14 +51,14 @@ def export_with_auto_schemes(
     `<stem>.schemes.toml`.
 
     Args:
-        checkpoint: As `export_for_target` takes it, like the rest.
+        checkpoint: As for `export_for_target`, like the rest.
         output: The .pte file to write.
-        request: What is asked for but the schemes.
+        request: The request, except the schemes.
         max_kl: What int8 activations may cost a prompt: the mean KL divergence, in nats, from the
             same checkpoint all weight-only.
         params: The params.json of a checkpoint that is a file, if it is not beside it.
-        stages: Hears of each stage.
-        explain: Hears each reason for what was chosen, a sentence.
+        stages: Receives the progress of each stage.
+        explain: Called with each reason for the choices, a sentence.
         tokenizer: A tokenizer.json in place of the checkpoint's own.
 
     Raises:

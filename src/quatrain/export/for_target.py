@@ -29,10 +29,10 @@ def export_for_target(
     Args:
         checkpoint: As `open_checkpoint` takes it.
         output: The .pte file to write; `<stem>.tokenizer.json` appears beside it.
-        request: What is asked for; what it leaves open is chosen for its target.
+        request: The request; what it leaves open is chosen for its target.
         params: The params.json of a checkpoint that is a file, if it is not beside it.
-        stages: Hears of each stage.
-        explain: Hears, before the first stage, each reason for what was chosen, a sentence.
+        stages: Receives the progress of each stage.
+        explain: Called before the first stage with each reason for the choices, a sentence.
         tokenizer: As in `export_checkpoint`.
 
     Raises:

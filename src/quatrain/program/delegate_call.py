@@ -85,8 +85,8 @@ def _calls(
 
 
 def _why_unfit(taken: object, given: Record | None, written: bool) -> str | None:
-    """Why the method's value `given` is none for the graph's `taken`; one of which the method says
-    nothing is as it should be."""
+    """Why the method's value `given` does not fit the graph's `taken`; None if it does, or if the
+    method does not describe it."""
     if not isinstance(taken, Tensor):
         return None
     if written and taken.constant is not None:

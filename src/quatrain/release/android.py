@@ -53,7 +53,7 @@ def check_module(module: Path) -> None:
 
 
 def lay_out(release: Path, report: Mapping[str, Any], module: Path) -> Path:
-    """Put the files of the `release`, of which `report` tells, into the assets of `module`.
+    """Put the files of the `release`, which `report` describes, into the assets of `module`.
 
     An earlier release there is replaced; phones.json comes last. Returns the folder. Raises
     `InputError` if that cannot be written, or holds something else.
@@ -112,7 +112,7 @@ def file_for(phones: Mapping[str, Any], renderer: str) -> str | None:
 
 
 def is_gpu_of(phone: str, renderer: str) -> bool:
-    """Whether the phone, or the GPU, with the id `phone` is what its driver calls `renderer`."""
+    """Whether the phone or GPU with the id `phone` has the driver's name `renderer`."""
     return any(_is_in_renderer(part, renderer) for part in renderers_of(phone))
 
 

@@ -1,5 +1,5 @@
-"""What the runtimes of Vulkan programs here ask of a program: that it is one delegate call, ahead
-of which at most rows of a table are looked up."""
+"""The requirement of the runtimes for Vulkan programs: a program is one delegate call, perhaps
+after a lookup of rows of a table."""
 
 from collections.abc import Sequence
 from typing import Any

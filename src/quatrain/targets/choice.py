@@ -25,8 +25,9 @@ class TargetChoice:
     """How to export for a target, and why.
 
     `activation_dtype` is 'fp32' or 'fp16'; `partitioner` holds options for ExecuTorch's Vulkan
-    partitioner (texture_limits in texels, buffer_limit in bytes); `evidence` is what is known of
-    the speed there; `reasons` are sentences for people, of which `decided` is the one for `scheme`.
+    partitioner (texture_limits in texels, buffer_limit in bytes); `evidence` are the known
+    measurements of speed there; `reasons` are sentences for people, of which `decided` is the one
+    for `scheme`.
     """
 
     gpu: str

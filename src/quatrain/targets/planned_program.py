@@ -12,7 +12,7 @@ _ITEM_SIZE: dict[ActivationDtype, int] = {"fp16": 2, "fp32": 4}
 
 @dataclass(frozen=True)
 class PlannedProgram:
-    """What is known of a program before it is made; None is what is not.
+    """What is known of a program before it is made; None means unknown.
 
     `scheme` and `activation_dtype` where somebody asked for them, `rows` the most tokens of a call,
     `channels` the inputs of the narrowest int4 linear, `group_size` of all of them.

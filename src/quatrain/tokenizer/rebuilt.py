@@ -124,8 +124,8 @@ def _not_bpe(model: tokenizers.Tokenizer, path: Path, name: str) -> UnknownToken
 
 
 def refuse_unknown(name: str, path: Path, give: str) -> None:
-    """Raise `UnknownTokenizer`, which says to `give` something else, where the class `name`, of the
-    tokenizer in `path`, does so in a way that is not known here."""
+    """Raise `UnknownTokenizer`, with the remedy `give`, if the class `name` of the tokenizer in
+    `path` rebuilds it in a way that is not implemented."""
     if name in _OTHERS:
         raise UnknownTokenizer(
             f"{path}: its class, {name}, changes how texts are split, whatever the file says, in "

@@ -53,7 +53,7 @@ def write_logits(
         scheme: For a checkpoint; None is 8da4w.
         device: For a program, as in `load_runner`.
         as_on: GPU[@RELEASE] as which 8da4w is computed; None is any with integer dot products.
-        stages: Hears of each stage.
+        stages: Receives the progress of each stage.
 
     Raises:
         InputError: If `scheme`, `device` or `as_on` is for another kind of model, a token is not in

@@ -17,8 +17,8 @@ CHUNK = 64
 class DeltaRule(nn.Module):
     """The rule over the tokens of a call, from the state in which the one before ended.
 
-    The buffer `recurrent_state` [texts, heads, d_k, d_v] float32 is what the last call left; a text
-    begins at position 0 with zeros, whatever a former one has left.
+    The buffer `recurrent_state` [texts, heads, d_k, d_v] float32 is the state after the last call;
+    a text begins at position 0 with zeros.
     """
 
     recurrent_state: torch.Tensor

@@ -31,8 +31,8 @@ class CausalConv(nn.Module):
     """A filter of L taps for each channel, over a token and the L - 1 before it.
 
     weight [dim, 1, L], the last tap a token's own. The buffer `conv_state` [texts, L - 1, dim]
-    holds the last inputs before the call's: a call goes on where the one before ended, or begins a
-    text at position 0, before which there are zeros, whatever a former text has left.
+    holds the last inputs before the call's: a call continues the previous one, or begins a text at
+    position 0, before which there are zeros.
     """
 
     conv_state: torch.Tensor

@@ -1,4 +1,4 @@
-"""Models that also see or hear, and which text model each has inside.
+"""Multimodal models, and the text model inside each.
 
 Nothing of a family is said here: the text model's own reading says that.
 """
@@ -99,5 +99,5 @@ MULTIMODAL = {
 
 
 def multimodal_of(model_type: Any) -> Multimodal | None:
-    """What is known of config.json's `model_type`, where such a model also sees or hears."""
+    """The entry for config.json's `model_type` if it is a multimodal model, else None."""
     return MULTIMODAL.get(model_type) if isinstance(model_type, str) else None

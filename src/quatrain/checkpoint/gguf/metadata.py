@@ -166,8 +166,8 @@ class GgufMetadata:
         return {"sliding_window": window} if window else {}
 
     def full_every(self, interval: int) -> list[str]:
-        """The layer_types of a model of which every `interval`-th layer sees all tokens, and all
-        others have a window."""
+        """The layer_types of a model in which every `interval`-th layer attends to all tokens, and
+        all others have a window."""
         return full_every(interval, self.layer_count())
 
     def layer_types(self, interval: int) -> list[str]:
@@ -188,8 +188,8 @@ class GgufMetadata:
         return self.full_every(self.count(_PATTERN, interval))
 
     def windows_or_no_rope(self) -> dict[str, Any]:
-        """The fields of params.json of a model of which every fourth layer sees all tokens and is
-        not rotated. Raises `InputError` if the file says another pattern."""
+        """The fields of params.json of a model in which every fourth layer attends to all tokens
+        and has no rotary embedding. Raises `InputError` if the file says another pattern."""
         kinds = self.full_every(4)
         if self.layer_types_or_interval(4) != kinds:
             raise self.refuse(_PATTERN, "expected 4: every fourth layer has no rotary embedding")

@@ -181,7 +181,7 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
 
 
 def _norm_eps(own: dict[str, Any]) -> str:
-    """A file may state both, of which llama.cpp reads that of its architecture's norms."""
+    """A file may state both; llama.cpp reads the one for its architecture's type of norm."""
     of_layer_norms = own.get("norm_type") == "layer"
     return f"attention.layer_norm_{'' if of_layer_norms else 'rms_'}epsilon"
 

@@ -24,10 +24,10 @@ class Config:
     """What a config.json says, of a model that is multimodal of its text model.
 
     Attributes:
-        fields: Its fields and, where it leaves one out, its family's default.
+        fields: Its fields, with its family's defaults for missing ones.
         reading: That family's.
         model_type: What the file calls the whole model.
-        multimodal: What is known of that, where it also sees or hears.
+        multimodal: The entry for a multimodal model, else None.
     """
 
     fields: Fields

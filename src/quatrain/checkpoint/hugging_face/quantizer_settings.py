@@ -43,8 +43,8 @@ def quantization_settings(fields: Fields, names: Iterable[str], folder: Path) ->
 
 
 def _require_one_format(settings: dict[str, Any], folder: Path) -> None:
-    """Refuse a folder that states two of GPTQ's formats, of which GPTQModel and transformers read
-    one each: their zero points are one apart."""
+    """Refuse a folder that states two GPTQ formats, one read by GPTQModel and one by transformers:
+    their zero points differ by one."""
     beside = folder / _OLDER_SETTINGS["gptq"]
     if method_of(settings) != "gptq" or not beside.is_file():
         return

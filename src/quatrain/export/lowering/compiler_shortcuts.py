@@ -110,10 +110,8 @@ def _replace(op: Any, kernels: dict[Any, Any]) -> None:
 
 @contextmanager
 def _graphs_compiled_when_called() -> Iterator[None]:
-    """Make Python code of a graph when that is called.
-
-    torch does so whenever a graph is changed, which every pass does, and hardly any graph is run by
-    its code.
+    """Generate the Python code of a graph only when it is called. torch generates it whenever a
+    graph is changed, which every pass does, although few graphs are run by their code.
     """
     with replaced("torch", GraphModule, "recompile", _compiled_when_called):
         yield

@@ -30,9 +30,8 @@ def trace(backbone: Backbone, longest_call: int) -> torch.export.ExportedProgram
 
 
 def _remove_unread_tensors(traced: torch.export.ExportedProgram) -> None:
-    """Remove the tensors that nothing reads: the further names of what several parts share, each
-    of which ExecuTorch would store once more, outside of the delegate, and tables of positions
-    whose rows no layer uses."""
+    """Remove unread tensors: further names of shared tensors, which ExecuTorch would store again
+    outside of the delegate, and tables of positions whose rows no layer uses."""
     graph, signature = traced.graph_module.graph, traced.graph_signature
     graph.eliminate_dead_code()
     kept = []

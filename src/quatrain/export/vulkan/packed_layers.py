@@ -23,8 +23,8 @@ class PackedLinear(nn.Module):
     """An int4 linear as `et_vk::linear_dq8ca_q4gsw` or `et_vk::linear_q4gsw`.
 
     Buffers: `packed` uint8 [N padded to 4, K/2]; `scales` [K/group, N padded to 4]; `bias` [N
-    padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 4]. Where N
-    is not a multiple of 4 the operator computes some channels more, which are cut off again.
+    padded to 4] or None; for dynamic activations `sums` int32 [K/group, N padded to 4]. If N is not
+    a multiple of 4 the operator computes some more channels, which are removed.
     """
 
     packed: torch.Tensor
@@ -128,12 +128,11 @@ def pack_layers(module: nn.Module, compile_options: dict[str, Any], dynamic: boo
 
 
 def _zero_point_dtype(compile_options: dict[str, Any]) -> torch.dtype:
-    """In which a program compiled so keeps its activations' zero points.
-
-    int8 is what the shaders of every release take: those of 1.0 to 1.3 whatever is stored, those of
-    1.4 and later by its type (`choose_qparams_per_row.glsl`, `add_zp_dtype_mode_suffix`). But with
-    half precision builds between the two read int8 as halves (dq8ca-zp-binding-int8), and no type
-    is right everywhere; there they stay floating point.
+    """The type of the activations' zero points in a program compiled with these options. The
+    shaders of every release support int8: those of 1.0 to 1.3 regardless of the stored type, those
+    of 1.4 and later by its type (`choose_qparams_per_row.glsl`, `add_zp_dtype_mode_suffix`). But
+    with half precision builds between the two read int8 as halves (dq8ca-zp-binding-int8), and no
+    type is right everywhere; there they stay floating point.
     """
     return torch.float32 if compile_options["force_fp16"] else torch.int8
 

@@ -64,7 +64,7 @@ def _free_sizes(graph: VulkanGraph, shape: int) -> int:
 
 
 def _move_tables_to_layout_of_readers(graph: VulkanGraph) -> None:
-    """Lay out a constant of which some rows are taken and copied as that copy is laid out."""
+    """Give a constant, if some of its rows are sliced and copied, the layout of the copy."""
     def_use = DefUse(graph)
     moved = set()
     for copy in graph.operators:

@@ -26,13 +26,13 @@ _DISPATCHES = {"sdpa_with_kv_cache": 5, "custom_sdpa": 3, "et_vk.sdpa": 3}
 _CACHES = {"sdpa_with_kv_cache": ("k_cache", "v_cache"), "custom_sdpa": ("k", "v")}
 # The constants that an 8da4w linear of one row does not read.
 _CHOSEN = ("input_scales", "input_zero_points", "weight_sums")
-# Tables [rows, ...] of which a call needs a row for each of its tokens.
+# Tables [rows, ...] from which a call reads a row for each of its tokens.
 _TABLES = {
     "aten.embedding": ("weights",),
     "et_vk.embedding_q4gsw": ("weights", "weight_scales"),
     "et_vk.apply_rotary_emb_hf": ("freqs_cos", "freqs_sin"),
 }
-# What reads as much as it writes.
+# Operators that read as many bytes as they write.
 _PARTS = ("aten.slice_copy", "aten.select_copy", "aten.index_select")
 
 
@@ -65,8 +65,8 @@ class CallCost:
 
 
 def call_costs(graph: VulkanGraph) -> list[CallCost]:
-    """Of a prompt (`PROMPT` tokens, or as many as fit) and of the decode step after it; of the one
-    call that there is where calls have one length."""
+    """The costs of a prompt (`PROMPT` tokens, or as many as fit) and of the decode step after it;
+    of the single call if calls have one length."""
     longest = CallShapes(graph, 1).longest
     if longest is None:
         return [call_cost(graph, 1, 0)]
@@ -75,7 +75,7 @@ def call_costs(graph: VulkanGraph) -> list[CallCost]:
 
 
 def call_cost(graph: VulkanGraph, tokens: int, start: int) -> CallCost:
-    """What a call of `tokens` tokens costs, the first of which is at position `start`."""
+    """The cost of a call of `tokens` tokens, the first at position `start`."""
     shapes = CallShapes(graph, tokens, start)
     dispatches: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()

@@ -65,7 +65,7 @@ class RowTable:
         return f"{kind} [{len(self)}, {self.width}]{groups}"
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Those [..., width] of `indices` [...], each of which is one of the table's."""
+        """The rows [..., width] of `indices` [...], which must be in the table."""
         found = self.stored[indices]
         if self.bits is None or self.scales is None:
             return found.astype(self.dtype)

@@ -54,7 +54,7 @@ class Distill:
         plan: Of the whole checkpoint, whose method is "distill" for what is rounded or trained.
         tokens: The calibration text as rows of the embedding, int64 [texts, T].
         scheme: For which the checkpoint is made; None is both.
-        stages: Hears how the work goes on.
+        stages: Receives the progress of each stage.
         whose: Said of the tokens in the notes.
         recipe: How it is trained.
     """

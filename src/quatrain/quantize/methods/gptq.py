@@ -42,7 +42,7 @@ class Gptq:
             empty context.
         scheme: For which the checkpoint is made; None is both: every second text calibrates for
             8da4w.
-        stages: Hears how the work goes on.
+        stages: Receives the progress of each stage.
         whose: Said of the tokens in the notes.
     """
 
@@ -189,8 +189,8 @@ class Gptq:
 def _round_table(
     source: Source, table: TensorPlan, inputs: LinearInputs, advance: Callable[[float], None]
 ) -> Rounded:
-    """A table [V, K], some rows at a time, for those inputs of an output layer; `advance` hears
-    what part of the rows is done."""
+    """A table [V, K], some rows at a time, for those inputs of an output layer; `advance` is called
+    with the completed fraction of the rows."""
     rows_of, (rows, columns) = source.tensors.rows_of(table.source), table.shape
     values = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // inputs.group_size)

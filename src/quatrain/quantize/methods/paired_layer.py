@@ -148,8 +148,8 @@ class _StreamPath:
     gain: torch.Tensor | None = None
 
     def per_result(self, sizes: torch.Tensor) -> torch.Tensor:
-        """What of y makes up for one of the stream, of y's root mean square [..., 1]: small where
-        a channel's gain is, of which y would have to be large."""
+        """How much of y corrects an error of 1 in the stream, for y's root mean square [..., 1]:
+        small if the gain of a channel is small, for which y would have to be large."""
         if self.gain is None:
             return torch.tensor(1 / self.factor)
         square = self.gain.square()

@@ -10,7 +10,7 @@ from quatrain.release.spec import ReleaseSpec
 
 @dataclass(frozen=True)
 class Cell:
-    """One release of several: what its folder is called, of which `model`, as `spec` asks."""
+    """One release of several: the name of its folder, its `model` and its `spec`."""
 
     name: str
     model: str

@@ -63,8 +63,8 @@ def make_matrix(
 ) -> Matrix:
     """Make the releases of `cells` in folders of `output`, and what says which to take.
 
-    One after the other, and on a Ray cluster, whose address is `ray`, all at a time. Stopped at any
-    moment, the same call goes on where it was; cells of another time are removed at the end.
+    One after the other, and on a Ray cluster, whose address is `ray`, all at a time. If it is
+    stopped at any moment, the same call resumes it; cells of earlier runs are removed at the end.
     `jobs` and `stages` are `make_release`'s. Raises `InputError` as it does, of any cell before the
     work on the first.
     """
@@ -94,7 +94,7 @@ def _made(
 
 
 def _stages_of_cell(stages: Stages, cell: str) -> Stages:
-    """Stages that tell those who hear `stages` which cell they are of."""
+    """Stages that report to the listeners of `stages`, with the name of the cell."""
 
     def named(listener: Callable[..., None] | None) -> Callable[..., None] | None:
         return listener and (lambda name, *said: listener(f"{cell}: {name}", *said))

@@ -82,7 +82,7 @@ def _heat_map(
 
 
 def _short(value: float) -> str:
-    """In few characters, of which one is after the point where that says something."""
+    """A short form of the number, with one digit after the point if that is significant."""
     if value < 1:
         return f"{value:.2g}"
     return f"{value:.{1 if value < 100 else 0}f}" if value < 100_000 else f"{value:.0e}"

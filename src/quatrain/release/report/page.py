@@ -133,7 +133,7 @@ def _cell(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """What a person or a model wrote, none of which is Markdown's markup, in a cell."""
+    """A text of a person or a model in a table cell, with Markdown's markup escaped."""
     return _cell(_MARKUP.sub(r"\\\1", text))
 
 

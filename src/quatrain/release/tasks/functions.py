@@ -59,9 +59,9 @@ def export(
     folder: Path, checkpoint: Path, options: ExportOptions, tokenizer: Path | None,
     advance: Advance,
 ) -> dict[str, Any]:  # fmt: skip
-    """A program, and the tokenizer beside it as one for all programs of a release. `advance` hears
-    what part of its weights is packed as the second half: how long the compiler takes, which comes
-    before, nothing says."""
+    """A program, and the tokenizer beside it as one for all programs of a release. `advance` is
+    called with the packed fraction of the weights as the second half; the time of the compiler,
+    which runs before, is unknown."""
 
     def progress(name: str, fraction: float, _left: float) -> None:
         if name == PACKING:

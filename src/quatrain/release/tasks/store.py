@@ -91,8 +91,8 @@ def make(
     function: Callable[..., dict[str, Any]],
     advance: Callable[[float], None] = lambda fraction: None,
 ) -> None:
-    """Make `task` in `folder`: `function` writes its files there and gives its result. `advance`
-    hears what part is done, of a task that says so."""
+    """Make `task` in `folder`: `function` writes its files there and gives its result. `advance` is
+    called with the completed fraction, for a task that reports it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     told = {"advance": advance} if task.advances else {}
@@ -136,7 +136,7 @@ class Store:
         return self.folder / task.key
 
     def find(self, task: Task) -> Made | None:
-        """`task`, where it is made and its files are what they were; else None."""
+        """The result of `task` if it is made and its files are unchanged; else None."""
         folder = self.place(task)
         said = _read(folder / RESULT)
         if not said.keys() >= {"files", "result"}:

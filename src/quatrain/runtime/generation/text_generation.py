@@ -155,8 +155,8 @@ def write_text(
     stop: Sequence[str],
     on_text: Callable[[str], bool | None] | None,
 ) -> WrittenText:
-    """Continue `tokens`, in text: `generate`, up to a stop string. Where `on_text`, which hears of
-    each part, returns True, the text ends too."""
+    """Continue `tokens`, in text: `generate`, up to a stop string. The text also ends if `on_text`,
+    which is called with each part, returns True."""
     until, stream, watched = TextUntil(stop), tokenizer.stream(), WatchedRunner(runner)
     text = ""
 

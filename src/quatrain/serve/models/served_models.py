@@ -67,7 +67,7 @@ def load_models(
         device: As in `load_runner`.
         emulate: Ids of defects to compute with.
         as_on: GPU[@RELEASE] as which the Vulkan programs compute, as in `arithmetic_as_on`.
-        stages: Hears of each program as it is loaded.
+        stages: Receives the progress of loading each program.
 
     Raises:
         InputError: If two programs would have one name, one is not from tokens to logits, none can

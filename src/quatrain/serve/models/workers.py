@@ -76,7 +76,7 @@ class Workers:
         return Worker(model, self._limits.queue, self._metrics)
 
     async def _make_room(self) -> None:
-        """Put away what was not asked for longest, where there are as many as there may be."""
+        """Unload the least recently used one if the limit is reached."""
         if len(self._variants) < self._limits.variants:
             return
         for _ in range(_TRIES):

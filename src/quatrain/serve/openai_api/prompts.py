@@ -52,7 +52,7 @@ def _encoded(model: ServedModel, request: ChatRequest | CompletionRequest) -> li
 
 
 def _conversation(model: ServedModel, request: ChatRequest) -> str:
-    """The conversation in the model's chat template, of which that leaves nothing out."""
+    """The conversation in the model's chat template, which must not leave out any part of it."""
     if not model.tokenizer.chat_templates:
         raise ApiError(
             400,

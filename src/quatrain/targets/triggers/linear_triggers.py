@@ -84,8 +84,8 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph) -> Occurrences:
 
 
 def small_scales_in_half_buffers(program: Program, graph: VulkanGraph) -> Occurrences:
-    """Dynamic int4 linears in float16 buffers of which half the weights' scales are so small that
-    their product with an activation's leaves few digits of float16."""
+    """8da4w linears in float16 buffers with half of the weights' scales so small that their product
+    with an activation's scale loses most of float16's precision."""
     for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
         scales = operator.named_args["weight_scales"]
         if in_half_buffer(graph, operator) and is_constant(graph, scales):

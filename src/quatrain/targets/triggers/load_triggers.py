@@ -50,8 +50,8 @@ def missing_shader(graph: VulkanGraph, runtime: str | None) -> Occurrences:
 
 
 def _moved_tensors(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, str]]:
-    """Where a tensor is moved from or to, it, and the type of what is there: what a call hands over
-    and gets back, and constants that are packed."""
+    """(place, tensor, stored type) of each tensor that is copied into or out of the graph: the
+    inputs and results of a call, and prepacked constants."""
     for what, ids in (("input", graph.inputs), ("result", graph.outputs)):
         for index, tensor in enumerate(graph.values[i] for i in ids):
             if isinstance(tensor, Tensor) and not tensor.layout.startswith("int8_"):
@@ -145,7 +145,7 @@ def index_select_layout(graph: VulkanGraph) -> Occurrences:
 def _packed_otherwise(
     graph: VulkanGraph, kind: str, arguments: tuple[str, ...], layout: str
 ) -> Occurrences:
-    """The operators of this kind of which one of `arguments` is in another layout."""
+    """The operators of this kind with one of `arguments` in another layout."""
     return [
         Occurrence(f"{place}: {name} {layout_text(tensor)}")
         for place, operator in operators(graph, kind)

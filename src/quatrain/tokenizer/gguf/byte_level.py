@@ -22,13 +22,14 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def _words(digits: str, letters: str = r"\p{L}") -> str:
-    """As Llama 3 and Qwen 2 cut: short forms, words, numbers of so many `digits`, the rest."""
+    """The pattern of Llama 3 and Qwen 2: contractions, words, numbers of at most `digits` digits,
+    the rest."""
     rest = rf" ?[^\s{letters}\p{{N}}]+[\r\n]*"
     return rf"{_SHORT}|{_LEAD}[{letters}]+|\p{{N}}{digits}|{rest}|{_SPACES}"
 
 
 def _cased_words(digits: str, short: str) -> str:
-    """As GPT-4o and Tekken cut: `short` is what a word takes along behind it."""
+    """The pattern of GPT-4o and Tekken: `short` is the suffix that may follow a word."""
     words = rf"{_LEAD}{_UPPER}*{_LOWER}+{short}|{_LEAD}{_UPPER}+{_LOWER}*{short}"
     return rf"{words}|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
 

@@ -7,7 +7,7 @@ from quatrain.verify.checks.parity import Parity
 
 
 def logits_problems(parity: Parity, allowed: float) -> list[str]:
-    """Where the relative error is beyond `allowed`."""
+    """The problem if the relative error is beyond `allowed`."""
     if parity.logits_error <= allowed:
         return []
     return [
@@ -17,10 +17,10 @@ def logits_problems(parity: Parity, allowed: float) -> list[str]:
 
 
 def divergence_problems(parity: Parity, allowed: float) -> list[str]:
-    """Where the mean divergence is beyond `allowed` nats.
+    """The problem if the mean divergence is beyond `allowed` nats.
 
-    It is what tells in 8da4w where layers cannot be compared: rounding moves the logits far there,
-    but leaves the distributions close.
+    It is the criterion in 8da4w if layers cannot be compared: rounding changes the logits much, but
+    the distributions little.
     """
     if parity.kl <= allowed:
         return []

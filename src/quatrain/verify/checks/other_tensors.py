@@ -26,19 +26,19 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Of the backbone's own tensors, those that follow from params.json.
 _FROM_PARAMETERS = ("cos", "sin", "factor")
 _ROUNDING = 2.0**-8  # of a number, bfloat16's at most
-_UNRELATED = 0.5  # of its length, what no other version of a tensor is off by
+_UNRELATED = 0.5  # relative distance beyond which tensors are unrelated
 _PROBLEM = "is not the checkpoint's"
 
 
 def check_others(
     stored: StoredData, backbone: Backbone, strict: bool, biases: bool
 ) -> tuple[list[PackedCheck], list[str]]:
-    """Look for each tensor of `backbone` that is no quantized linear's and no embedding's, and for
-    the epsilons of its norms. Returns the checks, and the names of what cannot be compared.
+    """Look for each tensor of `backbone` outside of quantized linears and embeddings, and for the
+    epsilons of its norms. Returns the checks, and the names of tensors that cannot be compared.
 
     `biases`: look for those of quantized linears too.
-    `strict`: of a program of ours all are there. In another's, what is not there, and nothing like
-    it either, may be folded into something else.
+    `strict`: the program is Quatrain's, so all must be there. In others, a tensor that is missing,
+        with nothing similar, may be folded into something else.
     """
     expected_tensors = list(_expected_tensors(backbone, biases))
     found = [
@@ -65,7 +65,7 @@ def check_others(
     return checks, unknown
 
 
-_Forms = list[list[torch.Tensor]]  # in each of which a tensor may be stored, in parts
+_Forms = list[list[torch.Tensor]]  # the forms in which a tensor may be stored, each a list of parts
 
 
 def _expected_tensors(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Forms]]:
@@ -96,8 +96,7 @@ def _forms(module: nn.Module, tensor: torch.Tensor) -> _Forms:
 
 
 def _is_replaced(stored: StoredData, forms: _Forms) -> bool | None:
-    """Whether what is stored in the place of a tensor that is not there is another one; None if
-    that cannot be told."""
+    """Whether another tensor is stored in place of a missing one; None if that is unknown."""
     answers = [[_has_similar(stored, part) for part in form] for form in forms]
     if any(all(answer is False for answer in each) for each in answers):
         return False
@@ -105,9 +104,9 @@ def _is_replaced(stored: StoredData, forms: _Forms) -> bool | None:
 
 
 def _has_similar(stored: StoredData, tensor: torch.Tensor) -> bool | None:
-    """Whether something is stored that is like `tensor`, but another; False if `tensor` is stored,
-    rounded to a type of two bytes or less 1; None if there is nothing like it, or only what it is
-    but for one factor."""
+    """Whether a similar but different tensor is stored; False if `tensor` itself is stored,
+    rounded to a type of two bytes, or minus 1; None if there is nothing similar, or only a
+    multiple of it."""
     expected, like = tensor.detach().double().flatten(), None
     for found in stored.of_length(len(expected)):
         if _are_equal(found, expected) or _are_equal(found, expected - 1):
@@ -126,8 +125,8 @@ def _are_equal(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 def _name_in_program(name: str, tensor: torch.Tensor) -> str:
-    """By what name a program is known to read `tensor`: by none where other things may be equal, as
-    a number alone or what follows from params.json, of which graphs also read tables late."""
+    """The name under which a program reads `tensor`; empty if other tensors may be equal, such as a
+    single number or one computed from params.json, or a table that graphs read later."""
     from_parameters = name.rpartition(".")[2] in _FROM_PARAMETERS
     return "" if from_parameters or tensor.numel() == 1 else name
 

@@ -63,7 +63,8 @@ class ComputedProgram:
         self._many = give_all_position_logits(program.vulkan)
         self._runner = self._reference = ReferenceRunner(program)
         if can_be_any:
-            # As XNNPACK a single row is computed twice, of which such a program keeps both.
+            # With XNNPACK's arithmetic a single row is computed twice, and such a program keeps
+            # both.
             twice = self._many and self._runner.rewinds
             self.arithmetics = _ALL if twice else _ALL[:2]
         graph = program.vulkan

@@ -13,7 +13,7 @@ def agreement(fit: Fit, under: str) -> str:
 
 
 def at_first_difference(right: Fit, tokenizer: Tokenizer) -> str:
-    """Where it leaves the right computation's likeliest tokens first, and by how much."""
+    """The first token that is not the right computation's most likely one, and the difference."""
     place = right.first_difference
     assert place is not None
     written, likeliest = (tokenizer.decode([one], False) for one in
@@ -49,7 +49,7 @@ def next_likeliest(ranked: list[tuple[str, float]]) -> list[str]:
 def against_expected(
     tokens: list[int], expected: ExpectedAnswer | None, tokenizer: Tokenizer
 ) -> list[str]:
-    """How far it is what expected.json says."""
+    """How far the text agrees with expected.json."""
     if expected is None:
         return []
     pairs = list(zip(tokens, expected.tokens, strict=False))

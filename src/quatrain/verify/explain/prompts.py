@@ -1,7 +1,7 @@
 """The prompts that an app may have built from the question: the right one, and common mistakes.
 
-Each mistake is one that the app's template code or its tokenizer makes; the tokens are what the
-model would have read then.
+Each mistake is one that the app's template code or its tokenizer makes; the tokens are those that
+the model would have read.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -63,7 +63,7 @@ def question_of(
 
 
 def _for_arithmetic_of(answers: list[ExpectedAnswer], phone: str | None) -> list[ExpectedAnswer]:
-    """Those for the arithmetic of `phone`, where some are."""
+    """The answers for the arithmetic of `phone`, if there are any."""
     named = [one for one in answers if one.as_on and one.as_on.partition("@")[0] == phone]
     return named or [one for one in answers if one.as_on is None] or answers
 

@@ -1,6 +1,6 @@
-"""Gemma 4's text model (E2B, E4B): Gemma 3's norms without their 1, wider heads in layers without a
-window, of which a part of the planes turns, normed values, last layers that read others' keys, an
-embedding for each layer, and a number for all that a layer gives."""
+"""Gemma 4's text model (E2B, E4B): Gemma 3's norms without the added 1, wider heads with partial
+rotation in full-attention layers, normalized values, last layers that use the keys of others,
+per-layer embeddings, and a factor for the output of each layer."""
 
 from quatrain.checkpoint.families.family import Family
 from quatrain.checkpoint.families.gemma4.gguf import GGUF

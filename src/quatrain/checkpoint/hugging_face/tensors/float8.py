@@ -203,8 +203,8 @@ def _grid(
 def _blocks(
     shape: tuple[int, ...], grid: tuple[int, ...], settings: Mapping[str, Any]
 ) -> list[int] | None:
-    """The rows and columns that share a scale, of a matrix with a `grid` of scales: as stated, as
-    usual, or as many as are a power of 2, of which no other lies as often in a row or column."""
+    """The rows and columns that share a scale in a matrix with a `grid` of scales: as stated, the
+    usual ones, or the only power of 2 that gives this grid."""
     stated = settings.get("weight_block_size")
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
