@@ -16,8 +16,8 @@ class LayerByLayer:
     """Computes a `Backbone` for B texts of T tokens each, one layer at a time.
 
     `tensors`: a floating-point model by Meta name, read when indexed: a layer's tensors when that
-        layer is loaded, which the caller releases before the next. `ends`: the backbone without its
-        layers; with `hidden_output` it has no output layer.
+    layer is loaded, which the caller releases before the next. `ends`: the backbone without its
+    layers; with `hidden_output` it has no output layer.
     """
 
     def __init__(

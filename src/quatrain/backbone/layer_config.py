@@ -9,7 +9,7 @@ class Layer:
     """The properties of one layer that may differ between layers of a backbone.
 
     `attention_window`: the positions that a token attends to: all up to its own (None), those less
-        than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
+    than `size` back ("window", size), or those in its own block of `size` ("chunk", size).
     `attention_sinks`: the number of first positions that it attends to in addition to its window.
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
     whether others read its own. `conv`: it has a gated short convolution instead of attention;

@@ -27,7 +27,7 @@ class Backbone(nn.Module):
     the layers see them: steps of params.json for embeddings, such as normalizing or scaling them,
     are then up to the caller.
     `hidden_output`: gives the final normed hidden states (no output linear). Without `blocks` it
-        has no layers, only what lies around them.
+    has no layers, only what lies around them.
     """
 
     def __init__(

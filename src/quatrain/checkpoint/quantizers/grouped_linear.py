@@ -20,9 +20,9 @@ class RoundAgain(Protocol):
     """Requantizes linears that the layout cannot hold.
 
     `asymmetric`: whether it also accepts linears with zero points or in act-order; it always
-        accepts linears of more than 4 bits or in floating point. `group_sizes`: those that the
-        layers may have, the smallest first; other linears are requantized. The same linear may be
-        given more than once, and must give the same result.
+    accepts linears of more than 4 bits or in floating point. `group_sizes`: those that the
+    layers may have, the smallest first; other linears are requantized. The same linear may be
+    given more than once, and must give the same result.
     """
 
     asymmetric: bool

@@ -23,9 +23,9 @@ class CallShapes:
     """The shapes of `graph` in a call of `tokens` tokens, the first at position `start`.
 
     `longest`: the most tokens that a call may have; None if all calls have one length. The sizes in
-        masked attention follow from its operators (`_exact`); in any other value, the first
-        dimension of that size counts tokens if the value is computed from one that has such a
-        dimension.
+    masked attention follow from its operators (`_exact`); in any other value, the first
+    dimension of that size counts tokens if the value is computed from one that has such a
+    dimension.
     """
 
     def __init__(self, graph: VulkanGraph, tokens: int, start: int = 0) -> None:

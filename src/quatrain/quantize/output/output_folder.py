@@ -20,7 +20,7 @@ def check_output_folder(output: Path, named: list[Path]) -> None:
     """Raise `InputError` if no checkpoint may be written to `output`, judging only by its contents.
 
     `named`: the source, and its parameters, as the user names them. `output_folder` checks whether
-        one lies in `output`, because it knows the files that are read.
+    one lies in `output`, because it knows the files that are read.
     """
     folder = _resolved(output)
     if not any(folder in (path.resolve(), *_folders_of(path)) for path in named):

@@ -36,7 +36,7 @@ class Health:
     """Measures of one generation, and its `problems` as whole sentences (none: healthy).
 
     `longest_run`: of one token in a row. `near_repeats`: the share of tokens that are among the
-        three before them. `distinct`: different tokens as a share of all.
+    three before them. `distinct`: different tokens as a share of all.
     `mean_entropy`: of the next-token distribution, in nats, over the steps with finite logits.
     """
 
@@ -102,7 +102,7 @@ def _problems(health: Health, instant_repeats: float, ends: bool) -> list[str]:
     """The problems that the measures show in a text of at least `_FEWEST` tokens.
 
     `instant_repeats`: the share of tokens that equal the previous one. `ends`: whether the text
-        ends with an end-of-sequence token.
+    ends with an end-of-sequence token.
     """
     problems = []
     near, mean = health.near_repeats, health.mean_entropy

@@ -55,7 +55,7 @@ def logprobs_of(
     """The log probabilities that `logits` [vocabulary] give `token` and the `top` most likely ones.
 
     `before`: the token before it in the answer, if any; some tokenizers decode the first token of a
-        text differently.
+    text differently.
     """
     values = torch.log_softmax(logits, -1)
 

@@ -38,7 +38,7 @@ def check_others(
 
     `biases`: look for those of quantized linears too.
     `strict`: the program is Quatrain's, so all must be there. In others, a tensor that is missing,
-        with nothing similar, may be folded into something else.
+    with nothing similar, may be folded into something else.
     """
     expected_tensors = list(_expected_tensors(backbone, biases))
     found = [

@@ -29,7 +29,7 @@ def check_stored(
     """Look for the constants of each quantized linear of `backbone` in what a program stores.
 
     `strict`: of a program of ours all are there. A program of another exporter may have none of
-        these, not even of their sizes: it uses another form, which is not compared.
+    these, not even of their sizes: it uses another form, which is not compared.
     """
     every = [*_single_linears(backbone), *_joined_linears(backbone)]
     problems: dict[str, str | None] = {}
