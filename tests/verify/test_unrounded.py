@@ -1,5 +1,6 @@
 """What hides in int8's rounding is told by logits without it."""
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ from quatrain.verify.checks import constants, unrounded
 from quatrain.verify.checks.unrounded import _ERROR
 from quatrain.verify.verify import VerifyReport
 
-NORM, LINEAR = 0, 1  # delegates that layers share, and the first layer's
+# Delegates that layers share, and the first layer's.
+NORM, LINEAR, GATE = 0, 1, 6
 
 
 def _epsilon_left_out(graph: Record) -> None:
@@ -169,3 +171,30 @@ def test_an_embedding_that_another_exporter_rounds_to_int4(
     shutil.rmtree(tmp_path / "other")
     changed = partial(in_floating_point, row=1.1)
     assert wrong_beside(program, tiny.checkpoint, changed) == ["tok_embeddings"]
+
+
+def _exact_gelu(graph: Record) -> None:
+    """In place of SiLU, which is a sigmoid and a product."""
+    at = [each.xnode_union.table for each in graph.xnodes].index("XNNSigmoid")
+    silu = graph.xnodes[at + 1].xnode_union
+    table = {"input_id": silu.input1_id, "output_id": silu.output_id, "flags": 0}
+    graph.xnodes[at + 1].xnode_union = Record(table="XNNGelu", **table)
+    del graph.xnodes[at]
+
+
+def test_gelu_that_another_exporter_does_not_approximate(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ExecuTorch's partitioner takes Gemma's for exact GELU: the rest of the program is right."""
+    program = edited_delegate(tiny_xnnpack, GATE, _exact_gelu)(tmp_path)
+    approximate = Path(shutil.copytree(tiny.checkpoint, tmp_path / "other"))
+    params = json.loads((approximate / "params.json").read_text()) | {"act_fn": "gelu_approx"}
+    (approximate / "params.json").write_text(json.dumps(params))
+    report = verified(program, approximate)  # as one of ours, which approximates
+    assert not report.passed
+    for module in (constants, verify):
+        monkeypatch.setattr(module, "is_quatrains", lambda program: False)
+    report = verified(program, approximate)
+    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+    (said,) = report.not_compared
+    assert said.startswith("what exact GELU in place of the model's tanh approximation does")

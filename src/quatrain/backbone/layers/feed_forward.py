@@ -24,7 +24,7 @@ def squared_relu(x: torch.Tensor) -> torch.Tensor:
     return positive * positive
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "silu": silu,
     "relu2": squared_relu,
     "gelu": F.gelu,
@@ -33,7 +33,7 @@ _ACTIVATIONS = {
 
 
 def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    return _ACTIVATIONS[config.act_fn]
+    return ACTIVATIONS[config.act_fn]
 
 
 class FeedForward(nn.Module):

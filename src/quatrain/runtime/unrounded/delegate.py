@@ -69,6 +69,7 @@ class UnroundedDelegate:
         self._graph = graph
         self.has_int4_groups = any(v.datatype == _INT4_GROUPS for v in graph.values.values())
         self._nodes = [node.xnode_union for node in graph.nodes]
+        self.has_gelu = any(node.table == "XNNGelu" for node in self._nodes)
         self._limits = [node.output_min_max for node in graph.nodes]
         for value in graph.values.values():
             self._require_known(value)

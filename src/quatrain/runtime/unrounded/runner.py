@@ -36,6 +36,7 @@ class UnroundedRunner:
 
     Attributes:
         has_int4_groups: Whether an XNNPACK delegate has int4 weights in groups.
+        has_exact_gelu: Whether one computes GELU, which XNNPACK does without approximation.
 
     Raises `NotComputed` where a part of it is of a kind that is not computed here.
     """
@@ -63,6 +64,10 @@ class UnroundedRunner:
     @property
     def has_int4_groups(self) -> bool:
         return any(delegate.has_int4_groups for delegate in self._delegates.values())
+
+    @property
+    def has_exact_gelu(self) -> bool:
+        return any(delegate.has_gelu for delegate in self._delegates.values())
 
     def reset(self) -> None:
         """Forget the context."""

@@ -7,6 +7,7 @@ import torch
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
 from quatrain.verify.checks.embedding_tables import RoundedEmbedding
+from quatrain.verify.checks.unrounded import exact_gelu
 
 _BETWEEN = (
     "what is computed between constants and logits: ExecuTorch shows no values there, and the "
@@ -25,8 +26,8 @@ def not_compared(
 ) -> list[str]:
     """Of a program held against `backbone` over texts of so many `tokens` at most: the `unknown`
     constants, the windows and chunks of attention that no text leaves, embeddings that the program
-    rounds once more, all operators unless what is `between` was compared, and the experts that are
-    not `picked` (by layer, bool [experts])."""
+    rounds once more, GELU that it does not approximate, all operators unless what is `between` was
+    compared, and the experts that are not `picked` (by layer, bool [experts])."""
     said = [*([] if between else [_BETWEEN]), *_experts_left(picked)]
     if unknown:
         known = "which the program holds in another form, if at all: the logits alone tell of it"
@@ -38,6 +39,11 @@ def not_compared(
         for name, module in backbone.named_modules()
         if isinstance(module, RoundedEmbedding)
     ]
+    if any(getattr(module, "activate", None) is exact_gelu for module in backbone.modules()):
+        said.append(
+            "what exact GELU in place of the model's tanh approximation does, which XNNPACK "
+            "computes in programs of other exporters: so did the backbone beside it"
+        )
     kinds = {m.attention_window for m in backbone.modules() if isinstance(m, CachedAttention)}
     for kind, size in sorted(kind for kind in kinds if kind is not None):
         if size >= tokens:
