@@ -10,7 +10,7 @@ from quatrain.verify.checks.layerwise import LayerwiseComparison
 
 @pytest.mark.parametrize(
     ("worst", "halves", "said"),
-    [(math.inf, 0.01, "values, or the sums of a prompt"), (math.inf, 0.0, "values leave"),
+    [(math.inf, 0.01, "values, or intermediate sums of a prompt"), (math.inf, 0.0, "values exceed"),
      (0.1, 0.01, None)],
 )  # fmt: skip
 def test_values_and_sums_beyond_float16_are_told_with_what_helps(worst, halves, said):

@@ -39,7 +39,7 @@ def overflow_problems(compared: LayerwiseComparison, halves: float) -> list[str]
     finite."""
     if not math.isinf(compared.worst):
         return []
-    what = "values, or the sums of a prompt on their way," if halves else "values"
+    what = "values, or intermediate sums of a prompt," if halves else "values"
     return [
         f"{what} exceed float16's range, up to 65504; export again with --activation-dtype fp32"
     ]
