@@ -240,6 +240,7 @@ WRITTEN = {
     "mxfp8": ("mxfp8", mlx("mxfp8", 32, 8)),
     "NVFP4": ("NVFP4A16", {"quantization_config": compressed(num_bits=4, group_size=16)}),
     "MXFP4": ("MXFP4A16", {"quantization_config": compressed(num_bits=4, group_size=32)}),
+    "MXFP6": ("MXFP6A16", {"quantization_config": compressed(num_bits=6, group_size=32)}),
     "auto-round": ("MXFP4A16", of_auto_round()),
     "modelopt": ("NVFP4A16", of_modelopt(quant_algo="NVFP4")),
     "modelopt's mxfp4": ("MXFP4A16", of_modelopt(quant_algo="mxfp4")),
@@ -291,8 +292,9 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     torch.testing.assert_close(found, read, rtol=1e-6, atol=0)
     rows = model.tensors.rows_of("layers.0.attention.wk.weight")(slice(3, 5))
     assert torch.equal(rows, found[3:5])
-    kind = "rounded by bitsandbytes" if form.startswith("bits") else "in FP4"
-    assert f"matrices are {'in FP8' if form == 'mxfp8' else kind}. " in model.notes[0]
+    kinds = {"mxfp8": "in FP8", "MXFP6": "in FP6"}
+    kind = "rounded by bitsandbytes" if form.startswith("bits") else kinds.get(form, "in FP4")
+    assert f"matrices are {kind}. " in model.notes[0]
 
 
 @pytest.mark.parametrize("form", [form for form in WRITTEN if form.startswith("bitsandbytes")])

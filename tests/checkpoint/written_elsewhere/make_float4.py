@@ -12,12 +12,13 @@ import mlx.core as mx
 import numpy as np
 import torch
 from compressed_tensors.compressors.mx_utils import compress_mx_scale
+from compressed_tensors.compressors.mxfp6.helpers import pack_fp6_to_uint8, unpack_fp6_from_uint8
 from compressed_tensors.compressors.nvfp4.helpers import (
     quantize_and_pack_fp4,
     unpack_fp4_from_uint8,
 )
 from compressed_tensors.quantization import preset_name_to_scheme
-from compressed_tensors.quantization.lifecycle.forward import dequantize
+from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from safetensors.torch import save_file
 
@@ -47,7 +48,17 @@ for preset in ("NVFP4A16", "MXFP4A16"):
     else:
         made[f"{preset}.weight_scale"] = scale.to(torch.float8_e4m3fn)
         made[f"{preset}.weight_global_scale"] = own.reshape(1)
+args = preset_name_to_scheme("MXFP6A16", ["Linear"]).weights
 weight = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(0))
+groups = weight.unflatten(1, (-1, args.group_size))
+scale, _ = calculate_qparams(groups.amin(-1), groups.amax(-1), args)
+packed = pack_fp6_to_uint8(quantize(weight, scale, None, args))
+numbers = unpack_fp6_from_uint8(packed, ROWS, COLUMNS, dtype=torch.float32)
+made |= {
+    "MXFP6A16.weight_packed": packed,
+    "MXFP6A16.weight_scale": compress_mx_scale(scale, torch.uint8),
+    "MXFP6A16.read": dequantize(numbers, scale, args=args, dtype=torch.float32),
+}
 for kind, nested in (("nf4", True), ("fp4", False)):
     packed, state = bnb.quantize_4bit(weight, None, None, 64, nested, kind)
     parts = {f"weight.{name}": part for name, part in state.as_dict(packed=True).items()}

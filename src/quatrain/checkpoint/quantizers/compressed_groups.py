@@ -1,21 +1,21 @@
-"""What groups of compressed-tensors' settings say: whether their weights are in FP8 or FP4, as all
-of a model or beside groups of integers, and to what the model rounds activations as it runs."""
+"""What groups of compressed-tensors' settings say: whether their weights are in FP8, FP6 or FP4, as
+all of a model or beside groups of integers, and to what the model rounds activations as it runs."""
 
 from typing import Any
 
 _FORMATS = (
     None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
-    "mxfp8-quantized", "mixed-precision",
+    "mxfp6-pack-quantized", "mxfp8-quantized", "mixed-precision",
 )  # fmt: skip
 
 
 def is_floating(group: Any, form: Any) -> bool:
-    """Whether the weights of `group`, in a model of the format `form`, are in FP8 or FP4 as
+    """Whether the weights of `group`, in a model of the format `form`, are in FP8, FP6 or FP4 as
     `hugging_face.float8` reads them."""
     weights = group.get("weights") if isinstance(group, dict) else None
     if not isinstance(weights, dict) or (group.get("format") or form) not in _FORMATS:
         return False
-    return weights.get("type") == "float" and weights.get("num_bits") in (4, 8)
+    return weights.get("type") == "float" and weights.get("num_bits") in (4, 6, 8)
 
 
 def notes_on_activations(settings: Any) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Matrices in FP4 (E2M1), and MLX's in FP8, as FP8 with scales in float32.
+"""Matrices in FP4 (E2M1) or FP6 (E2M3), and MLX's in FP8, as FP8 with scales in float32.
 
 | of | F [N, K] | scales of F |
 |---|---|---|
 | `compressed-tensors`, `auto-round` | F.weight_packed uint8 [N, K / 2] | F.weight_scale, divided by F.weight_global_scale |
+| `compressed-tensors` in MXFP6 | F.weight_packed uint8 [N, 3 K / 4] | F.weight_scale |
 | `modelopt` | F.weight uint8 [N, K / 2] | F.weight_scale times F.weight_scale_2 |
 | `mlx` | F.weight uint32 [N, K / 8], in FP8 [N, K / 4] | F.scales uint8 |
 
@@ -26,13 +27,17 @@ _PACKED, _SCALES = ("weight_packed", "weight"), ("weight_scale", "scales")
 _ABOVE, _BELOW = "weight_scale_2", "weight_global_scale"
 # How many of MLX's words share a scale.
 _IN_MXFP8, _IN_NVFP4 = 8, 2
+# MXFP6 (E2M3) has 32 numbers in 24 octets; each of its numbers is one of FP8 (E4M3), too.
+_IN_MXFP6 = 24
+_EIGHTHS = torch.tensor([*range(8), *((8 + m) << e for e in range(3) for m in range(8))])
+_NUMBERS_OF_6 = torch.cat([_EIGHTHS, -_EIGHTHS.float()]).div(8).to(torch.float8_e4m3fn)
 
 
-def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
-    """(`stored` with each matrix F in FP4, or in MLX's words, as F.weight and F.weight_scale;
-    whether one is in FP4). Raises `InputError`, naming `source`, if a matrix' own scale is missing
-    or no single number."""
-    tensors, of_float4 = dict(stored.stored), False
+def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, str]:
+    """(`stored` with each matrix F in FP4 or FP6, or in MLX's words, as F.weight and
+    F.weight_scale; "FP4", "FP6" or "FP8", what the last one is in). Raises `InputError`, naming
+    `source`, if a matrix' own scale is missing or no single number."""
+    tensors, kind_of_last = dict(stored.stored), "FP8"
     for name, packed in stored.stored.items():
         module, _, part = name.rpartition(".")
         scales = next((f"{module}.{one}" for one in _SCALES if f"{module}.{one}" in tensors), None)
@@ -40,8 +45,9 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
         if part not in _PACKED or not is_packed or scales is None:
             continue
         of_groups = tensors.pop(scales)
-        words = packed.shape[1] // (math.prod(of_groups.shape[1:]) or 1)
-        words *= packed.dtype == torch.uint32
+        a_scale = packed.shape[1] // (math.prod(of_groups.shape[1:]) or 1)
+        words = a_scale if packed.dtype == torch.uint32 else 0
+        in_float6 = packed.dtype == torch.uint8 and a_scale == _IN_MXFP6
         above, below = (_pop_number(tensors, f"{module}.{one}", source) for one in (_ABOVE, _BELOW))
         in_nvfp4 = packed.dtype == torch.uint8 and of_groups.dtype == torch.float8_e4m3fn
         if in_nvfp4 and above is None and below is None:
@@ -50,12 +56,14 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, bool]:
                 "missing; download the model's missing files"
             )
         del tensors[name]
-        tensors[f"{module}.weight"] = _numbers(packed, in_float8=words == _IN_MXFP8)
+        tensors[f"{module}.weight"] = (
+            _numbers_of_6(packed) if in_float6 else _numbers(packed, in_float8=words == _IN_MXFP8)
+        )
         octets = of_groups.dtype == torch.uint8
         kind = torch.float8_e4m3fn if octets and words == _IN_NVFP4 else of_groups.dtype
         tensors[f"{module}.weight_scale"] = _product(of_groups, kind, above, below)
-        of_float4 |= words != _IN_MXFP8
-    return LazyTensors(tensors), of_float4
+        kind_of_last = "FP8" if words == _IN_MXFP8 else "FP6" if in_float6 else "FP4"
+    return LazyTensors(tensors), kind_of_last
 
 
 def factors_of(scales: torch.Tensor) -> torch.Tensor:
@@ -96,5 +104,18 @@ def _numbers(packed: StoredTensor, in_float8: bool) -> StoredTensor:
     def rows(some: slice) -> torch.Tensor:
         found = packed.load()[some].contiguous().view(torch.uint8)
         return (found if in_float8 else _PAIRS[found.int()]).view(torch.float8_e4m3fn)
+
+    return StoredTensor(shape, torch.float8_e4m3fn, MadeByRows(shape, rows))
+
+
+def _numbers_of_6(packed: StoredTensor) -> StoredTensor:
+    """The numbers in `packed`, four in three octets, the first in the lowest bits."""
+    shape = (packed.shape[0], packed.shape[1] // 3 * 4)
+
+    def rows(some: slice) -> torch.Tensor:
+        low, middle, high = packed.load()[some].int().unflatten(1, (-1, 3)).unbind(-1)
+        word = low | middle << 8 | high << 16
+        codes = torch.stack([word >> shift & 63 for shift in (0, 6, 12, 18)], -1)
+        return _NUMBERS_OF_6.view(torch.uint8)[codes.flatten(1)].view(torch.float8_e4m3fn)
 
     return StoredTensor(shape, torch.float8_e4m3fn, MadeByRows(shape, rows))

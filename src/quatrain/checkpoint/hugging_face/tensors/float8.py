@@ -122,7 +122,7 @@ def in_floating_point(
     refuse_transformed(settings or {}, source)
     if method_of(settings or {}) == BITSANDBYTES:
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
-    in_float8, of_float4 = as_float8(stored, source)
+    in_float8, kind = as_float8(stored, source)
     tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
         del tensors[name]
@@ -139,7 +139,7 @@ def in_floating_point(
         tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
     if not matrices:
         return stored, ()
-    return LazyTensors(tensors), (_NOTE.format(f"in FP{4 if of_float4 else 8}"),)
+    return LazyTensors(tensors), (_NOTE.format(f"in {kind}"),)
 
 
 def _divides(settings: Mapping[str, Any], source: str) -> bool:
