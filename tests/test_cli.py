@@ -173,7 +173,7 @@ def _keys(value: Any) -> Iterator[str]:
             yield from _keys(one) if key not in ("metadata", "seconds") else ()
 
 
-def test_a_closed_standard_error_is_no_crash(tmp_path):
+def test_a_closed_standard_error_does_not_crash(tmp_path):
     """Of a command that shows its stages there."""
     model = write_gguf(tmp_path / "m.gguf", float_tensors(n_layers=1), kind="Q4_0")
     output = tmp_path / "int4"
@@ -543,7 +543,7 @@ def test_an_ascii_locale_takes_utf_8():
     assert said.stderr.decode() == "error: größe.pte: cannot be read: No such file or directory\n"
 
 
-def test_bytes_that_are_no_text_are_one_line(monkeypatch, capsys):
+def test_bytes_that_are_not_text_give_one_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["quatrain", "run", "gr\udcf6sse.pte"])
     with pytest.raises(SystemExit) as left:
         exit_cleanly(lambda: print(sys.argv[2].encode()))
@@ -582,7 +582,7 @@ def test_an_example_is_broken_between_words_alone():
     assert {"hf://owner/llama-gptq", "llama-int4"} <= set(shown.split())
 
 
-def test_what_no_option_takes_is_said_in_words_of_ours():
+def test_a_wrong_option_value_gives_our_own_message():
     shown = invoked(["quantize", "m", "-o", "c", "--method", "x"], env={"COLUMNS": "200"}).stderr
     assert "'--method': 'x' is not one of 'gptq', 'distill', 'rtn'" in shown
 
@@ -698,7 +698,7 @@ cli.main()
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_an_output_that_is_full_or_closed_is_no_traceback(arguments):
+def test_a_full_or_closed_output_gives_no_traceback(arguments):
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "quatrain", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)

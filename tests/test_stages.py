@@ -55,7 +55,7 @@ def test_the_stages_of_a_stage_say_how_far_it_is():
     assert heard == [0.25, 0.375, 0.5]
 
 
-def test_each_second_of_a_silent_stage_is_told_and_none_after_it(monkeypatch):
+def test_each_second_of_a_silent_stage_is_reported_and_none_after_it(monkeypatch):
     monkeypatch.setattr(stages_module, "TICK", 0.01)
     heard = []
     stages = Stages(elapsed=lambda *what: heard.append(what))
@@ -93,7 +93,7 @@ def test_a_terminal_shows_the_seconds_of_the_innermost_silent_stage(monkeypatch)
     assert not any("3 s ..." in line or "4 s ..." in line for line in shown)
 
 
-def test_a_line_that_is_written_over_is_no_wider_than_the_terminal(monkeypatch):
+def test_an_overwritten_line_is_not_wider_than_the_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     stages, name = (
@@ -110,7 +110,7 @@ def test_a_line_that_is_written_over_is_no_wider_than_the_terminal(monkeypatch):
     assert "…       2 s ..." in waited and "50%, " in half and name in ended
 
 
-def test_what_is_no_terminal_gets_a_line_a_stage(monkeypatch):
+def test_without_a_terminal_each_stage_is_a_line(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     stages = shown_stages()
@@ -129,7 +129,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-def test_what_is_no_terminal_hears_of_a_long_stage_now_and_then(monkeypatch, now):
+def test_without_a_terminal_a_long_stage_is_reported_at_intervals(monkeypatch, now):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     stages = shown_stages()

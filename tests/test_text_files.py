@@ -13,7 +13,7 @@ TEXT = "Caf\u00e9, \u4f60\u597d.\nA second line.\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_mark_that_says_the_encoding_is_no_part_of_the_text(tmp_path: Path, encoding: str):
+def test_a_byte_order_mark_is_not_in_the_text(tmp_path: Path, encoding: str):
     file = tmp_path / "text"
     file.write_bytes(TEXT.replace("\n", "\r\n").encode(encoding))
     assert read_text(file) == TEXT

@@ -38,7 +38,7 @@ def test_content_decides_not_the_name(tmp_path):
     assert open_checkpoint(folder).group_size == 32
 
 
-def test_a_pth_called_safetensors_is_told_apart(tmp_path):
+def test_a_pth_called_safetensors_is_recognized(tmp_path):
     folder = tiny.write_checkpoint(tmp_path, file="m.pth")
     (folder / "m.pth").rename(folder / "m.safetensors")
     with pytest.raises(InputError, match=r"rename it to \.pth"):

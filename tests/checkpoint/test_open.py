@@ -44,13 +44,13 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_each_is_told_by_its_content(tmp_path: Path, name: str) -> None:
+def test_each_format_is_recognized_by_its_content(tmp_path: Path, name: str) -> None:
     make, form, quantized = MADE[name]
     path = make(tmp_path)
     assert (detect(path), is_quantized(path), is_program(path)) == (form, quantized, False)
 
 
-def test_a_program_is_told_by_its_content_or_its_name(tmp_path: Path) -> None:
+def test_a_program_is_recognized_by_its_content_or_its_name(tmp_path: Path) -> None:
     program = _file(tmp_path / "m", b"\x00\x00\x00\x00ET12\x00")
     assert detect(program) is Form.PROGRAM and is_program(program)
     for opened in (open_float_model, open_checkpoint):
@@ -73,7 +73,7 @@ def test_a_model_on_the_hub_is_not_fetched_to_tell() -> None:
         (b"<html>: not found", "neither a .safetensors, a .pth nor a GGUF"),
     ],
 )
-def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_another_format_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "m"
     if content is not None:
         path.write_bytes(content)
@@ -82,14 +82,14 @@ def test_what_is_none_of_them_is_named(tmp_path: Path, content: bytes, message: 
             ask(path)
 
 
-def test_a_pipe_is_no_model_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m")
     for path in (tmp_path / "m", Path("/dev/null")):
         with pytest.raises(InputError, match=f"^{path}: is a device or a pipe, but models are"):
             detect(path)
 
 
-def test_another_spelling_of_the_word_for_smollm2_is_told_the_word(
+def test_another_spelling_of_smollm2_is_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_another_spelling_of_the_word_for_smollm2_is_told_the_word(
         assert str(refused.value).startswith(f"{name}: no such file or folder")
 
 
-def test_a_repository_without_hf_is_told_how_it_is_named(
+def test_a_repository_without_hf_gets_its_full_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,7 +143,7 @@ def test_a_folder_above_the_models(tmp_path: Path, models: list[str], meant: str
             opened(file)
 
 
-def test_telling_takes_no_torch() -> None:
+def test_recognizing_a_format_needs_no_torch() -> None:
     """So that options that fit only a program, or only a checkpoint, are checked at once."""
     code = (
         "import sys; from quatrain.checkpoint.open import is_program; from pathlib import Path; "

@@ -78,7 +78,7 @@ def test_an_unknown_tensor_of_integers_is_named_as_one(tmp_path):
             open_float_model(source)
 
 
-def test_what_stands_in_place_of_missing_tensors_is_named_too(tmp_path):
+def test_tensors_instead_of_missing_ones_are_also_named(tmp_path):
     """Such as three matrices that were put together."""
     folder = tiny.write_hugging_face(tmp_path / "a")
     tensors = load_file(folder / "model.safetensors")

@@ -56,7 +56,7 @@ def test_modules_that_are_named_are_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_is_quoted_stands_in_its_file(page: Path) -> None:
+def test_quoted_code_is_in_its_file(page: Path) -> None:
     for snippet in snippets(page):
         if snippet.quoted:
             whole = (ROOT / snippet.quoted).read_text(encoding="utf-8")

@@ -151,7 +151,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_plan_is_refused(case, tmp_path):
+def test_what_is_not_a_plan_is_refused(case, tmp_path):
     text, message = WRONG[case]
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(InputError, match=message):

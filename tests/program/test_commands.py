@@ -47,7 +47,7 @@ def test_a_narrow_table_cuts_no_name(tmp_path: Path) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in shown
 
 
-def test_a_page_of_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+def test_a_page_whose_name_is_not_utf_8(tmp_path: Path) -> None:
     program = tmp_path / "gr\udcf6sse.pte"
     shutil.copy(DYNAMIC, program)
     write_page(open_program(program), tmp_path / "page.html")
@@ -71,7 +71,7 @@ def test_inspect_compares_two() -> None:
     assert "nothing differs" in run(inspect, DYNAMIC, DYNAMIC).output
 
 
-def test_names_with_brackets_are_no_markup(tmp_path: Path, monkeypatch) -> None:
+def test_names_with_brackets_are_not_markup(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("a[/b]", "m[x].pte")
     path.parent.mkdir(parents=True)

@@ -51,7 +51,7 @@ def _one_cache_for_two(plan: Record) -> None:
 
 
 @pytest.mark.parametrize("edit", [_overlapping_caches, _one_cache_for_two])
-def test_caches_in_one_place_are_told(edit: Edit, tmp_path: Path) -> None:
+def test_caches_at_the_same_place_are_reported(edit: Edit, tmp_path: Path) -> None:
     program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)
     assert method_memory_problems(open_program(program))
 
@@ -59,7 +59,7 @@ def test_caches_in_one_place_are_told(edit: Edit, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "edit", [_over_a_cache, planned_over("aten::slice_copy", "aten::embedding")]
 )
-def test_what_is_written_over_another_is_told(edit: Edit, tmp_path: Path) -> None:
+def test_overwritten_values_are_reported(edit: Edit, tmp_path: Path) -> None:
     program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)
     problems = method_memory_problems(open_program(program))
     assert problems and all("is written over value" in one for one in problems)

@@ -86,9 +86,7 @@ def _theirs(value: object) -> object:
         (b'\x40\0\0\0\0\0\0\0{"a"', "a safetensors file"),
     ],
 )
-def test_a_file_of_a_model_is_told_how_to_become_a_program(
-    tmp_path: Path, start: bytes, kind: str
-) -> None:
+def test_a_model_file_gets_the_steps_to_a_program(tmp_path: Path, start: bytes, kind: str) -> None:
     (tmp_path / "model").write_bytes(start)
     with pytest.raises(InputError, match=f"model: is {kind}, expected a program; `quatrain quant"):
         open_program(tmp_path / "model")
@@ -119,7 +117,7 @@ def test_methods_and_metadata() -> None:
         ((ids(0),), "one IntList"),
     ],
 )
-def test_a_size_that_is_no_number_is_refused(
+def test_a_size_that_is_not_a_number_is_refused(
     name: str, values: tuple[Record | None, ...], found: str, tmp_path: Path
 ) -> None:
     program = returning(artifact("peer-8da4w-fp32"), name, *values)(tmp_path)

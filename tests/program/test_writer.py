@@ -31,7 +31,7 @@ def _laid_out_anew(source: Path, output: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", VULKAN)
-def test_a_program_laid_out_anew_is_the_same_program(name: str, tmp_path: Path) -> None:
+def test_a_rewritten_program_is_the_same_program(name: str, tmp_path: Path) -> None:
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     output = _laid_out_anew(artifact(name), tmp_path / "anew.pte")
@@ -48,7 +48,7 @@ def test_a_program_laid_out_anew_is_the_same_program(name: str, tmp_path: Path) 
     assert set(theirs.named_data.pte_data) == set(before.named_data)
 
 
-def test_a_program_laid_out_anew_computes_the_same(tmp_path: Path) -> None:
+def test_a_rewritten_program_computes_the_same(tmp_path: Path) -> None:
     source = artifact("peer-8da4w-fp16-emb4")
     output = _laid_out_anew(source, tmp_path / "anew.pte")
     assert run_tokens(output).equal(run_tokens(source))

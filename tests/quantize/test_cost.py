@@ -80,7 +80,7 @@ def test_the_default_method_says_it_and_the_other_does_not(model: Path, tmp_path
     assert quantize_model(model, tmp_path / "rtn", method="rtn").against_floating_point is None
 
 
-def test_the_held_out_text_is_no_part_of_the_calibration_text() -> None:
+def test_the_held_out_text_is_not_in_the_calibration_text() -> None:
     held_out, calibration = (
         {line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
         for path in (HELD_OUT_TEXT, DEFAULT_TEXT)

@@ -32,7 +32,7 @@ def test_each_phone_has_its_file_and_those_alike_share_one(tiny_release: Path) -
     assert "unknown-operator" in failing
 
 
-def test_of_one_token_there_is_no_error_to_print(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_token_has_no_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """`--tokens 2`, of which one is predicted."""
     measured = {"regime": None, "as_on": None, "kl": 0.1, "ratio": 1.1, "ratio_error": None}
     file = {"file": "a.pte", "bytes": 1, "quality": [measured], "notes": []}

@@ -82,7 +82,7 @@ def test_bytes_may_be_constants_of_two_types(runner, tmp_path):
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_an_int4_embedding_of_earlier_exporters_is_no_linears_weight(runner, tmp_path):
+def test_an_int4_embedding_of_earlier_exporters_is_not_a_linear(runner, tmp_path):
     """They did not say whose weight it is packed as."""
 
     def deny(graph: VulkanGraph, operator: Operator) -> None:

@@ -98,7 +98,7 @@ NO_LOGITS = {
 
 
 @pytest.mark.parametrize(("methods", "message"), NO_LOGITS.values(), ids=NO_LOGITS)
-def test_a_program_that_is_no_text_models_is_refused(tmp_path, methods, message):
+def test_a_program_without_a_text_model_is_refused(tmp_path, methods, message):
     path = tmp_path / "m.pte"
     programs = {name: torch.export.export(*said) for name, said in methods.items()}
     path.write_bytes(to_edge(programs).to_executorch().buffer)

@@ -100,7 +100,7 @@ def test_a_client_that_leaves_before_its_request_is_whole(slow: ServedModel) -> 
         assert f'{counted}"499"}} 1.0' in found
 
 
-def test_more_than_may_wait_are_told_when_to_come_back(slow: ServedModel) -> None:
+def test_too_many_waiting_clients_get_a_time_to_retry(slow: ServedModel) -> None:
     """With one that is answered and one that waits, the third is refused."""
     runner = _Held()
     with served([replace(slow, runner=runner)], Limits(queue=1)) as url:

@@ -136,7 +136,7 @@ def test_a_seed_makes_sampling_repeatable(strict: openai.OpenAI) -> None:
     )
 
 
-def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(strict: openai.OpenAI) -> None:
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(strict: openai.OpenAI) -> None:
     whole = strict.chat.completions.create(messages=SAID, **GREEDY).choices[0].message.content
     assert whole
     words = whole.split()

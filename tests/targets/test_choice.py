@@ -60,7 +60,7 @@ def test_where_8da4w_is_right_a_measured_speed_decides() -> None:
     assert "measured on Adreno 840: https://github.com/pytorch/executorch/issues/22968" in said
 
 
-def test_a_speed_measured_on_another_gpu_is_told_and_not_counted() -> None:
+def test_a_speed_measured_on_another_gpu_is_reported_but_not_used() -> None:
     scheme, said = reasons_of("adreno-7xx", "1.5")
     assert scheme == "8da4w"
     assert "neither scheme is measured to be the slower" in said

@@ -143,7 +143,7 @@ def test_any_folder(added, padded, begins, config, special, named, prompts):
 
 
 @pytest.mark.parametrize("index", [[1], {"id": 1}, "first", None])
-def test_an_added_token_whose_id_is_none(tmp_path, index):
+def test_an_added_token_with_an_invalid_id(tmp_path, index):
     write_tokenizer(tmp_path, [], padded=False, begins=False)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<a>": index}))
     with pytest.raises(InputError, match="its added tokens are not tokens by id"):

@@ -195,7 +195,7 @@ def test_a_turn_ends_with_what_the_template_puts_behind_it(template, ends):
     assert found == sorted({1, *ends})
 
 
-def test_what_is_no_template_is_left_out() -> None:
+def test_what_is_not_a_template_is_left_out() -> None:
     damaged = ["{{ x }}", {"name": ["a"], "template": "b"}, {"name": "c"}]
     assert templates_of([*damaged, {"name": "rag", "template": "{{ y }}"}]) == {"rag": "{{ y }}"}
     assert templates_of(3) == templates_of(damaged) == {}

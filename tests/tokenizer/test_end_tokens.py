@@ -22,6 +22,6 @@ def test_params_state_one_as_a_number_and_several_as_a_list() -> None:
     assert token_ids(None) == token_ids([]) == []
 
 
-def test_what_is_no_id_is_left_out() -> None:
+def test_values_that_are_not_ids_are_left_out() -> None:
     assert token_ids("</s>") == token_ids({"content": "</s>"}) == token_ids([["2"], 1.5]) == []
     assert token_ids([2, "</s>", 7.0]) == [2, 7]

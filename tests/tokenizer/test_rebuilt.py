@@ -160,7 +160,7 @@ def test_tokens_that_the_class_names_and_the_file_adds(tmp_path, name, config) -
 @pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word", "normalized"])
 @pytest.mark.parametrize("name", ["Qwen2Tokenizer", "GPT2Tokenizer"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_properties_of_tokens_that_a_name_stands_for(byte_level, tmp_path, name, flag, listed):
+def test_properties_of_named_tokens(byte_level, tmp_path, name, flag, listed):
     """Qwen's class takes none of them."""
     model = tokenizers.Tokenizer.from_str(byte_level)
     token = tokenizers.AddedToken("<e>", special=True, **({"normalized": False} | {flag: True}))

@@ -39,7 +39,7 @@ def test_round_trip(tokenizer, text):
 
 
 @pytest.mark.parametrize("wrong", [-1, 2**32])
-def test_what_is_no_id_is_refused(tokenizer, wrong):
+def test_a_value_that_is_not_an_id_is_refused(tokenizer, wrong):
     with pytest.raises(InputError, match=f"^{wrong} is not a token id; .* are 0 to 257$"):
         tokenizer.decode([7, wrong])
 
@@ -187,7 +187,7 @@ def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):
         ("tokenizer_config.json", b'{"a": "\\ud800"}', "half of a surrogate pair"),
     ],
 )
-def test_texts_that_are_no_unicode(tmp_path, name, content, message):
+def test_texts_that_are_not_unicode(tmp_path, name, content, message):
     (tmp_path / "out").mkdir()
     write(tmp_path)
     (tmp_path / name).write_bytes(content)

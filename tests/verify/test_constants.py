@@ -102,7 +102,7 @@ NORMS = {"norm.weight"} | {
         ("peer-qwen-8da4w-fp32", _one_bias, {"layers.0.attention.wk.bias"}),
     ],
 )
-def test_another_models_constants_are_told(
+def test_another_models_constants_are_reported(
     name: str, change: Callable[[Tensors], None], wrong: set[str], peer: Callable, tmp_path: Path
 ) -> None:
     """With linears alike, and, of the whole of norms or of a table, whoever exported them."""
@@ -114,7 +114,7 @@ def test_another_models_constants_are_told(
     assert not report.passed and _problems(report) == wrong
 
 
-def test_all_norms_of_another_model_are_told_of_a_program_of_ours(
+def test_all_norms_of_another_model_are_reported_in_our_program(
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
 ) -> None:
     for change, wrong in ((_other_norms, NORMS), (_all_rows, {"tok_embeddings"})):
@@ -134,7 +134,7 @@ def test_all_norms_of_another_model_are_told_of_a_program_of_ours(
     ],
 )
 @pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
-def test_parameters_that_few_tokens_tell_are_told(
+def test_parameters_that_affect_few_tokens_are_checked(
     backend: str, field: str, value: Any, wrong: set[str],
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -165,7 +165,7 @@ def test_what_a_program_of_ours_states_is_compared(
     assert problems == {method: problem}
 
 
-def test_another_tokenizer_beside_the_program_is_told(tiny: Tiny, tmp_path: Path) -> None:
+def test_another_tokenizer_beside_the_program_is_reported(tiny: Tiny, tmp_path: Path) -> None:
     program = Path(shutil.copy(tiny.programs["weight-only"], tmp_path))
     words = json.loads((tiny.checkpoint / "tokenizer.json").read_text())
     vocabulary = words["model"]["vocab"]
@@ -263,8 +263,8 @@ def test_linears_that_the_graphs_shape_does_not_name_are_found_by_their_weights(
     assert [one.name for one in wrong] == ["operator_8", "layers.1.attention.wk"]
 
 
-def test_ends_of_the_programs_own_tokenizer_are_no_others(tiny: Tiny, tmp_path: Path) -> None:
-    """With a --tokenizer of which nothing says what ends a text."""
+def test_end_tokens_of_the_programs_own_tokenizer_are_accepted(tiny: Tiny, tmp_path: Path) -> None:
+    """With a --tokenizer that does not state the end of a text."""
     checkpoint = Path(shutil.copytree(tiny.checkpoint, tmp_path / "checkpoint"))
     config = checkpoint / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token": "w5"}))

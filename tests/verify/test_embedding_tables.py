@@ -32,7 +32,7 @@ def embedding() -> nn.Embedding:
     return made
 
 
-def test_what_float16_cannot_hold_is_no_difference(embedding: nn.Embedding) -> None:
+def test_values_beyond_float16_are_not_a_difference(embedding: nn.Embedding) -> None:
     wrong = _wrong_rows(table(embedding.weight), embedding)
     assert wrong is not None and not len(wrong)
     changed = embedding.weight.clone()
@@ -56,7 +56,7 @@ def test_a_table_of_another_form_says_nothing(embedding: nn.Embedding) -> None:
 
 
 @pytest.mark.parametrize("factor", [1.0005, 1.01, 8.0])
-def test_a_table_of_one_factor_that_nothing_makes_good_is_told(
+def test_a_table_with_an_uncorrected_factor_is_reported(
     factor: float, embedding: nn.Embedding
 ) -> None:
     """Whoever exported it; a program of ours holds the rows as they are even where the model
@@ -67,7 +67,7 @@ def test_a_table_of_one_factor_that_nothing_makes_good_is_told(
         assert wrong is not None and wrong.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_table_whose_every_row_differs_is_told(embedding: nn.Embedding) -> None:
+def test_a_table_whose_every_row_differs_is_reported(embedding: nn.Embedding) -> None:
     """Of the same model before it was trained further."""
     noise = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
     wrong = _wrong_rows(table(embedding.weight * (1 + noise / 10), np.float32), embedding)

@@ -47,7 +47,7 @@ def _greedy(checkpoint: Path, ids: list[int], count: int) -> list[tuple[torch.Te
     return steps
 
 
-def test_logits_that_are_not_finite_are_no_part_of_it() -> None:
+def test_logits_that_are_not_finite_are_left_out() -> None:
     """JSON has no word for them."""
     noted = _RecordingRunner(_Broken())
     noted.forward(torch.tensor([[5]]), torch.tensor([0]))
@@ -67,7 +67,7 @@ def test_tokens_and_logits_are_those_of_the_checkpoint(tiny: Tiny, answers: list
         torch.testing.assert_close(found, row.topk(5).values, rtol=1e-3, atol=1e-3)
 
 
-def test_each_token_is_told_with_the_part_that_is_done(tiny: Tiny) -> None:
+def test_each_token_is_reported_with_the_completed_fraction(tiny: Tiny) -> None:
     heard: list[float] = []
     expected_answers(
         tiny.programs["weight-only"], ["w5", "w22 w61"], max_new_tokens=2, advance=heard.append

@@ -25,7 +25,7 @@ from quatrain.verify.eager import load_eager
         ("layers.0.attention.wo", "layers.1.attention.wo"),
     ],
 )
-def test_two_that_are_exchanged_are_told(
+def test_two_exchanged_constants_are_reported(
     backend: str, one: str, other: str, tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
 ) -> None:
     """By the one that is read where the earlier one should be."""
@@ -41,7 +41,7 @@ def test_two_that_are_exchanged_are_told(
     assert wrong.removesuffix(".weight") == other
 
 
-def test_one_that_is_read_for_another_is_told(
+def test_a_constant_read_instead_of_another_is_reported(
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
 ) -> None:
     def edit(plan: Record) -> None:
@@ -54,7 +54,7 @@ def test_one_that_is_read_for_another_is_told(
     assert wrong.endswith("norm.weight")
 
 
-def test_memory_that_is_still_to_be_read_is_told(
+def test_memory_that_is_still_needed_is_reported(
     tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
 ) -> None:
     """Whatever the texts show of it."""

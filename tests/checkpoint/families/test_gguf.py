@@ -132,7 +132,7 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("qwen3.5", {}, {A_LOG: torch.zeros(4)}, r"blk\.1\.ssm_a has decay rates of 0 or more"),
     ],
 )
-def test_what_no_file_of_the_family_says(tmp_path, name, figures, tensors, message):
+def test_values_that_no_file_of_the_family_has(tmp_path, name, figures, tensors, message):
     with pytest.raises(InputError, match=message):
         open_float_model(changed(tmp_path, name, figures, tensors))
 

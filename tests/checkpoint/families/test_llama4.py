@@ -97,7 +97,7 @@ def test_text_model_of_one_that_also_sees(prefix, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"), [((), "columns, r"), ((4, 8), "columns, r"), ((4, 8, 3), "as many of up")]
 )
-def test_experts_that_are_no_matrices(shape, message, tmp_path):
+def test_experts_that_are_not_matrices(shape, message, tmp_path):
     file = saved(llama4(), tmp_path) / "model.safetensors"
     tensors = load_file(file)
     name = "model.layers.1.feed_forward.experts.gate_up_proj"

@@ -176,7 +176,7 @@ def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
         ('{"a": 1}'.encode("utf-16"), "it is in UTF-16: save it in UTF-8"),
     ],
 )
-def test_what_is_no_json_is_said(content, what, tmp_path):
+def test_a_file_that_is_not_json_is_named(content, what, tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     (folder / "config.json").write_bytes(content)
     refused(folder, rf"config\.json: cannot be read as JSON: .*{what}")

@@ -167,7 +167,7 @@ def test_a_tied_output_may_be_the_embeddings_bytes(tmp_path):
     open_float_model(tiny.write_meta(tmp_path, tensors=tensors))
 
 
-def test_a_name_that_is_no_utf_8_is_what_is_wrong(tmp_path):
+def test_a_name_that_is_not_utf_8_is_the_error(tmp_path):
     folder = tiny.write_checkpoint(tmp_path / "gr\udcf6sse")
     with pytest.raises(InputError, match="its name is not UTF-8"):
         open_checkpoint(folder)

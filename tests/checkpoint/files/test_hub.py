@@ -108,7 +108,7 @@ def test_what_is_not_there_is_one_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hf://", "hf://one", "hf://a/b/c", "hf://../x", "hf:/a/b@"])
-def test_names_that_are_none(name):
+def test_names_that_are_not_valid(name):
     with pytest.raises(InputError, match="expected hf://owner/name"):
         local_path(name)
 

@@ -87,7 +87,7 @@ def test_other_blocks_read_as_the_gguf_package_reads_them(tmp_path, kind):
     assert np.array_equal(found.numpy(), gguf.quants.dequantize(packed, wanted))
 
 
-def test_a_scale_beside_a_norm_is_none_of_llama_cpp(tmp_path):
+def test_a_scale_of_a_norm_is_not_from_llama_cpp(tmp_path):
     path = ggufs.write_gguf(
         tmp_path / "m.gguf", extra={"blk.0.attn_norm.scale": torch.tensor([2.0])}
     )
@@ -270,7 +270,7 @@ def test_other_divisors_in_gguf_are_read_as_they_are(tmp_path, linear):
         (torch.ones(8), {"rope.scaling.type": "yarn"}, r"'yarn'.*beside rope_freqs\.weight"),
     ],
 )
-def test_divisors_in_gguf_that_are_none(tmp_path, divisors, metadata, message):
+def test_values_in_gguf_that_are_not_divisors(tmp_path, divisors, metadata, message):
     extra = {"rope_freqs.weight": divisors}
     path = ggufs.write_gguf(tmp_path / "m.gguf", metadata=metadata, extra=extra)
     with pytest.raises(InputError, match=message):
@@ -381,7 +381,7 @@ def test_a_window_that_no_model_of_its_kind_has_is_named(tmp_path):
         ("llama", "new", "is not a model.*; give the model's own file$"),
     ],
 )
-def test_what_is_no_model_is_named(tmp_path, architecture, kind, message):
+def test_what_is_not_a_model_is_named(tmp_path, architecture, kind, message):
     with ggufs.gguf_file(tmp_path / "m.gguf", architecture) as writer:
         if kind:
             writer.add_type(kind)
@@ -426,7 +426,7 @@ def test_unsupported_gguf_type_is_named(tmp_path):
         (99, "of the type 99, which"),
     ],
 )
-def test_a_type_that_nothing_reads_is_no_damage(tmp_path, kind, message):
+def test_an_unreadable_type_is_not_called_damage(tmp_path, kind, message):
     """Q4_0_4_4 of the phones' llama.cpp of 2024, and what may come."""
     file = ggufs.write_gguf(tmp_path / "m.gguf", kind="Q4_0")
     content, name = bytearray(file.read_bytes()), b"blk.0.ffn_down.weight"

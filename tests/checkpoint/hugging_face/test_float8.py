@@ -415,7 +415,7 @@ def test_integers_of_bitsandbytes_that_lie_as_a_gpu_wants_them(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [torch.ones(2), torch.ones(1).int()])
-def test_a_scale_of_a_matrix_that_is_no_number(tmp_path, scale):
+def test_a_scale_of_a_matrix_that_is_not_a_number(tmp_path, scale):
     folder, _ = write_written(tmp_path, "NVFP4", weight_global_scale=scale)
     with pytest.raises(
         InputError, match=r"k_proj\.weight_global_scale is \w+ \[\d\], expected one"
@@ -424,7 +424,7 @@ def test_a_scale_of_a_matrix_that_is_no_number(tmp_path, scale):
 
 
 @pytest.mark.parametrize("mode", [[], {}, None, 4])
-def test_a_mode_of_mlx_that_is_no_name(tmp_path, mode):
+def test_a_mode_of_mlx_that_is_not_a_name(tmp_path, mode):
     folder, _ = write_written(tmp_path, "mxfp4")
     change_config(folder, quantization={"mode": mode, "bits": 4, "group_size": 32})
     with pytest.raises(InputError, match=r"in mode .*expected .affine."):

@@ -38,7 +38,7 @@ def test_options_that_do_the_same_are_given(tmp_path, settings, options):
             assert all(name in command.__annotations__ for command in (run, chat))
 
 
-def test_what_no_verb_follows_is_named(tmp_path):
+def test_sampling_settings_that_no_command_supports_are_named(tmp_path):
     settings = {"num_beams": 4, "suppress_tokens": [3], "min_length": 0, "bad_words_ids": None}
     (note,) = notes_of(tmp_path, settings)
     assert "has num_beams, suppress_tokens, which no command supports" in note
@@ -51,7 +51,7 @@ def test_what_changes_nothing_is_not_said(tmp_path, settings):
     assert not notes_of(tmp_path, settings)
 
 
-def test_a_file_that_is_no_object_is_named(tmp_path):
+def test_a_file_that_is_not_an_object_is_named(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     (folder / "generation_config.json").write_text("[]")
     with pytest.raises(InputError, match=r"generation_config\.json"):

@@ -220,7 +220,7 @@ def test_a_gguf_file_in_a_folder_without_weights_is_pointed_at(tmp_path):
         open_float_model(folder)
 
 
-def test_settings_that_are_no_object(tmp_path):
+def test_settings_that_are_not_an_object(tmp_path):
     folder = change_config(tiny.write_hugging_face(tmp_path), quantization_config=["gptq"])
     for opened in (open_checkpoint, open_float_model):
         with pytest.raises(InputError, match=r"'quantization_config' is .*expected an object"):
@@ -244,7 +244,7 @@ def test_a_quantized_folder_without_its_output_layer(tmp_path):
     assert open_checkpoint(change_config(folder, tie_word_embeddings=True)).output_kind == "tied"
 
 
-def test_nothing_is_said_of_a_params_json_that_there_is_none_of(tmp_path):
+def test_a_missing_params_json_is_not_mentioned(tmp_path):
     sources = [
         tiny.write_hugging_face(tmp_path / "a", num_hidden_layers=3),
         tiny.write_hugging_face(tmp_path / "b", intermediate_size=128),

@@ -283,8 +283,8 @@ def test_damaged_matrices_are_named(tmp_path, part, shape, message):
         open_float_model(write_adapter(tmp_path / "adapter", parts), base)
 
 
-def test_matrices_that_are_no_numbers_are_the_adapters(tmp_path):
-    """And not its base's, which would be downloaded again."""
+def test_an_adapter_with_nan_is_named_and_not_its_base(tmp_path):
+    """The message must not name the base, which would be downloaded again."""
     base = tiny.write_hugging_face(tmp_path / "base")
     parts = {f"{Q}.lora_A.weight": torch.ones(8, 64), f"{Q}.lora_B.weight": torch.ones(64, 8)}
     parts[f"{Q}.lora_B.weight"][3, 2] = torch.nan
@@ -313,7 +313,7 @@ def test_an_adapter_of_a_model_with_more_tokens(tmp_path):
         open_float_model(write_adapter(tmp_path / "a", tables), base)
 
 
-def test_what_training_leaves_beside_an_adapter_is_no_model(tmp_path):
+def test_training_files_beside_an_adapter_are_not_a_model(tmp_path):
     """The files of a checkpoint-500 of transformers' Trainer."""
     base = tiny.write_hugging_face(tmp_path / "base")
     parts = {f"{Q}.lora_A.weight": torch.ones(8, 64), f"{Q}.lora_B.weight": torch.ones(64, 8)}
@@ -339,7 +339,7 @@ def test_a_chat_template_without_a_tokenizer_is_said_to_be_unread(tmp_path):
         assert tokenizer.chat_template == ("its own" if copied else None)
 
 
-def test_a_base_for_what_is_no_adapter(tmp_path):
+def test_a_base_without_an_adapter(tmp_path):
     model = tiny.write_hugging_face(tmp_path / "model")
     with pytest.raises(InputError, match=r"holds no adapter.*leave out the option"):
         open_float_model(model, model)
@@ -387,7 +387,7 @@ def test_a_model_and_its_adapter_the_other_way_round(tmp_path):
     ],
 )
 @pytest.mark.parametrize("base", [None, "base"])
-def test_what_is_no_whole_adapter_of_pefts(tmp_path, names, message, base):
+def test_an_incomplete_peft_adapter(tmp_path, names, message, base):
     for name in names:
         (tmp_path / name).write_text("{}")
     with pytest.raises(InputError, match=message):

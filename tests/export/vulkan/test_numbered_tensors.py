@@ -41,7 +41,7 @@ def test_the_tensor_is_zero_but_for_its_number():
 
 
 @pytest.mark.parametrize("reordered", [lambda x: x.T, lambda x: x.flip(0), torch.zeros_like])
-def test_another_order_of_the_elements_is_no_number(reordered):
+def test_reordered_elements_are_not_a_number(reordered):
     assert read_number(reordered(numbered(torch.empty(4, 4), 300)).contiguous().numpy()) is None
 
 

@@ -97,7 +97,7 @@ def _steeper(plan):
     call.args[7] = len(plan.values) - 1
 
 
-def test_what_int8_keys_and_values_hide_is_told(checkpoint, report, tmp_path):
+def test_errors_hidden_by_int8_keys_and_values_are_found(checkpoint, report, tmp_path):
     program = edited_method(report.output, _steeper)(tmp_path)
     verified = verify_program(program, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
     assert verified.unrounded is not None and verified.devices[0].problems == []

@@ -52,7 +52,7 @@ def test_the_output_linear_computes_rows_one_by_one(name: str) -> None:
     torch.testing.assert_close(found.float(), expected.float(), rtol=2e-4, atol=2e-4)
 
 
-def test_a_copy_before_the_output_linear_is_no_obstacle() -> None:
+def test_a_copy_before_the_output_linear_is_allowed() -> None:
     """As programs in float16 with a large vocabulary have it, into another storage."""
     program = open_program(FOLDER / "peer-8da4w-fp16-emb4.pte")
     assert give_all_position_logits(program.vulkan)

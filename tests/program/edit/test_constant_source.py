@@ -16,7 +16,7 @@ def test_a_key_says_all(form):
 
 
 @pytest.mark.parametrize("key", ["", "packed", "packed:", "other:norm.weight", "a" * 64])
-def test_what_is_no_source_is_refused(key):
+def test_what_is_not_a_source_is_refused(key):
     with pytest.raises(QuatrainError, match=r"a template's constant is called .* cache"):
         ConstantSource.from_key(key)
 

@@ -80,7 +80,7 @@ def test_they_are_stored_as_they_are_read(scheme: str, tmp_path: Path) -> None:
         retarget_file(joined, tmp_path / "again.pte", repair=True)
 
 
-def test_sums_are_made_anew_where_there_are_too_few(tmp_path: Path) -> None:
+def test_sums_are_computed_again_if_there_are_too_few(tmp_path: Path) -> None:
     few = short("d", "weight_sums", tmp_path)
     assert "dq8ca-sums-apart" in findings(few, "desktop", "1.5")
     assert_joined(few, "d", tmp_path / "joined.pte")

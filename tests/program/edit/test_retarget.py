@@ -214,7 +214,7 @@ def test_all_delegates_of_a_program_change(tmp_path: Path) -> None:
         assert written.graphs == [alone.vulkan, alone.vulkan]
 
 
-def test_layers_of_a_method_of_several_delegates_are_not_told(tmp_path: Path) -> None:
+def test_layers_of_a_method_of_several_delegates_are_unknown(tmp_path: Path) -> None:
     program = open_program(edited_method(artifact("peer-8da4w-fp32"), of_two_delegates)(tmp_path))
     before = [list(graph.operators) for graph in program.graphs]
     with pytest.raises(InputError, match=r"method forward is 2 Vulkan delegates.*leave --layers"):

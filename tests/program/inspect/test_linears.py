@@ -65,7 +65,7 @@ def test_roles_come_from_dataflow_not_from_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_adaptors_are_no_linears_of_the_model(beside: bool) -> None:
+def test_adaptors_are_not_linears_of_the_model(beside: bool) -> None:
     """`output(x) + B(A(x))` in QLoRA's layout; not where A takes something else, as a residual."""
     maker = GraphMaker()
     x, null = maker.input("float32", 1, 4, 8), maker.plain("null")

@@ -54,7 +54,7 @@ def test_several_delegates_are_all_in_a_report(tmp_path: Path) -> None:
         assert "not used by a delegate" not in found.bytes_by_kind
 
 
-def test_a_context_that_is_not_stated_is_no_metadata(tmp_path: Path) -> None:
+def test_an_unstated_context_is_not_in_the_metadata(tmp_path: Path) -> None:
     """It is as long as a call, and what says so is named."""
     assert report("peer-8da4w-fp32").context_from == "get_max_context_len"
     stated = artifact("peer-8da4w-fp32").read_bytes()

@@ -103,7 +103,7 @@ def test_rows_of_a_table_are_those_of_its_weight() -> None:
 
 @pytest.mark.parametrize("integers_too", [False, True])
 @pytest.mark.parametrize("held", [False, True])
-def test_gradients_are_those_of_the_weight_that_it_stands_for(held, integers_too) -> None:
+def test_gradients_are_those_of_the_dequantized_weight(held, integers_too) -> None:
     """Of a product with it as autograd has them, in two calls or more."""
     generator = torch.Generator().manual_seed(0)
     integers = torch.randint(-8, 8, (16, 64), generator=generator).to(torch.int8)

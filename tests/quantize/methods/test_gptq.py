@@ -157,7 +157,7 @@ def test_a_model_that_states_no_first_token_writes_from_any(tmp_path: Path) -> N
     assert len(Calibration(self_generated=1024).tokens(open_float_model(model), None, Stages()))
 
 
-def test_how_far_it_is_is_told_linear_by_linear(tmp_path: Path, text: Path) -> None:
+def test_progress_is_reported_linear_by_linear(tmp_path: Path, text: Path) -> None:
     """A layer may take minutes, and a table after its hidden states."""
     told: dict[str, list[float]] = {}
     stages = Stages(progress=lambda name, done, _: told.setdefault(name, []).append(done))

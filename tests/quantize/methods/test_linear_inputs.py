@@ -25,7 +25,7 @@ def test_moments_are_weighted_means(rows, columns):
     assert np.allclose(inputs.moments.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_of_zeros_are_no_tokens():
+def test_rows_of_zeros_are_not_tokens():
     seen = torch.randn(10, 32)
     padded = LinearInputs(torch.cat([seen, torch.zeros(90, 32)]), torch.zeros(100, 32), 32)
     assert padded.tokens == 0
@@ -37,7 +37,7 @@ def test_rows_of_zeros_are_no_tokens():
 
 @pytest.mark.parametrize("rows", [5, 32, 50])
 @pytest.mark.parametrize("of_stream", [False, True])
-def test_what_can_be_told_of_floating_points_outputs_is_ridge_regression(rows, of_stream):
+def test_the_prediction_of_floating_point_outputs_is_ridge_regression(rows, of_stream):
     exact, noise, weight = torch.randn(400, 32), torch.randn(400, 32), torch.randn(rows, 32)
     seen = exact + 0.3 * noise
     missing = (torch.randn(400, rows), torch.randn(400, rows)) if of_stream else None

@@ -94,7 +94,7 @@ def test_its_page_fits_a_phone(both: Path, tmp_path: Path) -> None:
     assert width_on_a_phone(both / "report.html", tmp_path) <= 360
 
 
-def test_it_goes_on_and_removes_what_is_no_longer_asked_for(
+def test_it_resumes_and_removes_what_is_no_longer_requested(
     both: Path, tiny_release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*words, **arguments) -> dict:

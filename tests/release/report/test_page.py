@@ -85,7 +85,7 @@ def test_without_floating_point_too_it_says_whose_arithmetic_a_figure_is_of(
         assert f"{row['regime']} on mali-g76" in text
 
 
-def test_what_an_export_changed_stands_beside_its_file(tiny_release: Path) -> None:
+def test_notes_of_an_export_are_listed_with_its_file(tiny_release: Path) -> None:
     report = json.loads((tiny_release / "out" / "report.json").read_text())
     report["files"][0]["notes"] = ["groups are rounded again"]
     report["quantized"] = (report["quantized"] or {}) | {"notes": ["of an int4 source"]}

@@ -49,7 +49,7 @@ def test_a_text_may_begin_without_a_reset(runner):
     assert _forward(runner, TEXT[:20], 0).equal(first)
 
 
-def test_a_kept_context_that_goes_on_otherwise_is_computed_anew(runner):
+def test_a_cached_context_with_another_continuation_is_computed_again(runner):
     kept = KeptContext(runner)
     _forward(kept, TEXT, 0)
     kept.reset()

@@ -98,7 +98,7 @@ def test_an_answer_ends_where_its_listener_says_so_or_before_a_stop_string(progr
     assert turn.generation.stopped == "stop string"
 
 
-def test_each_turn_draws_anew(program):
+def test_the_same_seed_gives_the_same_turns(program):
     chat = Conversation(program, sampling=Sampling(5.0, seed=3), device="reference")
     first = chat.say("w5").generation.tokens
     chat.reset()

@@ -37,7 +37,7 @@ def test_a_temperature_samples_from_the_softmax() -> None:
     assert len(set(_chosen(_Fixed(3.0, -2.0), 1e300))) == 2
 
 
-def test_logits_of_a_broken_model_are_no_traceback() -> None:
+def test_logits_of_a_broken_model_give_no_traceback() -> None:
     assert len(_chosen(_Fixed(0.0, math.nan), 1.0)) == 50
 
 

@@ -27,14 +27,14 @@ def _flagged(generations: list[dict]) -> list[bool]:
 
 
 @pytest.mark.parametrize(("kind", "count"), [("healthy", 50), ("looping", 3), ("garbled", 50)])
-def test_recorded_generations_are_told_apart(kind: str, count: int) -> None:
+def test_recorded_generations_are_classified(kind: str, count: int) -> None:
     assert _flagged(RECORDED[kind]) == [kind != "healthy"] * count
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "flagged"), [("healthy", 47, 0), ("looping", 3, 2), ("garbled", 50, 50)]
 )
-def test_held_out_generations_are_told_apart(kind: str, count: int, flagged: int) -> None:
+def test_held_out_generations_are_classified(kind: str, count: int, flagged: int) -> None:
     found = _flagged(HELD_OUT[kind])
     assert (len(found), sum(found)) == (count, flagged)
 

@@ -169,7 +169,7 @@ def test_messages_that_fit_nothing_are_refused(parrot: ServedModel, name: str) -
         prompt_tokens(parrot, ChatRequest(model="parrot", messages=messages), None)
 
 
-def test_a_template_that_leaves_out_an_answer_is_told_of(folder: Path) -> None:
+def test_a_template_that_leaves_out_an_answer_is_reported(folder: Path) -> None:
     words = Tokenizer.load(folder / "tokenizer.json")
     words.chat_templates["default"] = (
         "{{ tools }}{% for m in messages if m.role == 'user' %}user {{ m.content }} {% endfor %}go"
@@ -181,7 +181,7 @@ def test_a_template_that_leaves_out_an_answer_is_told_of(folder: Path) -> None:
         prompt_tokens(model, request, None)
 
 
-def test_a_model_without_a_template_is_no_chat_model(folder: Path) -> None:
+def test_a_model_without_a_template_is_not_a_chat_model(folder: Path) -> None:
     words = Tokenizer.load(folder / "tokenizer.json")
     words.chat_templates.clear()
     model = ServedModel("bare", 0, _Parrot(), words, context=1000, vocab_size=len(KNOWN))

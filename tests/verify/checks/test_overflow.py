@@ -13,7 +13,7 @@ from quatrain.verify.checks.layerwise import LayerwiseComparison
     [(math.inf, 0.01, "values, or intermediate sums of a prompt"), (math.inf, 0.0, "values exceed"),
      (0.1, 0.01, None)],
 )  # fmt: skip
-def test_values_and_sums_beyond_float16_are_told_with_what_helps(worst, halves, said):
+def test_values_and_sums_beyond_float16_are_reported_with_a_remedy(worst, halves, said):
     problems = overflow_problems(LayerwiseComparison(3, worst, None), halves)
     assert bool(problems) == (said is not None)
     for problem in problems:

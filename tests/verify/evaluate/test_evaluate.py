@@ -147,7 +147,7 @@ def test_of_one_token_no_error_is_shown(tiny: Tiny) -> None:
     assert "\n1 token predicted\n" in table
 
 
-def test_models_of_one_name_are_told_apart(tiny: Tiny, tmp_path: Path) -> None:
+def test_models_of_one_name_are_distinguished(tiny: Tiny, tmp_path: Path) -> None:
     again = Path(shutil.copy(tiny.programs["8da4w"], tmp_path))
     text = tmp_path / "text.txt"
     text.write_text(TEXT)

@@ -137,7 +137,9 @@ def test_what_was_pasted_may_be_cut_and_hold_the_prompt(
         assert explain_output(output, program, TEXT).cause == "right", output
 
 
-def test_what_nothing_computes_is_said_so(tiny: Tiny, words: Tokenizer, writes: Writes) -> None:
+def test_an_output_of_no_known_computation_is_unknown(
+    tiny: Tiny, words: Tokenizer, writes: Writes
+) -> None:
     program = tiny.programs["8da4w"]
     found = explain_output(PhoneOutput(tokens=[7] * 30), program, TEXT)
     assert (found.cause, found.candidate) == ("unknown", None)
