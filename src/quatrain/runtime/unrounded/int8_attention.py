@@ -31,10 +31,14 @@ def keep_taken_in_cache(values: MethodValues, call: Named) -> None:
     taken = values.taken(call["value"])
     if taken is None:
         return
-    cache, start = values.read(call["cache"]), values.read(call["start_pos"])
-    before = values.taken(call["cache"])
-    kept = torch.zeros(cache.shape) if before is None else before
-    kept[:, start : start + taken.shape[1]] = taken
+    taken = taken.reshape(values.read(call["value"]).shape)
+    start, before = values.read(call["start_pos"]), values.taken(call["cache"])
+    end, filled = start + taken.shape[1], 0 if before is None else before.shape[1]
+    # Of tokens so far alone: a cache has room for many more.
+    kept = torch.zeros(1, max(end, filled), *taken.shape[2:])
+    if before is not None:
+        kept[:, :filled] = before
+    kept[:, start:end] = taken
     values.set_taken(call["cache"], kept)
 
 
@@ -63,4 +67,8 @@ def _unrounded(values: MethodValues, call: Named, name: str) -> torch.Tensor:
     taken = values.taken(call[name])
     if taken is None:
         raise NotComputed(f"attention to a {name} of int8 that is not rounded in this call")
-    return (values.read(call[name]).float() - zeros) * scales + taken
+    stored = (values.read(call[name]).float() - zeros) * scales
+    if taken.numel() == stored.numel():
+        return stored + taken.reshape(stored.shape)
+    stored[:, : taken.shape[1]] += taken
+    return stored

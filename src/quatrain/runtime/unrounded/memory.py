@@ -69,9 +69,8 @@ class MethodValues:
         self._taken.pop(written.data_ptr(), None)
 
     def taken(self, index: int) -> torch.Tensor | None:
-        """What rounding took from the tensor `index` of integers, in its shape; None: not known."""
-        kept, tensor = self._taken.get(self.read(index).data_ptr()), self.read(index)
-        return None if kept is None else kept.reshape(tensor.shape)
+        """What rounding took from the integers `index`, as it was set; None: not known."""
+        return self._taken.get(self.read(index).data_ptr())
 
     def set_taken(self, index: int, taken: torch.Tensor) -> None:
         """Let that be `taken`, float32, until something else is written there."""
