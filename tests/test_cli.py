@@ -235,9 +235,13 @@ MISTAKES = {
     "export, in place of its tokenizer": (
         ["export", "nowhere", "--tokenizer", __file__, "-o", __file__], "would overwrite the input",
     ),
-    "inspect, the standard output": (["inspect", "nowhere.pte", "--html", "-"], "--html -: no"),
+    "inspect, the standard output": (
+        ["inspect", "nowhere.pte", "--html", "-"], "--html -: the output cannot",
+    ),
     "convert, the standard output": (["convert", "{checkpoint}", "-"], "-: the output cannot go"),
-    "release, the standard output": (["release", "{checkpoint}", "-o", "-"], "-o -: no output"),
+    "release, the standard output": (
+        ["release", "{checkpoint}", "-o", "-"], "-o -: the output cannot",
+    ),
     "run, a device for a file": (
         ["run", "nowhere.pte", "--prompt", "x", "--profile", "/dev/null"], "is a device or a pipe",
     ),

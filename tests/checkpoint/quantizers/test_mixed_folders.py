@@ -234,7 +234,7 @@ def test_activations_that_are_rounded_to_others_as_it_runs_are_said(tmp_path, ki
         checkpoint.tensors[f"{W2}.weight"], folders.expected_tensors()[f"{W2}.weight"]
     )
     assert len(checkpoint.notes) == 1
-    assert f"activations rounded to {kind}{bits} as the model runs" in checkpoint.notes[0]
+    assert f"quantizes activations to {kind}{bits} at run time" in checkpoint.notes[0]
 
 
 def test_linears_in_fp8_beside_int4_are_rounded(tmp_path):

@@ -31,6 +31,7 @@ def notes_on_activations(settings: Any) -> tuple[str, ...]:
     if not found:
         return ()
     return (
-        f"Its quantization_config has activations rounded to {' and '.join(found)} as the model "
-        "runs, which no program does: 8da4w rounds them to int8 token by token, weight-only not.",
+        f"Its quantization_config quantizes activations to {' and '.join(found)} at run time, "
+        "which programs do not support: 8da4w quantizes them to int8 token by token, weight-only "
+        "does not.",
     )

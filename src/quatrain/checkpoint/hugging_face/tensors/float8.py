@@ -149,7 +149,7 @@ def _divides(settings: Mapping[str, Any], source: str) -> bool:
     if stated not in (None, "inverse"):
         raise InputError(
             f"{source}: its weight_scale_semantics is {str(stated)[:80]!r}, expected 'inverse'; "
-            "use the model that it was made from"
+            "use the original model"
         )
     return stated is not None or settings.get("method") == "fp8"
 
