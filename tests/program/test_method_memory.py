@@ -78,6 +78,17 @@ def test_what_has_no_elements_may_lie_anywhere(tmp_path: Path) -> None:
     assert method_memory_problems(open_program(program)) == []
 
 
+def test_a_number_in_place_of_a_tensor_is_reported(tmp_path: Path) -> None:
+    """Of a damaged program, in which the last values are moved by one."""
+
+    def moved(plan: Record) -> None:
+        plan.values = [*plan.values[:294], *plan.values[295:], plan.values[294]]
+
+    program = edited_method(artifact("peer-xnnpack-8da4w"), moved)(tmp_path)
+    problems = method_memory_problems(open_program(program))
+    assert any("value 306, Int in place of a tensor" in problem for problem in problems)
+
+
 def test_inputs_of_a_vulkan_program_in_one_place_are_a_defect(tmp_path: Path) -> None:
     program = edited_method(CONFORMANCE / "llama_w.pte", _inputs_in_one_place)(tmp_path)
     (finding,) = fatal_findings(open_program(program))

@@ -154,12 +154,12 @@ def _overwritten(places: _Places, written: int, needed: Set[int]) -> Iterator[tu
 
 def _is_in_place(step: Step, values: list[Record | None], first: int, written: int) -> bool:
     """Whether `step` reads each element of `first` right where it writes it."""
-    forms = {
+    forms = [
         (value.scalar_type, tuple(value.sizes or ()), _place(value))
         for value in (values[first], values[written])
-        if value is not None
-    }
-    return step.operator in ELEMENTWISE and len(forms) == 1
+        if value is not None and value.table == "Tensor"
+    ]
+    return step.operator in ELEMENTWISE and len(forms) == 2 and forms[0] == forms[1]
 
 
 def _place(value: Record | None) -> _Place | None:
@@ -173,4 +173,6 @@ def _place(value: Record | None) -> _Place | None:
 
 def _text(plan: Record, index: int) -> str:
     value = plan.values[index].val
+    if value is None or value.table != "Tensor":
+        return f"value {index}, {value.table if value else 'nothing'} in place of a tensor"
     return f"value {index}, {NAMES.get(value.scalar_type, value.scalar_type)}{list(value.sizes)}"
