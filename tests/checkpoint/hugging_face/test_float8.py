@@ -283,7 +283,7 @@ def write_written(folder, form, **other):
 
 @pytest.mark.parametrize("form", WRITTEN)
 def test_float4_as_its_writer_reads_it(tmp_path, form):
-    of_activations = ("input_global_scale", "q_scale", "k_zero_point", "k_bias")
+    of_activations = ("input_global_scale", "q_scale", "kv_scale", "k_zero_point", "k_bias")
     beside = {} if form.startswith("bits") else {name: torch.ones(1) for name in of_activations}
     folder, read = write_written(tmp_path, form, **beside)
     assert not is_quantized(folder)

@@ -647,13 +647,15 @@ def test_settings_of_the_text_model_of_one_that_also_sees(tmp_path):
     assert open_checkpoint(folder).group_size == 32
 
 
-def test_scales_of_a_quantized_cache_are_named(tmp_path):
+@pytest.mark.parametrize("names", ["kv", ["kv"]])
+def test_scales_of_a_quantized_cache_are_named(tmp_path, names):
+    """One for keys and values is vLLM's first form."""
     folder = folders.write_quantized(tmp_path, "compressed-tensors")
     tensors = load_file(folder / "model.safetensors")
-    scales = {f"model.layers.0.self_attn.{part}_scale": torch.ones(1) for part in "kv"}
+    scales = {f"model.layers.0.self_attn.{part}_scale": torch.ones(1) for part in names}
     save_file(tensors | scales, folder / "model.safetensors")
     checkpoint = open_checkpoint(folder)
-    assert "model.layers.0.self_attn.k_scale" in checkpoint.notes[0]
+    assert f"model.layers.0.self_attn.{names[0]}_scale" in checkpoint.notes[0]
     assert set(checkpoint.tensors) == set(folders.expected_tensors())
 
 

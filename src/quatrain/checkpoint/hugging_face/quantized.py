@@ -49,7 +49,7 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 # Tensors that say how a runtime quantizes activations, and what a note says about each.
 _UNREAD = {
     re.compile(
-        r".*\.self_attn\.(?:(?:attn\.)?[qkv]_(?:scale|zero_point)|[kv]_cache_scale)"
+        r".*\.self_attn\.(?:(?:attn\.)?(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_cache_scale)"
     ): "an 8-bit KV cache ({} and the like), which are not used: the cache is in floating point.",
     re.compile(r".*\.(?:input|output)_activation_scale"): (
         "the inputs and outputs of linears ({} and the like), which are not used: inputs are in "

@@ -36,7 +36,7 @@ _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SCALES = ("_scale_inv", "_scale")  # behind the weight's own name
 _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
-    r"|[qkv]_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
+    r"|(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
 _OF_MODELOPT = (
     "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4",
