@@ -56,3 +56,10 @@ def require_several(name: str, value: Any) -> None:
     text would be read letter by letter."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise InputError(f"{name} is {value!r}, expected a list or tuple, such as [{value!r}]")
+
+
+def require_at_least(least: int, name: str, value: Any) -> None:
+    """Raise `InputError` if the argument `name` has a `value` that is no whole number of at least
+    `least`."""
+    if not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}, expected {least} or more")

@@ -13,7 +13,7 @@ from quatrain.arithmetic import Arithmetic
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.errors import InputError, require_several
+from quatrain.errors import InputError, require_at_least, require_several
 from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.int4 import Scheme
 from quatrain.program import Program, VulkanGraph, open_program
@@ -89,7 +89,7 @@ def verify_program(
         InputError: The request is wrong. What the program computes wrongly is in the report.
     """
     program, checkpoint, stages = Path(program), Path(checkpoint), stages or Stages()
-    _check_request(devices, prompts, emulate)
+    _check_request(devices, prompts, new_tokens, emulate)
     arithmetic = arithmetic_as_on(as_on)
     with stages("open the program and the checkpoint"):
         opened = _open(program, checkpoint, devices, emulate, arithmetic, tokenizer)
@@ -194,9 +194,12 @@ def _run_eager(
     return eager, max(floors, key=lambda floor: floor.logits_error)
 
 
-def _check_request(devices: tuple[str, ...], prompts: tuple[str, ...], emulate: str | None) -> None:
+def _check_request(
+    devices: tuple[str, ...], prompts: tuple[str, ...], new_tokens: int, emulate: str | None
+) -> None:
     require_several("devices", devices)
     require_several("prompts", prompts)
+    require_at_least(1, "new_tokens", new_tokens)
     if not prompts:
         raise InputError("prompts is empty, expected one text or more")
     emulated_defect(emulate)

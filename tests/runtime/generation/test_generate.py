@@ -1,10 +1,14 @@
 """How the next token is chosen."""
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from tests.support.tiny_programs import TEXT, Tiny
 
+from quatrain import Conversation, InputError, generate_text, verify_program
 from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.generation.sampling import Sampling
 
@@ -75,3 +79,18 @@ def test_a_long_prompt_is_given_in_parts(prompt: int, calls: list) -> None:
     runner = _Counted(4)
     generate(runner, [0] * prompt, context=100, max_new_tokens=1)
     assert runner.calls == calls
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5])
+def test_no_tokens_to_generate_are_refused(count: Any, tiny: Tiny) -> None:
+    """As the command line does."""
+    program = tiny.programs["weight-only"]
+    refused = partial(pytest.raises, InputError)
+    with refused(match=f"max_new_tokens is {count}, expected 1 or more"):
+        generate(_Fixed(0.0, 1.0), [1], context=100, max_new_tokens=count)
+    with refused(match="max_new_tokens is"):
+        generate_text(program, TEXT, max_new_tokens=count)
+    with refused(match="max_new_tokens is"):
+        Conversation(program, max_new_tokens=count)
+    with refused(match="new_tokens is"):
+        verify_program(program, tiny.checkpoint, ("reference",), (TEXT,), count)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_at_least
 from quatrain.program import Program, open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import Generation
@@ -100,6 +100,7 @@ class Conversation:
                 `load_runner`.
         """
         check_stops(stop)
+        require_at_least(1, "max_new_tokens", max_new_tokens)
         program = program if isinstance(program, Program) else open_program(program)
         _require_context(program)
         self._tokenizer = Tokenizer.load(chosen_tokenizer(tokenizer, program.path))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_at_least
 from quatrain.runtime.generation.sampling import GREEDY, Sampling
 from quatrain.runtime.generation.token_choice import TokenChoice
 from quatrain.runtime.runner import Runner, forward_in_parts
@@ -79,8 +79,9 @@ def generate(
         on_token: Called with each token as it is generated; if it returns True, the text ends.
 
     Raises:
-        InputError: The prompt is empty or longer than `context`.
+        InputError: The prompt is empty or longer than `context`, or `max_new_tokens` is below 1.
     """
+    require_at_least(1, "max_new_tokens", max_new_tokens)
     prompt = list(prompt)
     check_prompt(prompt, context)
     choose = TokenChoice(sampling)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
-from quatrain.errors import InputError
+from quatrain.errors import InputError, require_at_least
 from quatrain.program import Program, open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.runtime.generation.generate import Generation, check_prompt, generate
@@ -104,6 +104,7 @@ def generate_text(
             `load_runner`.
     """
     check_stops(stop)
+    require_at_least(1, "max_new_tokens", max_new_tokens)
     if profile:
         device = _device_to_profile(device)
     program = program if isinstance(program, Program) else open_program(program)
