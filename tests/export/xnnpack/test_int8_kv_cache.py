@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.edited_methods import edited_method
+from tests.support.edited_methods import edited_method, whole
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
 from tests.support.rounding import assert_equal_but_for_rounding, largest_error
@@ -102,6 +102,21 @@ def test_errors_hidden_by_int8_keys_and_values_are_found(checkpoint, report, tmp
     verified = verify_program(program, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
     assert verified.unrounded is not None and verified.devices[0].problems == []
     assert not verified.passed and verified.problems == [verified.unrounded.problem]
+
+
+def _one_integer_less(plan):
+    at = next(i for i, one in enumerate(plan.operators) if "quantize_per_token" in one.name)
+    calls = [one.instr_args for one in plan.chains[0].instructions]
+    call = next(one for one in calls if one.table == "KernelCall" and one.op_index == at)
+    plan.values = [*plan.values, Record(table="EValue", val=whole(126))]
+    call.args[4] = len(plan.values) - 1
+
+
+def test_keys_and_values_that_int8_clips_are_told(checkpoint, report, tmp_path):
+    program = edited_method(report.output, _one_integer_less)(tmp_path)
+    verified = verify_program(program, checkpoint, ("executorch",), (TEXT,), new_tokens=4)
+    assert verified.unrounded is not None and not verified.passed
+    assert "int8 numbers from -128 to 126, expected -128 to 127" in verified.unrounded.problem
 
 
 class Values:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from quatrain.quiet import native_output_held_back
-from quatrain.runtime.unrounded.errors import NotComputed
+from quatrain.runtime.unrounded.errors import NotComputed, UnknownNode
 from quatrain.runtime.unrounded.memory import MethodValues
 
 Named = Mapping[str, int]  # which value each argument of a call is, by its name
@@ -20,7 +20,13 @@ QUANTIZED_ATTENTION = "llama.custom_quantized_sdpa.out"
 
 
 def keep_taken(values: MethodValues, call: Named) -> None:
-    """Behind `quantized_decomposed.quantize_per_token.out`: keep what it took away."""
+    """Behind `quantized_decomposed.quantize_per_token.out`: keep what it took away.
+
+    Raises `UnknownNode` unless it is rounded to all integers of int8: what clips would be kept too.
+    """
+    least, most = values.read(call["quant_min"]), values.read(call["quant_max"])
+    if (least, most) != (-128, 127):
+        raise UnknownNode(f"int8 numbers from {least} to {most}, expected -128 to 127")
     scales, zeros = values.read(call["scales"]).float(), values.read(call["zero_points"])
     stored = (values.read(call["out"]).float() - zeros) * scales
     values.set_taken(call["out"], values.read(call["input"]) - stored)
