@@ -89,6 +89,17 @@ def test_a_number_in_place_of_a_tensor_is_reported(tmp_path: Path) -> None:
     assert any("value 306, Int in place of a tensor" in problem for problem in problems)
 
 
+def test_an_attention_of_too_few_arguments_is_no_traceback(tmp_path: Path) -> None:
+    """Of a damaged program, in which others are called so."""
+
+    def called_so(plan: Record) -> None:
+        for each in plan.operators:
+            each.name, each.overload = "llama::sdpa_with_kv_cache", "out"
+
+    program = edited_method(artifact("peer-xnnpack-8da4w"), called_so)(tmp_path)
+    assert isinstance(method_memory_problems(open_program(program)), list)
+
+
 def test_inputs_of_a_vulkan_program_in_one_place_are_a_defect(tmp_path: Path) -> None:
     program = edited_method(CONFORMANCE / "llama_w.pte", _inputs_in_one_place)(tmp_path)
     (finding,) = fatal_findings(open_program(program))

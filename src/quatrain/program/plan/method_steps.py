@@ -66,7 +66,8 @@ def _kernel(given: list[frozenset[int]], name: str) -> Step:
     read = frozenset().union(*(one - written for one in given))
     in_place = frozenset().union(*(one & written for one in given[: -1 - len(written)]))
     kind = operator_kind(name)
-    caches = frozenset().union(*(given[place] for place in _CHANGED.get(kind, ())))
+    places = (place for place in _CHANGED.get(kind, ()) if place < len(given))
+    caches = frozenset().union(*(given[place] for place in places))
     return Step(read | in_place, written, kind, caches, is_alias=name == _VIEW)
 
 
