@@ -18,8 +18,8 @@ from quatrain.tokenizer.files import require_tokenizer
 
 def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -> None:
     """Raise `InputError` if `model` is nothing that is read, `output` cannot be a release's folder,
-    a phone or file that `spec` names is unknown or cannot be read, or its scheme is of nothing;
-    `model` is None if it is to be fetched.
+    a phone or file that `spec` names is unknown or cannot be read, or what it says counts for
+    nothing; `model` is None if it is to be fetched.
     """
     if model is not None:
         detect(model)
@@ -29,6 +29,13 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
             f"scheme = {str(spec.scheme)!r} is for GPU programs, but no phone is named; name some "
             "(--phones), or leave it out: the CPU's program is 8da4w"
         )
+    for key, is_for in (("cpu = false", not spec.cpu), ("no-defects", spec.no_defects)):
+        if is_for and not spec.phones:
+            raise InputError(
+                f"{key} counts for nothing where no phone is named: then the CPU's program alone "
+                "is made, and no phone's defects are looked for; name some (--phones), or leave "
+                "it out"
+            )
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)
     for phone in spec.phones:
