@@ -25,6 +25,7 @@ import torch
 from measure import machine, print_table, write_json
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.quantize.pipeline import quantize_model
+from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.smollm2 import fetch_smollm2
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
@@ -88,32 +89,20 @@ def measured(timed: dict[str, Timed], runs: int) -> dict[str, dict[str, float]]:
     }
 
 
-def method_of(program: Path) -> Callable[..., torch.Tensor]:
-    """The method of a program in this process: an `ExecutorchRunner` has another compute it, and
-    waits for it some tenths of a millisecond each time."""
-    import executorch.kernels.quantized  # noqa: F401
-    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
-    from executorch.runtime import Runtime
-
-    loaded = Runtime.get().load_program(program)
-    method = loaded.load_method("forward")
-    return lambda *inputs: method.execute(list(inputs))[0].clone()
-
-
 def executorch_run(program: Path) -> Timed:
     prompt = torch.arange(100, 100 + PROMPT)[None]
 
     def run() -> tuple[float, float]:
-        forward = method_of(program)
-        forward(prompt, torch.tensor([0]))
-        forward(prompt[:, :1], torch.tensor([PROMPT]))
+        runner = ExecutorchRunner(program)
+        runner.forward(prompt, torch.tensor([0]))
+        runner.forward(prompt[:, :1], torch.tensor([PROMPT]))
         time.sleep(_PAUSE)
         begun = time.perf_counter()
-        logits = forward(prompt, torch.tensor([0]))
+        logits = runner.forward(prompt, torch.tensor([0]))
         prefilled = time.perf_counter()
         for step in range(NEW_TOKENS):
             token = logits.reshape(1, -1).argmax(-1, keepdim=True)
-            logits = forward(token, torch.tensor([PROMPT + step]))
+            logits = runner.forward(token, torch.tensor([PROMPT + step]))
         return PROMPT / (prefilled - begun), NEW_TOKENS / (time.perf_counter() - prefilled)
 
     return run

@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 
-from quatrain.errors import InputError
+from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids
-from quatrain.runtime.method_process import MethodFailed, MethodProcess
 
 
 class ExecutorchRunner:
@@ -36,14 +35,16 @@ class ExecutorchRunner:
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
             from executorch.runtime import Runtime
 
-            _require_backends(program, Runtime.get().backend_registry.registered_backend_names)
-        try:
-            self._method = MethodProcess(self.path)
-        except MethodFailed as error:
-            raise InputError(
-                f"{self.path}: the ExecuTorch runtime cannot load it: {error}; it is damaged, or "
-                "made for another runtime: export it again"
-            ) from error
+            runtime = Runtime.get()
+            _require_backends(program, runtime.backend_registry.registered_backend_names)
+            try:
+                self._program = runtime.load_program(self.path)
+                self._method = self._program.load_method("forward")
+            except RuntimeError as error:
+                raise InputError(
+                    f"{self.path}: the ExecuTorch runtime cannot load it: {error}; it is damaged, "
+                    "or made for another runtime: export it again"
+                ) from error
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
@@ -51,22 +52,23 @@ class ExecutorchRunner:
         Raises `InputError` if a token is not in the program's vocabulary, or the call goes back in
         a program that cannot.
         """
+        assert self._method is not None
         if self._vocab_size is not None and not inputs[0].is_floating_point():
             check_token_ids(inputs[0], self._vocab_size)
         given = self._inputs.given(inputs)
         try:
             with self._order.call(inputs):
-                return self._method.execute(given)
-        except MethodFailed as error:
+                return self._method.execute(given)[0].clone()
+        except UNFIT as error:
             raise InputError(
                 f"{self.path}: the ExecuTorch runtime cannot compute a call of inputs of shapes "
-                f"{[list(value.shape) for value in given]}: {error}"
+                f"{[list(value.shape) for value in given]}: {error}; it says why above"
             ) from error
 
     def reset(self) -> None:
         """Clear the context, by loading the method again."""
         self._order.reset()
-        self._method.load()
+        self._method = self._program.load_method("forward")
 
 
 def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
