@@ -52,7 +52,8 @@ class UnroundedRunner:
             # These register the quantized embedding and the KV cache attention kernels.
             import executorch.kernels.quantized  # noqa: F401
             from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
-            from torch.ao.quantization.fx import _decomposed  # noqa: F401
+
+            import quatrain.linear.private_operators  # noqa: F401
         self._delegates: dict[int, UnroundedDelegate] = {}
         with self._computing("its memory"):
             self._values = MethodValues(program, self._plan)
