@@ -29,7 +29,7 @@ class Metrics:
         )  # fmt: skip
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
         self.cached_tokens = self._counter(
-            "Prompt tokens reused from the cache", "Of them, not computed again"
+            "cached_prompt_tokens", "Prompt tokens reused from the cache"
         )
         self.tokens = self._counter("generated_tokens", "Tokens written")
         self.cancelled = self._counter("cancelled", "Answers whose client disconnected")
