@@ -225,16 +225,21 @@ def test_w4a8_of_compressed_tensors_is_read(tmp_path, inputs):
         assert torch.equal(checkpoint.tensors[name], tensor), name
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("float", 8), ("int", 4)])
-def test_activations_that_are_rounded_to_others_as_it_runs_are_said(tmp_path, kind, bits):
-    """W4AFP8 and W4A4: the weights are int4, and nothing was calibrated."""
-    folder = int_quantized(tmp_path, PER_TOKEN | {"type": kind, "num_bits": bits})
+@pytest.mark.parametrize(
+    ("kind", "bits", "strategy"), [("float", 8, "token"), ("int", 4, "token"), ("int", 8, "tensor")]
+)
+def test_activations_that_are_rounded_to_others_as_it_runs_are_said(tmp_path, kind, bits, strategy):
+    """W4AFP8, W4A4 and W4A8 per tensor: the weights are int4, and nothing was calibrated."""
+    others = {"type": kind, "num_bits": bits, "strategy": strategy}
+    folder = int_quantized(tmp_path, PER_TOKEN | others)
     checkpoint = open_checkpoint(folder)
     assert torch.equal(
         checkpoint.tensors[f"{W2}.weight"], folders.expected_tensors()[f"{W2}.weight"]
     )
     assert len(checkpoint.notes) == 1
-    assert f"quantizes activations to {kind}{bits} at run time" in checkpoint.notes[0]
+    assert (
+        f"quantizes activations to {kind}{bits} per {strategy} at run time" in checkpoint.notes[0]
+    )
 
 
 def test_linears_in_fp8_beside_int4_are_rounded(tmp_path):

@@ -19,15 +19,18 @@ def is_floating(group: Any, form: Any) -> bool:
 
 
 def notes_on_activations(settings: Any) -> tuple[str, ...]:
-    """What there is to say of activations that linears of integers have rounded as the model runs
-    by its `settings`, to something else than int8 per token, which is 8da4w."""
+    """Notes on activations of int4 linears that `settings` quantize at run time, unless to int8 per
+    token, which is 8da4w."""
     groups = settings.get("config_groups") if isinstance(settings, dict) else None
     found: dict[str, None] = {}
     for group in groups.values() if isinstance(groups, dict) else ():
         inputs = group.get("input_activations")
         if isinstance(inputs, dict) and not is_floating(group, settings.get("format")):
-            found[f"{inputs.get('type', 'int')}{inputs.get('num_bits', 8)}"] = None
-    found.pop("int8", None)
+            stated = inputs.get("strategy")
+            kind = f"{inputs.get('type', 'int')}{inputs.get('num_bits', 8)}"
+            found[f"{kind} per {stated}" if stated else kind] = None
+    for of_8da4w in ("int8", "int8 per token"):
+        found.pop(of_8da4w, None)
     if not found:
         return ()
     return (
