@@ -165,6 +165,9 @@ def test_nothing_said_beside_a_prompt_is_ignored():
             InputError, match=rf"{name}: .*does not use it, expected one of enable_thinking$"
         ):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))
+    plain = tokenizer_of(CONFIG | {"chat_template": "{{ messages[0].content }}"})
+    with pytest.raises(InputError, match=r"does not use it, nor any other variable$"):
+        chat_prompt(plain, "hi", ChatOptions(variables={"enable_thinking": False}))
     for name in ("messages", "tools", "add_generation_prompt"):
         with pytest.raises(InputError, match=rf"--template-var {name}: is set by "):
             chat_prompt(thinking, "hi", ChatOptions(variables={name: False}))

@@ -136,9 +136,9 @@ def _check_read(tokenizer: Tokenizer, options: ChatOptions) -> None:
             )
         if name not in read:
             others = sorted(read - _SAID_ELSEWHERE.keys())
+            known = f"expected one of {', '.join(others)}" if others else "nor any other variable"
             raise InputError(
-                f"--template-var {name}: the chat template of {source} does not use it, expected "
-                f"one of {', '.join(others) or 'none'}"
+                f"--template-var {name}: the chat template of {source} does not use it, {known}"
             )
     if has_tools and "tools" not in read:
         raise InputError(
