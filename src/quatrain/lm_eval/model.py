@@ -36,8 +36,8 @@ _USUAL_GENERATED = 256  # tokens, where a task does not say: as lm-eval's own mo
 
 @register_model("quatrain")
 class QuatrainLM(TemplateLM):
-    """`--model quatrain` of lm-eval. Scores a text when it is read as a prompt (8da4w quantizes
-    activations there), and writes as the phone decodes.
+    """`--model quatrain` of lm-eval. Scores a text by reading it as a prompt (8da4w quantizes
+    activations there), and generates as the phone decodes.
 
     Args:
         path: A program, an int4 checkpoint or a model in floating point.

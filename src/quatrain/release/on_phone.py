@@ -163,6 +163,6 @@ def _adb(*words: str) -> str:
     output = done.stdout.decode(errors="replace")
     if done.returncode:
         said = (done.stderr.decode(errors="replace") or output).strip().splitlines()
-        reason = said[-1] if said else "without a message"
+        reason = said[-1] if said else "it gave no message"
         raise InputError(f"adb {shlex.join(words)[:120]}: failed: {reason}")
     return output

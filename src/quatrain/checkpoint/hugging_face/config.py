@@ -21,7 +21,7 @@ from quatrain.errors import InputError
 
 @dataclass(frozen=True)
 class Config:
-    """What a config.json says, of a model that is multimodal of its text model.
+    """What a config.json says; for a multimodal model, about its text model.
 
     Attributes:
         fields: Its fields, with its family's defaults for missing ones.
@@ -132,7 +132,7 @@ def output_is_tied(
 ) -> bool:
     """Whether the output layer is tied to the embedding, in a model with the tensors `names`.
 
-    Raises `InputError` if it does not, and there is no output layer either.
+    Raises `InputError` if it is not, and there is no output layer either.
     """
     has_output = any(name.startswith("lm_head.") for name in names)
     if fields.get("tie_word_embeddings") is None:

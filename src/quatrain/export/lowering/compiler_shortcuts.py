@@ -1,8 +1,8 @@
 """Skips work of torch's compiler that no lowering needs.
 
-The program is the same, but takes less time. It uses internals of torch in the way of
-`quatrain.export.lowering.executorch_internals`: a changed internal raises `QuatrainError`, and
-everything is restored at the end.
+The program is the same, but lowering it takes less time. This module uses internals of torch in the
+way of `quatrain.export.lowering.executorch_internals`: a changed internal raises `QuatrainError`,
+and everything is restored at the end.
 """
 
 from collections.abc import Callable, Iterator

@@ -87,8 +87,8 @@ def retarget_file(
         zero_point_dtype: Of the zero points of their activations.
         slim_it: Compute and store nothing twice.
         repair: Give embeddings the memory layout that their kernel reads, replace operators whose
-            results keep the sizes of the longest call, and store scales and sums of groups when
-            they are read.
+            results keep the sizes of the longest call, and store scales and sums of groups with the
+            stride that the kernel uses.
 
     Raises:
         InputError: As `parse_scheme`, before the program is opened, and as `retarget`; where
@@ -129,6 +129,6 @@ def _repair(program: Program) -> tuple[int, int, int]:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
             "the memory layout that it has, all results follow a call's length, and scales and "
-            "sums of groups are stored as they are read; leave --repair out"
+            "sums of groups have the right stride; leave --repair out"
         )
     return embeddings, sizes, linears
