@@ -13,6 +13,7 @@ from tests.support.tiny_programs import TEXT, Tiny
 from tests.support.verified import Tensors, verified, wrong_beside
 
 from quatrain.program.file.flatbuffer import Record
+from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.verify import verify
 from quatrain.verify.checks import constants, unrounded
 from quatrain.verify.checks.unrounded import _ERROR
@@ -86,6 +87,8 @@ def test_a_right_one_is_right_without_rounding(
     """Where it passes by any measure, what rounding moves logits by, which takes long, is not
     asked."""
     monkeypatch.delattr(unrounded, "nudged_embedding")
+    ExecutorchRunner(tiny_xnnpack)  # the first one of a process logs about the processor
+    capfd.readouterr()
     report = verified(tiny_xnnpack, tiny.checkpoint)
     assert capfd.readouterr().err == ""  # not what ExecuTorch's kernels log
     assert report.passed and report.not_compared == []
