@@ -62,7 +62,8 @@ MaxMb = Annotated[
 NoDefects = Annotated[
     bool | None,
     typer.Option(
-        "--no-defects", help="Gate: no phone may have a known defect, not even a possible one."
+        "--no-defects",
+        help="Gate: no phone may have a known defect, not even a possible one; needs --phones.",
     ),
 ]
 Ray = Annotated[

@@ -32,9 +32,8 @@ def check_arguments(model: Path | str | None, output: Path, spec: ReleaseSpec) -
     for key, is_for in (("cpu = false", not spec.cpu), ("no-defects", spec.no_defects)):
         if is_for and not spec.phones:
             raise InputError(
-                f"{key} counts for nothing where no phone is named: then the CPU's program alone "
-                "is made, and no phone's defects are looked for; name some (--phones), or leave "
-                "it out"
+                f"{key} has no effect if no phone is named: then only a CPU program is made, and "
+                "it is not checked for defects of phones; name some (--phones), or leave it out"
             )
     if spec.tokenizer is not None:
         require_tokenizer(spec.tokenizer)

@@ -49,7 +49,7 @@ def unread_shards(folder: Path) -> tuple[str, ...]:
     more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
     return (
         f"{files[0].name} is read, and the shards beside it ({shards[0].name}{more}) are not, as "
-        f"in transformers. Where those are the model, move {files[0].name} out of the folder.",
+        f"in transformers. If the shards are the model, move {files[0].name} out of the folder.",
     )
 
 
