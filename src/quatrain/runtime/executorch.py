@@ -16,7 +16,7 @@ from quatrain.runtime.calls.token_ids import check_token_ids
 class ExecutorchRunner:
     """Runs the method `forward` of a program whose delegates this wheel registers.
 
-    Raises `InputError` if it does not register one, or where the program cannot be loaded.
+    Raises `InputError` if it does not register one, or if the program cannot be loaded.
     """
 
     def __init__(self, program: Program | Path | str) -> None:

@@ -30,8 +30,8 @@ def vulkan_template(
 ) -> Program:
     """The template for `backbone`, whose parts are Vulkan operators already, in `scheme`.
 
-    Raises `IrregularGraph` if a constant of the lowered program cannot be told, or where the layers
-    do not allow for one.
+    Raises `IrregularGraph` if a constant of the lowered program cannot be identified, or if the
+    layers do not allow for one.
     """
 
     def make(placeholder: Backbone, path: Path) -> None:

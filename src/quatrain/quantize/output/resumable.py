@@ -33,7 +33,7 @@ def resumable_folder(output: Path, own: Collection[str]) -> Iterator[Path]:
 @contextmanager
 def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
     """Yield `folder`, where something is made for `output`. It stays if the block is left by an
-    interruption or a full disk, and goes where by an `InputError`.
+    interruption or a full disk, and is removed if by an `InputError`.
 
     Raises `InputError` if something cannot be written.
     """
