@@ -84,6 +84,11 @@ def test_biases_that_were_trained(tmp_path):
     name = "layers.0.attention.wq.bias"
     expected = open_float_model(base).tensors[name] + 16 / 8 * change
     assert torch.equal(open_float_model(adapter, base).tensors[name], expected)
+    # By the names that the modules have in training, as in a state dict that PEFT did not save.
+    named = {f"{Q}.lora_{part}.default.weight": parts[f"{Q}.lora_{part}.weight"] for part in "AB"}
+    named[f"{Q}.lora_B.default.bias"] = change
+    adapter = write_adapter(tmp_path / "named", named)
+    assert torch.equal(open_float_model(adapter, base).tensors[name], expected)
     short = write_adapter(tmp_path / "short", parts | {f"{Q}.lora_B.bias": change[:32]})
     with pytest.raises(InputError, match=r"lora_B.bias \[32\] for .*q_proj.bias does not fit"):
         open_float_model(short, base)

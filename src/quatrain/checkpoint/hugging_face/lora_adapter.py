@@ -33,8 +33,8 @@ from quatrain.errors import InputError
 
 _PREFIX = "base_model.model."
 _PART = re.compile(
-    r"(.+)\.(lora_A|lora_B|lora_B\.bias|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
-    rf"|token_adapter\.{TOKENS})(?:\.default)?"
+    r"(.+)\.(lora_A|lora_B|lora_B(?:\.default)?\.bias|lora_embedding_A|lora_embedding_B"
+    rf"|lora_magnitude_vector|token_adapter\.{TOKENS})(?:\.default)?"
 )
 _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_module)\.")
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
@@ -139,8 +139,9 @@ def _parts(
             continue
         of_one, others = text_tensors(LazyTensors({f"{match[1]}.weight": found.stored[name]}), kind)
         beside |= others
+        part = match[2].removeprefix("token_adapter.").replace(".default", "")
         for module in of_one:
-            module, part = module.removesuffix(".weight"), match[2].removeprefix("token_adapter.")
+            module = module.removesuffix(".weight")
             low_rank.setdefault(module, {})[part] = found.stored[name]
             in_training[module] = _in_training(name)
     of_text, others = text_tensors(found.renamed(whole), kind)
