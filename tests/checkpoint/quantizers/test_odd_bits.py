@@ -158,3 +158,10 @@ def test_gptq_in_half_a_block_of_planes():
     }
     with pytest.raises(InputError, match="3 rows of words, expected a multiple of 6 for 6-bit"):
         read(GPTQ, parts, {"bits": 6, "format": "gptq_p"})
+    parts = {
+        "qweight": torch.zeros(4, 48).int(),
+        "qzeros": torch.zeros(1, 6).int(),
+        "scales": torch.ones(1, 48),
+    }
+    with pytest.raises(InputError, match="48 zero points a group, expected a multiple of 32 in"):
+        read(GPTQ, parts, {"bits": 4, "format": "gptq_p"})

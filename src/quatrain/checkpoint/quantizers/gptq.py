@@ -66,6 +66,11 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
             f"{parts.called('qweight')} has {words} rows of words, expected a multiple of {bits} "
             f"for {bits}-bit numbers; download it again"
         )
+    if in_planes and rows % 32:
+        raise InputError(
+            f"{parts.called('qzeros')} holds {rows} zero points a group, expected a multiple of 32 "
+            "in the format 'gptq_p'; correct the format (checkpoint_format), or download it again"
+        )
     groups = groups_of_transposed(parts, shape, bits)
     if not settings.get("dynamic") and "g_idx" not in parts:  # which say it of each linear
         check_stated_size(settings.get("group_size"), shape, groups, parts)
