@@ -11,6 +11,7 @@ from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries, refuse_broken_link
 from quatrain.json_files import read_object
+from quatrain.short_lists import and_more
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
@@ -38,17 +39,17 @@ def tensor_files(folder: Path) -> list[Path]:
 
 
 def unread_shards(folder: Path) -> tuple[str, ...]:
-    """What there is to say of shards in `folder`, which transformers does not read beside a whole
-    file either: training may have left the one or the others."""
+    """A note on shards in `folder` beside a whole file, which transformers does not read either:
+    training may have left the one or the others."""
     files = tensor_files(folder)
     if files[0].name not in _WHOLE:
         return ()
     shards = entries(folder, f"{files[0].stem}-*-of-*{files[0].suffix}")
     if not shards:
         return ()
-    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
+    named = and_more([shard.name for shard in shards])
     return (
-        f"{files[0].name} is read, and the shards beside it ({shards[0].name}{more}) are not, as "
+        f"{files[0].name} is read, and the shards beside it ({named}) are not, as "
         f"in transformers. If the shards are the model, move {files[0].name} out of the folder.",
     )
 
