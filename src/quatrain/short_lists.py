@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 
 def and_more(items: Sequence[str], shown: int = 1, separator: str = ", ") -> str:
-    """The first `shown` of `items`, and how many others there are: "a, b and 3 more"."""
+    """The first `shown` of `items`, and how many others there are: "a, b and 3 more"; of items with
+    commas, between which another `separator` is, "a; b; and 3 more"."""
     listed = separator.join(items[:shown])
-    return listed if len(items) <= shown else f"{listed} and {len(items) - shown} more"
+    last = " " if separator == ", " else separator
+    return listed if len(items) <= shown else f"{listed}{last}and {len(items) - shown} more"
