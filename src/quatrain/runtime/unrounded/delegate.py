@@ -62,7 +62,7 @@ _STATIC: dict[str, Callable[[torch.Tensor, Record], torch.Tensor]] = {
 class UnroundedDelegate:
     """An XNNPACK delegate's `graph`.
 
-    Raises `UnknownNode` where it has a node or a value of a kind that is not computed here.
+    Raises `UnknownNode` if it has a node or a value of a kind that is not computed here.
     """
 
     def __init__(self, graph: XnnpackGraph) -> None:

@@ -56,7 +56,7 @@ BEHIND: dict[str, Callable[[MethodValues, Named], None]] = {
 
 def attend(values: MethodValues, call: Named) -> torch.Tensor:
     """In place of `QUANTIZED_ATTENTION`: its result in float32, of its operands before they were
-    rounded. Raises `NotComputed` where it is not known what rounding took from one."""
+    rounded. Raises `NotComputed` if it is not known what rounding took from one."""
     said = ("start_pos", "attn_mask", "drpout_p", "is_causal", "scale")
     by_head = values.read(call["is_seq_at_dim_2"])
     q, k, v = (_unrounded(values, call, name) for name in ("query", "key", "value"))

@@ -20,7 +20,7 @@ class MethodValues:
     """The values of the method of `plan` in `program`, whose memory begins as zeros but for
     buffers that the file has the beginning of.
 
-    Raises `NotComputed` where one is of a kind that is not computed here.
+    Raises `NotComputed` if one is of a kind that is not computed here.
     """
 
     def __init__(self, program: Program, plan: Record) -> None:

@@ -38,7 +38,7 @@ class UnroundedRunner:
         has_int4_groups: Whether an XNNPACK delegate has int4 weights in groups.
         has_exact_gelu: Whether one computes GELU, which XNNPACK does without approximation.
 
-    Raises `NotComputed` where a part of it is of a kind that is not computed here.
+    Raises `NotComputed` if a part of it is of a kind that is not computed here.
     """
 
     def __init__(self, program: Program) -> None:

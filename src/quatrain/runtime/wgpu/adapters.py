@@ -71,7 +71,7 @@ def list_adapters() -> tuple[AdapterInfo, ...]:
 def pick_adapter(name: str | None = None) -> AdapterInfo:
     """The first adapter, or the first whose name or index is `name`.
 
-    Raises `RuntimeUnavailable` where there is none at all, `InputError` if none is called so.
+    Raises `RuntimeUnavailable` if there is none at all, `InputError` if none is called so.
     """
     adapters = list_adapters()
     if not adapters:

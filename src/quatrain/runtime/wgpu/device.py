@@ -86,7 +86,7 @@ class Gpu:
                     types = ", ".join(operand.dtype for operand in dispatch.operands)
                     raise InputError(
                         f"no kernel {dispatch.kernel} of {types}: {_reason(error)}; is the "
-                        "program damaged? Where it is not, use --device reference"
+                        "program damaged? If it is not, use --device reference"
                     ) from error
         return self._pipelines[key]
 

@@ -34,7 +34,7 @@ class Worker:
         threading.Thread(target=self._write_answers, name=model.name, daemon=True).start()
 
     def submit(self, answer: Answer) -> None:
-        """Have `answer` written. Raises `ApiError` 429 where too many wait already, or the model
+        """Have `answer` written. Raises `ApiError` 429 if too many wait already, or the model
         was put away for another one meanwhile."""
         with self._changed:
             if self._stopped:

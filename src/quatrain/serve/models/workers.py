@@ -53,7 +53,7 @@ class Workers:
     async def worker(self, name: str) -> Worker:
         """That of the model called `name`, loaded where it is not.
 
-        Raises `ApiError` 404 if there is none, and 429 where no other one can be put away for it.
+        Raises `ApiError` 404 if there is none, and 429 if no other one can be put away for it.
         """
         model, defect = self.find(name)
         if defect is None:

@@ -12,7 +12,7 @@ Wanted = TypeVar("Wanted", bound=GenerationRequest)
 
 
 async def read_request(request: Request, kind: type[Wanted], max_bytes: int) -> Wanted:
-    """The body as `kind`. Raises `ApiError` where it is no JSON, too large or not such a request.
+    """The body as `kind`. Raises `ApiError` if it is no JSON, too large or not such a request.
 
     Another type of content is refused since a browser sends JSON nowhere without being allowed to,
     but text wherever any page wants it.

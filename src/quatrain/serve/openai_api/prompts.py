@@ -17,7 +17,7 @@ def prompt_tokens(
 ) -> list[int]:
     """The ids of the request's prompt or conversation.
 
-    Raises `ApiError` where it is empty, longer than `max_prompt_tokens` or the context, or holds
+    Raises `ApiError` if it is empty, longer than `max_prompt_tokens` or the context, or holds
     what the model does not know.
     """
     field = "messages" if isinstance(request, ChatRequest) else "prompt"

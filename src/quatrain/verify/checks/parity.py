@@ -86,7 +86,7 @@ class EagerLogits:
         self, runner: Runner, advance: Callable[[float], None]
     ) -> list[list[torch.Tensor]]:
         """The logits of `runner` for the same tokens; `advance` is called with the completed
-        fraction. Raises `InputError` where they are of another vocabulary."""
+        fraction. Raises `InputError` if they are of another vocabulary."""
         found = []
         size = len(self.logits[0][0])
         for prompt, follow in zip(self.texts, self.follows, strict=True):
