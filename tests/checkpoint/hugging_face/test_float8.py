@@ -297,6 +297,14 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     assert f"matrices are {kind}. " in model.notes[0]
 
 
+def test_matrices_of_two_kinds_are_both_told(tmp_path):
+    folder, _ = write_written(tmp_path, "modelopt's mixed")
+    tensors, module = load_file(folder / "model.safetensors"), "model.layers.0.self_attn.v_proj"
+    tensors[f"{module}.weight"] = tensors[f"{module}.weight"].to(torch.float8_e4m3fn)
+    save_file(tensors | {f"{module}.weight_scale": torch.ones(())}, folder / "model.safetensors")
+    assert "its matrices are in FP4 and FP8. " in open_float_model(folder).notes[0]
+
+
 @pytest.mark.parametrize("form", [form for form in WRITTEN if form.startswith("bitsandbytes")])
 def test_bitsandbytes_under_the_names_of_gptqmodel(tmp_path, form):
     """7.4's `BitsAndBytesLinear` has buffers, whose names have no dots."""

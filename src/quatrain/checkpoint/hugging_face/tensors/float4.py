@@ -33,11 +33,11 @@ _EIGHTHS = torch.tensor([*range(8), *((8 + m) << e for e in range(3) for m in ra
 _NUMBERS_OF_6 = torch.cat([_EIGHTHS, -_EIGHTHS.float()]).div(8).to(torch.float8_e4m3fn)
 
 
-def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, str]:
+def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, set[str]]:
     """(`stored` with each matrix F in FP4 or FP6, or in MLX's words, as F.weight and
-    F.weight_scale; "FP4", "FP6" or "FP8", what the last one is in). Raises `InputError`, naming
+    F.weight_scale; of "FP4", "FP6" and "FP8", what these are in). Raises `InputError`, naming
     `source`, if a matrix' own scale is missing or no single number."""
-    tensors, kind_of_last = dict(stored.stored), "FP8"
+    tensors, kinds = dict(stored.stored), set[str]()
     for name, packed in stored.stored.items():
         module, _, part = name.rpartition(".")
         scales = next((f"{module}.{one}" for one in _SCALES if f"{module}.{one}" in tensors), None)
@@ -62,8 +62,8 @@ def as_float8(stored: LazyTensors, source: str) -> tuple[LazyTensors, str]:
         octets = of_groups.dtype == torch.uint8
         kind = torch.float8_e4m3fn if octets and words == _IN_NVFP4 else of_groups.dtype
         tensors[f"{module}.weight_scale"] = _product(of_groups, kind, above, below)
-        kind_of_last = "FP8" if words == _IN_MXFP8 else "FP6" if in_float6 else "FP4"
-    return LazyTensors(tensors), kind_of_last
+        kinds.add("FP8" if words == _IN_MXFP8 else "FP6" if in_float6 else "FP4")
+    return LazyTensors(tensors), kinds
 
 
 def factors_of(scales: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ def in_floating_point(
     refuse_transformed(settings or {}, source)
     if method_of(settings or {}) == BITSANDBYTES:
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
-    in_float8, kind = as_float8(stored, source)
+    in_float8, kinds = as_float8(stored, source)
     tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
         del tensors[name]
@@ -139,7 +139,9 @@ def in_floating_point(
         tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
     if not matrices:
         return stored, ()
-    return LazyTensors(tensors), (_NOTE.format(f"in {kind}"),)
+    if any(name in stored and stored.stored[name].dtype in _FLOAT8 for name in matrices):
+        kinds.add("FP8")
+    return LazyTensors(tensors), (_NOTE.format(f"in {' and '.join(sorted(kinds))}"),)
 
 
 def _divides(settings: Mapping[str, Any], source: str) -> bool:
