@@ -9,6 +9,8 @@ import os
 import signal
 from types import ModuleType
 
+from quatrain.errors import INTERRUPTED
+
 
 def main() -> None:
     """Entry point of the script `quatrain`."""
@@ -30,7 +32,7 @@ def _imported(module: str) -> ModuleType:
 
 
 def _leave(*_: object) -> None:
-    os.write(2, b"error: interrupted; nothing half written is left\n")
+    os.write(2, f"error: {INTERRUPTED}\n".encode())
     os._exit(130)
 
 

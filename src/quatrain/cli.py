@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeGuard
 import typer
 
 from quatrain.commands._plain_command import PlainCommand, PlainGroup
-from quatrain.errors import QuatrainError
+from quatrain.errors import INTERRUPTED, QuatrainError
 from quatrain.text_files import is_utf8
 
 COMMANDS = (
@@ -119,7 +119,7 @@ def exit_cleanly(app: Callable[[], object]) -> None:
         # typer makes the one the other, with this code.
         if isinstance(error, SystemExit) and error.code != 130:
             raise
-        _fail("interrupted; nothing half written is left", 130)
+        _fail(INTERRUPTED, 130)
     except QuatrainError as error:
         _fail(str(error), error.exit_code, error)
     except UnicodeEncodeError as error:

@@ -6,6 +6,8 @@ The command line prints only the message and exits with `exit_code`; `--debug` s
 from collections.abc import Iterable
 from typing import Any
 
+INTERRUPTED = "interrupted; nothing half written is left"  # of Ctrl-C, where a command says no more
+
 
 class QuatrainError(Exception):
     """A failure whose message is meant for the user."""

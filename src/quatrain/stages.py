@@ -38,10 +38,9 @@ def peak_rss_bytes() -> int:
 def return_freed_memory() -> None:
     """Give the system what glibc keeps of memory that was freed, between what is still used
     (`malloc_trim(3)`); other C libraries have no such call."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    trim = _of_c_library("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 # mallopt(3)'s M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
@@ -54,7 +53,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Inside this context, glibc keeps freed memory and reuses it for the next tensor of that size:
     getting 50 MB from the system again costs about as much as computing a matrix of that size. It
     has no effect with other C libraries (`mallopt(3)`)."""
-    option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    option = _of_c_library("mallopt")
     if option is None:
         yield
         return
@@ -66,6 +65,11 @@ def freed_memory_kept() -> Iterator[None]:
         option(_MMAP, _ADAPTED)
         option(_TRIM, 2 * _ADAPTED)
         return_freed_memory()
+
+
+def _of_c_library(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None if it has none of that name, or is not Linux's."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 @dataclass

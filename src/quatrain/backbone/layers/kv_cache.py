@@ -71,9 +71,10 @@ class CachedAttention(nn.Module):
         end = start + length
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
-        # Not as a mask where a text begins: torch then leaves out what no token attends to.
-        causal = start == 0 and length > 1 and self.attention_window is self.soft_cap is None
-        if self.attention_window is not None or (length > 1 and not causal):
+        windowed, capped = self.attention_window is not None, self.soft_cap is not None
+        # Without a mask if a text begins: torch then leaves out what no token attends to.
+        causal = start == 0 and length > 1 and not windowed and not capped
+        if windowed or (length > 1 and not causal):
             mask = visible(start, length, end, self.attention_window, self.attention_sinks)
         if self.soft_cap is not None:
             texts = zip(q.split(1), keys.split(1), values.split(1), strict=True)
