@@ -42,6 +42,12 @@ def is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def require_utf8_name(path: Path, library: str) -> None:
+    """Raise `InputError` if the name of `path` is not UTF-8, which that `library` needs."""
+    if not is_utf8(str(path)):
+        raise InputError(f"{str(path)!r}: its name is not UTF-8, which {library} needs; rename it")
+
+
 def _why_no_text(content: bytes, error: UnicodeError) -> str:
     beginning = content[:1024]
     if b"\0" in beginning and beginning[:2] not in _UTF16:

@@ -1,6 +1,7 @@
 """Which runtime `--device auto` takes, and why."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,12 @@ def test_other_programs_run_on_executorch() -> None:
         load_runner(XNNPACK, emulate="dq8ca-zp-binding-float")
     with pytest.raises(InputError, match="expected one of auto, gpu"):
         load_runner(XNNPACK, "phone")
+
+
+def test_executorch_needs_a_name_in_utf_8(tmp_path: Path) -> None:
+    copy = shutil.copy(FOLDER / "peer-xnnpack-8da4w.pte", tmp_path / os.fsdecode(b"\xff.pte"))
+    with pytest.raises(InputError, match="not UTF-8, which the ExecuTorch runtime needs; rename"):
+        load_runner(open_program(copy))
 
 
 def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:

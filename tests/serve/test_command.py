@@ -54,6 +54,21 @@ def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> Non
         load_models([tiny.programs["8da4w"], Path(copy)])
 
 
+def test_a_program_whose_name_no_client_could_send_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    copy = shutil.copy(tiny.programs["8da4w"], tmp_path / os.fsdecode(b"\xff.pte"))
+    with pytest.raises(InputError, match="its name is not UTF-8, which a server needs; rename it"):
+        load_models([copy])
+
+
+@pytest.mark.parametrize("key", [" secret", "secret\r", "s\u00e9cret", os.fsdecode(b"\xff")])
+def test_a_key_that_no_client_could_send_is_refused(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("QUATRAIN_API_KEY", key)
+    with pytest.raises(InputError, match=r"QUATRAIN_API_KEY: .* set another key"):
+        serve([tiny.programs["8da4w"]])
+
+
 def test_a_program_computes_as_on_a_phone(tiny: Tiny) -> None:
     """Without integer dot products 8da4w computes as weight-only does."""
     words, tokens = tiny.checkpoint / "tokenizer.json", torch.tensor([[5, 17, 40, 9]])
@@ -79,7 +94,6 @@ def test_a_defect_needs_a_program_for_vulkan() -> None:
 
 def test_an_address_that_is_taken_is_refused() -> None:
     with listening("127.0.0.1", 0) as other:
-        other.listen()
         port = other.getsockname()[1]
         with pytest.raises(
             InputError, match=f"--port {port}: the server cannot listen there: .* in use"

@@ -72,6 +72,13 @@ REFUSED = {
         "chat/completions", {"functions": [{}]}, "functions", "newer fields are tools",
     ),
     "an unknown field": ("chat/completions", {"top_a": 1}, "top_a", "top_a: is not supported here"),
+    "one that is no word": ("chat/completions", {"": 1}, "''", "'': is not supported here"),
+    "one with a hyphen": ("completions", {"max-tokens": 1}, "max-tokens", "max-tokens: is not sup"),
+    "one called as a type": ("completions", {"str": 1}, "str", "str: is not supported here"),
+    "one of a message": (
+        "chat/completions", {"messages": [{"role": "user", "content": "w5", "a b": 1}]},
+        "messages[0].'a b'", "is not supported here",
+    ),
     "penalty": (
         "completions", {"presence_penalty": 0.5}, "presence_penalty",
         "found 0.5; the logits of the model are not changed",
@@ -148,7 +155,8 @@ def test_keys_and_limits(models: list[ServedModel]) -> None:
             answer = curl(f"{url}/v1/completions", TEXT, *wrong)
             assert answer.status == 401 and answer.error["code"] == "invalid_api_key"
             assert curl(f"{url}/metrics", None, *wrong).status == 401
-        assert curl(f"{url}/v1/completions", TEXT, *key).status == 200
+        for right in (key, ("-H", "Authorization: bearer  secret")):
+            assert curl(f"{url}/v1/completions", TEXT, *right).status == 200
         assert curl(f"{url}/").status == curl(f"{url}/openapi.json").status == 200
 
         large = curl(f"{url}/v1/completions", TEXT | {"user": "x" * 1000}, *key)
@@ -157,7 +165,7 @@ def test_keys_and_limits(models: list[ServedModel]) -> None:
         assert long.status == 400 and long.error["code"] == "context_length_exceeded"
         counted = counters(curl(f"{url}/metrics", None, *key).text)
         assert counted["quatrain_requests_total", "/v1/completions", "401"] == 3
-        assert counted["quatrain_generated_tokens_total", "weight-only"] == 2
+        assert counted["quatrain_generated_tokens_total", "weight-only"] == 4
 
 
 def counters(text: str) -> dict[tuple[str, ...], float]:

@@ -18,7 +18,6 @@ def served(
 ) -> Iterator[str]:
     """The URL of a server of `models`, until the block is left."""
     with listening("127.0.0.1", 0) as sock:
-        sock.listen()
         running = server(build_app(models, limits or Limits(), api_key))
         thread = threading.Thread(target=running.run, args=([sock],))
         thread.start()

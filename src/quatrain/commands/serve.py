@@ -94,13 +94,13 @@ def serve(
     for model in models:
         check_program(model)
     check_tokenizer(tokenizer)
+    key = _api_key()
     _require_extra()
     leave_cores_to_executorch(models)
     import_torch()
     from quatrain.serve.models.served_models import load_models
     from quatrain.serve.server import serve_models
 
-    key = os.environ.get(_KEY) or None
     if key is None and host not in _LOCAL:
         print(
             f"warning: whoever reaches {host} can use this server; set {_KEY} to ask for a key",
@@ -122,6 +122,16 @@ def serve(
 
     limits = Limits(max_body, max_prompt_tokens, max_queue, max_variants)
     serve_models(load, host=host, port=port, api_key=key, limits=limits, on_ready=ready)
+
+
+def _api_key() -> str | None:
+    key = os.environ.get(_KEY) or None
+    if key and (key != key.strip() or not (key.isascii() and key.isprintable())):
+        raise InputError(
+            f"{_KEY}: begins or ends with white space, or has characters other than printable "
+            "ASCII, so no client can send it; set another key"
+        )
+    return key
 
 
 def _require_extra() -> None:

@@ -11,12 +11,14 @@ from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids
+from quatrain.text_files import require_utf8_name
 
 
 class ExecutorchRunner:
     """Runs the method `forward` of a program whose delegates this wheel registers.
 
-    Raises `InputError` if it does not register one, or if the program cannot be loaded.
+    Raises `InputError` if it does not register one, if the program cannot be loaded, or if the name
+    of its file is not UTF-8.
     """
 
     def __init__(self, program: Program | Path | str) -> None:
@@ -24,6 +26,7 @@ class ExecutorchRunner:
             program = open_program(program)
         self.device = "executorch"
         self.path = program.path
+        require_utf8_name(self.path, "the ExecuTorch runtime")
         self._inputs = CallInputs(program)
         self.metadata = _with_longest_call(program.metadata, self._inputs.longest)
         self._order = CallOrder(program)

@@ -1,5 +1,6 @@
 """What a client did wrong, in the shape in which OpenAI's API says it."""
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 LEFT = 499  # nginx's status for a client that closed its connection; nobody reads it
 _SHOWN = 60  # characters of what was found
+_PLAIN = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 
 class ApiError(Exception):
@@ -94,6 +96,7 @@ def of_validation(error: ValidationError, kind: type[BaseModel]) -> ApiError:
     said = max((one for one in found if one["loc"][:1] == field), key=_telling)
     path = _path(said["loc"])
     if said["type"] == "extra_forbidden":
+        path = _path(said["loc"][:-1], name=str(said["loc"][-1]))
         message = f"{path}: is not supported here; leave it out (see docs/serve.md)"
     elif said["type"] == "missing":
         message = f"{path}: is missing"
@@ -111,15 +114,21 @@ def _telling(error: ErrorDetails) -> tuple[bool, int]:
     return not error["type"].endswith("_type"), len(error["loc"])
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content`; which type was tried is no part of it."""
+def _path(location: tuple[int | str, ...], name: str | None = None) -> str:
+    """`messages[0].content`; which type was tried is no part of it.
+
+    `name`: that of a field which a client made up, quoted unless it is a plain word.
+    """
     path = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
         elif part.isidentifier() and part not in ("str", "int", "float", "bool"):
             path += f".{part}" if path else part
-    return path
+    if name is None:
+        return path
+    shown = name if _PLAIN.fullmatch(name) else _short(name)
+    return f"{path}.{shown}" if path else shown
 
 
 def _short(value: Any) -> str:

@@ -25,7 +25,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, api_key: str | None, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._expected = None if api_key is None else api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -45,7 +45,8 @@ class Guard:
         if self._expected is None or scope["path"] in _OPEN:
             return True
         given = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(given, self._expected)
+        scheme, _, key = given.partition(b" ")  # of the scheme RFC 9110 ignores the case
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key.lstrip(), self._expected)
 
 
 def _endpoint(path: str) -> str:

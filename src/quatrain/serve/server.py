@@ -27,7 +27,7 @@ def serve_models(
     """Serve what `load` loads over HTTP until the process is interrupted.
 
     Args:
-        load: Gives the models; called once the address is held.
+        load: Gives the models; called once the address is held, where clients wait meanwhile.
         host: The address to listen on, a name or number.
         port: The port; 0 takes a free one.
         api_key: What clients have to send, or None for no key.
@@ -39,19 +39,22 @@ def serve_models(
     """
     with listening(host, port) as sock:
         models = load()
-        sock.listen()
         on_ready(url_of(sock), models)
         with suppress(KeyboardInterrupt):  # how a server is ended
             server(build_app(models, limits, api_key)).run([sock])
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket bound to that address. Raises `InputError` if it is taken or is not one here."""
+    """A socket that listens on that address. Raises `InputError` if it is taken or is not one here.
+
+    It listens at once: one that is only bound does not keep another server from binding it too.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen()
     except (OSError, UnicodeError) as error:  # the latter of a name with an empty part
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(

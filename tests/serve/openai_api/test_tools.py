@@ -208,6 +208,7 @@ TWO = f'{ONE}\n<tool_call>{{"name": "g"}}</tool_call>'
         ('<tool_call>["f"]</tool_call>',) * 2 + ([],),
         ("<tool_call><function=f></function></tool_call>",) * 2 + ([],),
         ('<tool_call>{"name": "f", "arguments": [1]}</tool_call>',) * 2 + ([],),
+        (r'<tool_call>{"name": "f", "arguments": {"a": "\ud800"}}</tool_call>',) * 2 + ([],),
     ],
 )
 @pytest.mark.parametrize("size", [1, 5, 1000])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
 from quatrain.errors import InputError
-from quatrain.text_files import is_utf8
+from quatrain.text_files import require_utf8_name
 
 _DTYPES = {
     "I8": torch.int8,
@@ -41,10 +41,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def read_safetensors(path: Path) -> LazyTensors:
     """The tensors of `path`, memory-mapped. Raises `InputError` if the file is not whole, or its
     name not UTF-8."""
-    if not is_utf8(str(path)):
-        raise InputError(
-            f"{str(path)!r}: its name is not UTF-8, which the safetensors library needs; rename it"
-        )
+    require_utf8_name(path, "the safetensors library")
     try:
         with safe_open(path, framework="pt") as file:  # checks the header, and it the file
             names = list(file.keys())

@@ -12,6 +12,7 @@ from quatrain.runtime.emulatable import emulatable_defects
 from quatrain.runtime.load import ProgramRunner, is_vulkan, load_runner, require_tokens_to_logits
 from quatrain.stages import Stages
 from quatrain.targets.as_on import arithmetic_as_on
+from quatrain.text_files import require_utf8_name
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 
 
@@ -70,8 +71,9 @@ def load_models(
         stages: Receives the progress of loading each program.
 
     Raises:
-        InputError: If two programs would have one name, one is not from tokens to logits, none can
-            be computed with a defect, or a program or tokenizer cannot be read; as `load_runner`.
+        InputError: If two programs would have one name, the name of one is not UTF-8, one is not
+            from tokens to logits, none can be computed with a defect, or a program or tokenizer
+            cannot be read; as `load_runner`.
     """
     _check_names(programs)
     opened = [open_program(path) for path in programs]
@@ -104,6 +106,7 @@ def load_models(
 def _check_names(programs: Sequence[Path]) -> None:
     found: dict[str, Path] = {}
     for path in programs:
+        require_utf8_name(path, "a server")
         other = found.setdefault(path.stem, path)
         if other is not path:
             raise InputError(

@@ -11,6 +11,8 @@ Source: https://github.com/NousResearch/Hermes-Function-Calling
 import json
 from typing import Any
 
+from quatrain.text_files import is_utf8
+
 BEGIN, _END = "<tool_call>", "</tool_call>"
 Call = tuple[str, str]  # the function's name, and its arguments as JSON
 
@@ -65,4 +67,5 @@ def _call(said: Any) -> Call | None:
     arguments = said.get("arguments", {})
     if not isinstance(arguments, dict):
         return None
-    return said["name"], json.dumps(arguments, ensure_ascii=False)
+    name, written = said["name"], json.dumps(arguments, ensure_ascii=False)
+    return (name, written) if is_utf8(name + written) else None  # an answer could not hold it
