@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,6 +69,7 @@ def test_the_manifest_has_every_file_and_its_digest(tiny_release: Path) -> None:
     sources = {one["name"]: one["sha256"] for one in manifest["source"]}
     assert sources["model.safetensors"] == sha256(tiny_release / "model" / "model.safetensors")
     assert manifest["licence"]["fields"] == {"license": "apache-2.0"}
+    assert manifest["options"]["group-size"] is None  # which is the checkpoint's
 
 
 def test_what_is_expected_is_of_these_files(tiny_release: Path) -> None:
@@ -157,6 +159,9 @@ def test_what_is_printed_says_who_gets_which_file_and_why(tiny_release: Path) ->
     [
         ({"method": "gptq"}, "method = 'gptq' is for a floating-point model, but .*model is an"),
         ({"group_size": 64}, "group-size = 64 is for a floating-point model"),
+        ({"group_size": 32}, "group-size = 32 is for a floating-point model"),
+        ({"embedding": "keep"}, "embedding = 'keep' is for a floating-point model"),
+        ({"output_layer": "int4"}, "output-layer = 'int4' is for a floating-point model"),
         ({"scheme": "8da4w"}, "scheme = '8da4w' is for GPU programs, but no phone is named"),
         ({"cpu": False}, "cpu = false has no effect if no phone is named"),
         ({"no_defects": True}, "no-defects has no effect if no phone is named"),
@@ -168,6 +173,21 @@ def test_what_would_count_for_nothing_is_refused(
     with pytest.raises(InputError, match=message):
         make_release(tiny_release / "model", tmp_path / "out", merged_spec(None, given))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_is_a_key_here_is_called_so(tiny_release: Path, tmp_path: Path) -> None:
+    model = copied(tiny_release, tmp_path) / "model"
+    (model / "tokenizer_config.json").unlink()
+    words = ["release", model, "-o", tmp_path / "out", "--dry-run", "--spec"]
+    for text, said in {
+        "chat = true": rf"^{model}: has no chat template .* --chat out; in a release chat is a key "
+        "of --spec",
+        "max-seq-len = 65": "--max-seq-len is 65, .*; in a release max-seq-len is a key of --spec",
+        "tokens = 1": "tokens is 1, expected 2 or more$",
+    }.items():
+        (tmp_path / "release.toml").write_text(text)
+        found = invoked([*words, tmp_path / "release.toml"]).exception
+        assert isinstance(found, InputError) and re.search(said, str(found)), found
 
 
 def test_it_says_where_the_assets_are(tiny_release: Path, tmp_path: Path) -> None:

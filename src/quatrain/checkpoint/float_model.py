@@ -67,7 +67,11 @@ class FloatModel:
         damaged."""
         with tempfile.TemporaryDirectory(prefix="quatrain-") as folder:
             files = self.write_tokenizer(Path(folder))
-            return Tokenizer.load(files[0]) if files else None
+            if not files:
+                return None
+            tokenizer = Tokenizer.load(files[0])
+            tokenizer.source = str(self.source)  # what messages name; the folder is soon gone
+            return tokenizer
 
 
 def checked(model: FloatModel, in_file: InFile = str) -> FloatModel:

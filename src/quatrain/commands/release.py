@@ -35,6 +35,7 @@ from quatrain.commands._release_options import (
 from quatrain.commands._shared_options import Debug, Json, Runtime
 from quatrain.commands.quantize import Method
 from quatrain.errors import InputError
+from quatrain.release.keys import naming_keys
 
 if TYPE_CHECKING:
     from quatrain.release.matrix.matrix import Matrix
@@ -115,6 +116,7 @@ def release(
         raise typer.Exit(1)
 
 
+@naming_keys()
 def _make_one(
     model: str, asked: "ReleaseSpec", output: Path, jobs: int | None, android: Path | None,
     run_on_phone: Path | None, ray: str | None, dry_run: bool, json: bool,
@@ -141,6 +143,7 @@ def _make_one(
     return made
 
 
+@naming_keys()
 def _make_several(
     models: list[str], specs: "list[ReleaseSpec]", output: Path, jobs: int | None,
     ray: str | None, dry_run: bool, json: bool,

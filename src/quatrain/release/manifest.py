@@ -1,7 +1,7 @@
 """manifest.json: the files of a release, and everything needed to make the same bytes again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ def manifest(
         "made_with": versions(),
         **sources,
         "licence": report["licence"],
-        "options": _options(spec),
+        "options": _options(spec)
+        if checkpoint is None
+        else _options(replace(spec, **spec.quantizing)),
         "checkpoint": checkpoint,
         "programs": {file["file"]: file["phones"] for file in report["files"]},
         "files": {

@@ -103,8 +103,7 @@ class Pipeline:
         spec, backend = self.spec, self.plan.quantized_for
         said = {
             "source": self._digests(self.source), "tokenizer": self._tokenizer(),
-            "method": spec.method, "group_size": spec.group_size, "embedding": spec.embedding,
-            "output_layer": spec.output_layer, "scheme": spec.scheme, "backend": backend,
+            **spec.quantizing, "scheme": spec.scheme, "backend": backend,
         }  # fmt: skip
         arguments = {
             "source": self.source, "spec": spec, "backend": backend, "stages": self.stages

@@ -10,12 +10,17 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.export.for_target import planned_program
 from quatrain.export.options import ExportOptions
-from quatrain.export.plan.plan import CheckpointPlan, QuantizeRequest, weightless_source
+from quatrain.export.plan.plan import (
+    CheckpointPlan,
+    QuantizeRequest,
+    refuse_quantizing,
+    weightless_source,
+)
 from quatrain.export.plan.programs import PlannedBytes, programs_of
 from quatrain.export.request import ExportRequest
 from quatrain.int4 import Scheme
 from quatrain.quantize.tensor_formats import ForBackend
-from quatrain.release.spec import ReleaseSpec
+from quatrain.release.spec import QUANTIZING, ReleaseSpec
 from quatrain.targets import TargetChoice, choose_for_target
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.targets.cpu import GATED_DELTA_RULE, lacking_on_cpu
@@ -145,16 +150,21 @@ def plan_release(source: Path, name: str, spec: ReleaseSpec) -> ReleasePlan:
     Raises `InputError` if the source cannot be read, a phone is unknown, or `spec` says how to
     quantize although the source is a checkpoint.
     """
-    quantizing = QuantizeRequest(
-        spec.group_size, spec.embedding, spec.output_layer, spec.method, None
-    )
-    weightless, checkpoint = weightless_source(source, quantizing)
+    weightless, checkpoint = weightless_source(source, QuantizeRequest(**spec.quantizing))
+    if checkpoint is None:
+        _refuse_quantizing(source, spec)
     planner = _Planner(weightless, name, spec)
     named = dict.fromkeys(each.lower() for asked in spec.phones for each in by_chip(asked))
     phones = [planner.phone(each) for each in named]
     if spec.cpu or not planner.files:
         planner.cpu_file()
     return ReleasePlan(str(source), name, checkpoint, list(planner.files.values()), phones)
+
+
+def _refuse_quantizing(checkpoint: Path, spec: ReleaseSpec) -> None:
+    for name in QUANTIZING:
+        if (stated := getattr(spec, name)) is not None:
+            refuse_quantizing(checkpoint, name, stated)
 
 
 class _Planner:

@@ -183,7 +183,9 @@ def _tokenizer(opened: Checkpoint | FloatModel, source: Path, spec: ReleaseSpec)
                 f"{source}: has no tokenizer, which a phone needs; name one in --spec, as "
                 "tokenizer = 'tokenizer.json'"
             )
-        return Tokenizer.load(files[0])
+        tokenizer = Tokenizer.load(files[0])
+        tokenizer.source = str(source)  # what messages name; the folder is soon gone
+        return tokenizer
 
 
 def _require_texts(tokenizer: Tokenizer, spec: ReleaseSpec, chat: bool, context: int) -> None:

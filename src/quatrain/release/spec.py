@@ -28,6 +28,7 @@ _LEAST = {  # that a whole number may be
 }  # fmt: skip
 _DIGEST = "sha256:"  # what the name of a model that release.toml knows by its files begins with
 AXES = ("method", "scheme")  # what a release.toml may list several of
+QUANTIZING = {"method": None, "group_size": 32, "embedding": "keep", "output_layer": "int4"}
 ANY = "any"  # in place of a release that is not named
 PROMPTS = (
     "Why is the sky blue?",
@@ -45,7 +46,8 @@ class ReleaseSpec:
         name: The beginning of the file names; None means the model's own name.
         phones: Ids of phones and GPUs; each gets its own program or shares one.
         runtime: The ExecuTorch release in the app, such as 1.5; None means any.
-        method: As in `quantize_model`, like the next three; for a floating-point model.
+        method: As in `quantize_model`, like the next three; for a floating-point model. None means
+            the default of `quantize`, 32, "keep" and "int4".
         group_size: The number of weights that share a scale.
         embedding: How the embedding is stored.
         output_layer: How the output layer is stored.
@@ -74,9 +76,9 @@ class ReleaseSpec:
     phones: tuple[str, ...] = ()
     runtime: str | None = None
     method: Rounding | None = None
-    group_size: int = 32
-    embedding: EmbeddingFormat = "keep"
-    output_layer: OutputFormat = "int4"
+    group_size: int | None = None
+    embedding: EmbeddingFormat | None = None
+    output_layer: OutputFormat | None = None
     scheme: Scheme | None = None
     max_seq_len: int | None = None
     prefill_chunk_size: int | None = None
@@ -98,9 +100,9 @@ class ReleaseSpec:
             require_several(name, getattr(self, name))
         allowed: dict[str, tuple[Any, ...]] = {
             "method": (None, *get_args(Rounding)),
-            "group_size": GROUP_SIZES,
-            "embedding": get_args(EmbeddingFormat),
-            "output_layer": get_args(OutputFormat),
+            "group_size": (None, *GROUP_SIZES),
+            "embedding": (None, *get_args(EmbeddingFormat)),
+            "output_layer": (None, *get_args(OutputFormat)),
             "scheme": (None, *map(str, Scheme)),
         }
         for name, values in allowed.items():
@@ -130,6 +132,12 @@ class ReleaseSpec:
     def called(self, name: str) -> "ReleaseSpec":
         """A copy whose files are called `name` unless it has a name already."""
         return replace(self, name=self.name or name)
+
+    @property
+    def quantizing(self) -> dict[str, Any]:
+        """How to quantize a floating-point model: as stated, or else by default."""
+        said = {name: getattr(self, name) for name in QUANTIZING}
+        return {name: QUANTIZING[name] if one is None else one for name, one in said.items()}
 
     @property
     def needs_reference(self) -> list[str]:

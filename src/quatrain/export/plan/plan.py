@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 from quatrain.arithmetic import Backend
 from quatrain.checkpoint.checkpoint import Checkpoint
@@ -126,22 +126,23 @@ def weightless_source(
     weights; its size, None for a checkpoint). Raises `InputError` as `plan_programs`, and if
     `params` or `quantizing` apply only to the other kind of source."""
     if quantizing.base is None and is_quantized(path):
-        _refuse_quantizing(path, quantizing)
+        usual = QuantizeRequest()
+        for name in ("method", "group_size", "embedding", "output_layer"):
+            found = getattr(quantizing, name)
+            if found not in (getattr(usual, name), "keep"):
+                refuse_quantizing(path, name, found)
         return weightless_checkpoint(open_checkpoint(path, params)), None
     refuse_params(path, params)
     return _quantized(path, quantizing)
 
 
-def _refuse_quantizing(path: Path, asked: QuantizeRequest) -> None:
-    usual = QuantizeRequest()
-    for name in ("method", "group_size", "embedding", "output_layer"):
-        found = getattr(asked, name)
-        if found not in (getattr(usual, name), "keep"):
-            raise InputError(
-                f"{name.replace('_', '-')} = {found!r} is for a floating-point model, but {path} "
-                "is an int4 checkpoint, which is not changed; leave it out, or give the original "
-                "model"
-            )
+def refuse_quantizing(checkpoint: Path, name: str, found: Any) -> NoReturn:
+    """Raise `InputError`: the argument `name` of `quantize_model`, which is `found`, was given for
+    the int4 `checkpoint`."""
+    raise InputError(
+        f"{name.replace('_', '-')} = {found!r} is for a floating-point model, but {checkpoint} is "
+        "an int4 checkpoint, which is not changed; leave it out, or give the original model"
+    )
 
 
 def _quantized(path: Path, asked: QuantizeRequest) -> tuple[Checkpoint, CheckpointPlan]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from quatrain.json_files import finite
 from quatrain.release.gates import gates_of
+from quatrain.release.keys import with_keys
 from quatrain.release.plan import PhonePlan, PlannedFile, ReleasePlan
 from quatrain.release.spec import ANY, ReleaseSpec
 from quatrain.release.tasks.store import PROGRAM, Made, versions
@@ -104,7 +105,7 @@ def _file(made: MadeFile, plan: ReleasePlan) -> dict[str, Any]:
         "max_seq_len": made.export.result["max_seq_len"],
         "memory": planned.predicted_bytes.memory,
         "kernels": made.export.result["kernels"],
-        "notes": made.export.result["notes"],
+        "notes": [with_keys(note) for note in made.export.result["notes"]],
         "verify": made.verify.result,
         "quality": made.quality.result["rows"],
         "speed": made.speed.result,

@@ -42,8 +42,8 @@ def quantize(
     """The int4 checkpoint of a model in floating point."""
     calibration = Calibration(scheme=spec.scheme) if spec.scheme and spec.method != "rtn" else None
     report = quantize_model(
-        source, folder, spec.group_size, spec.embedding, spec.output_layer, stages,
-        spec.tokenizer, None, spec.method, calibration, backend,
+        source, folder, stages=stages, tokenizer=spec.tokenizer, calibration=calibration,
+        backend=backend, **spec.quantizing,
     )  # fmt: skip
     cost = report.against_floating_point
     return {
