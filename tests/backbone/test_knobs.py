@@ -140,6 +140,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"norm_bias": True}, "norm_bias is for norm_type 'layer'"),
         ({"qk_norm_whole": True, "qk_norm_before_rope": False}, "needs qk_norm_before_rope"),
         ({"feed_forward_gate": False, "num_experts": 2}, "experts have one"),
+        ({"act_fn": "xielu", "num_experts": 2}, "not for experts or per_layer_dim"),
         ({"partial_rotary_factor": 0.1}, "rotates 1 channels"),
         ({"use_hf_rope": True, "partial_rotary_factor": 1.5}, "expected at most 1"),
         ({"use_ffn_learnable_scales": True, "post_ffn_norm": True}, "two norms in one place"),

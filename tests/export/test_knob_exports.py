@@ -89,8 +89,9 @@ UNLIKE_LLAMA = {
         "use_qk_norm": True, "qk_norm_before_rope": True, "qk_norm_whole": True,
         "feed_forward_gate": False, "act_fn": "relu2", "partial_rotary_factor": 0.5,
     },
-    "one layer norm, in parallel": {
+    "one layer norm, in parallel, learned slopes": {
         "norm_type": "layer", "norm_bias": True, "parallel_residual": True,
+        "feed_forward_gate": False, "act_fn": "xielu",
     },
 }  # fmt: skip
 

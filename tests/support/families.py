@@ -496,6 +496,15 @@ ROWS = {
             },
         ),
     ),
+    "apertus": Row(
+        "Apertus", "Apertus", {"rope_parameters": LLAMA3_ROPE, "pad_token_id": 0},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "apertus", tensors=conversions.apertus_tensors,
+            figures_of_tensors=conversions.apertus_figures,
+            fields={"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        ),
+    ),
     "granite 4": Row("Granite 4 dense", "GraniteMoeHybrid", GRANITE4, quantized=True, fuzzed=True),
     "granite 4 without rotation": Row(
         "Granite 4 dense", "GraniteMoeHybrid", GRANITE4 | {"position_embedding_type": None}

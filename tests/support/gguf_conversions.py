@@ -49,6 +49,21 @@ def _of_layers_with_windows(config: Any) -> dict[str, Any]:
     }
 
 
+def apertus_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """Without the numbers of activations, which are metadata."""
+    return {name: tensor for name, tensor in tensors.items() if ".act_fn." not in name}
+
+
+def apertus_figures(tensors: Tensors) -> dict[str, list[float]]:
+    """Those numbers, of each layer, as transformers has them."""
+    return {
+        f"xielu_{part}": [
+            tensor.item() for name, tensor in tensors.items() if name.endswith(f"act_fn.{part}")
+        ]
+        for part in ("alpha_p", "alpha_n", "beta", "eps")
+    }
+
+
 def gemma4_tensors(tensors: Tensors, config: Any) -> Tensors:
     """With what divides the frequencies of layers without a window: nothing turns by 1e30."""
     rope = config.rope_parameters["full_attention"]

@@ -21,7 +21,8 @@ class Conversion:
     `interleaved`: whether it puts the rows of Q and K in that order. `norms_plus_one`: whether it
     adds 1 to the weights of norms. `figures(config)`: metadata beyond a Llama's, by the names of
     the gguf package's writer (`add_{name}`); None stands for one that is not written.
-    `tensors(tensors, config)`: its tensors changed, by their names in transformers. `fields`:
+    `tensors(tensors, config)`: its tensors changed, by their names in transformers.
+    `figures_of_tensors(tensors)`: metadata that are tensors in transformers. `fields`:
     of the model's configuration, those that a GGUF can not or need not say, in place of the row's.
     """
 
@@ -30,6 +31,7 @@ class Conversion:
     norms_plus_one: bool = False
     figures: Callable[[Any], dict[str, Any]] = lambda config: {}
     tensors: Callable[[Tensors, Any], Tensors] = lambda tensors, config: tensors
+    figures_of_tensors: Callable[[Tensors], dict[str, Any]] = lambda tensors: {}
     fields: dict[str, Any] = field(default_factory=dict)
 
 
@@ -45,7 +47,9 @@ def write_gguf_model(
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[conversion.architecture], config.num_hidden_layers)
     with gguf_file(path, conversion.architecture) as writer:
-        for name, value in (_figures(config) | conversion.figures(config)).items():
+        of_tensors = conversion.figures_of_tensors(model.state_dict())
+        figures = _figures(config) | of_tensors | conversion.figures(config)
+        for name, value in figures.items():
             if value is not None:
                 getattr(writer, f"add_{name}")(value)
         for name, tensor in _changed(model, conversion).items():

@@ -94,7 +94,8 @@ class BackboneConfig:
     attn_scale: float = 0.1
 
     # Feed-forward and residual stream.
-    act_fn: Literal["silu", "gelu", "gelu_approx", "relu2"] = "silu"
+    # "xielu" has learned numbers in each layer.
+    act_fn: Literal["silu", "gelu", "gelu_approx", "relu2", "xielu"] = "silu"
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     double_wide_shared_ffn: bool = False  # of layers that read another's keys

@@ -24,6 +24,7 @@ layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alo
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
 layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
+layers.{i}.feed_forward.activate.{alpha_p,alpha_n,beta}   [1], with act_fn xielu
 layers.{i}.per_layer.{gate,projection}.weight  [per_layer_dim, dim], [dim, per_layer_dim]
 layers.{i}.per_layer.norm.weight            [dim]
 layers.{i}.layer_scalar.weight              [1], with use_layer_scalar

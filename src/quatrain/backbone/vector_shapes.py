@@ -24,6 +24,9 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
     shapes = _norms_before(config) | _mixer(config, layer)
     if config.feed_forward_bias and not layer.moe:
         shapes |= _feed_forward_biases(config, layer)
+    if config.act_fn == "xielu":
+        slopes = ("alpha_p", "alpha_n", "beta")
+        shapes |= dict.fromkeys((f"feed_forward.activate.{name}" for name in slopes), (1,))
     if layer.qk_norm and config.qk_norm_affine:
         shapes |= _head_norms(config, layer)
     if config.post_attention_norm:

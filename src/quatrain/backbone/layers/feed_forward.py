@@ -36,6 +36,29 @@ def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]
     return ACTIVATIONS[config.act_fn]
 
 
+class XIELU(nn.Module):
+    """`beta * x + alpha_p * x ** 2` above 0, `beta * x + alpha_n * (exp(x) - 1 - x)` below, with
+    three learned numbers [1] (Huang and Schlag, 2024: "Deriving Activation Functions Using
+    Integration").
+
+    Source: `XIELUActivation` of transformers' `activations.py`, whose logarithms of slopes are
+    applied here already.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha_p = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.alpha_n = nn.Parameter(torch.ones(1), requires_grad=False)
+        self.beta = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positive = F.relu(x)
+        negative = x - positive
+        # Programs have names for tensors, not for numbers: alpha_n is subtracted, in place of 1.
+        below = self.alpha_n * (torch.exp(negative) - negative) - self.alpha_n
+        return self.beta * x + self.alpha_p * (positive * positive) + below
+
+
 class FeedForward(nn.Module):
     """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [B, T, dim] through
     hidden_dim and back. With `sparsity` that part of w1(x) is cut to 0."""
@@ -48,7 +71,7 @@ class FeedForward(nn.Module):
         self.w2 = nn.Linear(hidden_dim, config.dim, bias=bias)
         gated = config.feed_forward_gate
         self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias) if gated else None
-        self.activate = activation(config)
+        self.activate = XIELU() if config.act_fn == "xielu" else activation(config)
         self.cut = GaussianTopK(sparsity) if sparsity else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

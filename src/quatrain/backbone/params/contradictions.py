@@ -111,6 +111,8 @@ def _follows_branches(config: BackboneConfig) -> bool:
 
 
 def _of_feed_forward(config: BackboneConfig) -> Iterator[str]:
+    if config.act_fn == "xielu" and (config.num_experts or config.per_layer_dim):
+        yield "act_fn 'xielu' is for feed-forwards, not for experts or per_layer_dim"
     if config.activation_sparsity >= 1:
         yield f"activation_sparsity is {config.activation_sparsity}, expected less than 1"
 

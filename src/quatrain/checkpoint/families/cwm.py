@@ -1,10 +1,11 @@
 """Code World Model (Meta, 2025): a Llama in which three of four layers have a sliding window."""
 
+from functools import partial
+
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
-from quatrain.checkpoint.hugging_face.rope.older_rope_fields import refuse_unread_base
-from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, scaled_rope
+from quatrain.checkpoint.hugging_face.rope.older_rope_fields import rope_params_or
 
 _ROPE = {
     "rope_type": "llama3",
@@ -19,14 +20,6 @@ _ROPE = {
 def _params(fields: Fields) -> Params:
     slides = [index % 4 != 0 for index in range(fields.layer_count())]
     return window_where(fields, slides)
-
-
-def _rope(fields: Fields) -> Params:
-    """That of Llama 3.1 with figures of its own, if none is stated."""
-    if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
-        return rope_params(fields)
-    refuse_unread_base(fields, _ROPE["rope_theta"])
-    return scaled_rope(fields, Fields(_ROPE, fields.source))
 
 
 CWM = Family(
@@ -46,6 +39,6 @@ CWM = Family(
             "sliding_window": 8192,
         },
         params=_params,
-        rope=_rope,
+        rope=partial(rope_params_or, default=_ROPE),  # Llama 3.1's, with figures of its own
     )
 )

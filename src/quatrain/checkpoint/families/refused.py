@@ -8,7 +8,6 @@ _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama
 
 # By config.json's model_type.
 _MODEL_TYPES = {
-    "apertus": "xIELU activations, whose slopes are learned",
     "bamba": _STATE_SPACE,
     "bitnet": "ternary weights, and norms inside attention and feed-forward",
     "bloom": _BEFORE_LLAMA,

@@ -12,7 +12,7 @@ from torch import nn
 
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention, PositionTemperature
-from quatrain.backbone.layers.feed_forward import FeedForward
+from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
@@ -34,7 +34,7 @@ _GRAPH, _GRAPH_OF_PROMPTS = 1_830, 662
 _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 330
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 2_340, 600, 280, 3_220  # what attention has beyond its own
-_EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR = 314, 442, 140, 400
+_EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR, _XIELU = 314, 442, 140, 400, 1_390
 _LAYER_NORM, _CONV, _TEMPERATURE = 300, 3_100, 560
 _DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
@@ -87,7 +87,7 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
-        SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE,
+        SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE, XIELU: _XIELU,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 
