@@ -257,6 +257,12 @@ def test_bad_requests_are_refused(
         invoked(asked, catch_exceptions=False)
 
 
+def test_what_is_no_program_is_said_before_its_tokenizer_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "phone.txt").write_text(TEXT)
+    with pytest.raises(InputError, match=r"phone.txt: has b'.*' at byte 4, expected 'ET12'"):
+        explain_output(PhoneOutput(TEXT), tmp_path / "phone.txt", TEXT)
+
+
 def test_the_verb_prints_and_has_json(tiny: Tiny, writes: Writes, tmp_path: Path) -> None:
     (tmp_path / "phone.txt").write_text(json.dumps(writes(defect=FLOAT)))
     asked = ["explain", str(tmp_path / "phone.txt"), "--program", str(tiny.programs["8da4w"])]

@@ -81,6 +81,7 @@ def explain_output(
     gpus = None if phone is None else [find_device(phone)[0]]
     if runtime is not None:
         require_release(runtime)
+    opened = open_program(path)
     loaded = Tokenizer.load(chosen_tokenizer(tokenizer, path))
     question = question_of(
         output, loaded, path, prompt, chat, chat_options or ChatOptions(),
@@ -88,7 +89,7 @@ def explain_output(
     )  # fmt: skip
     with stages("load the program"):
         model = ComputedProgram(path)
-        found = examine(open_program(path), gpus, runtime) if model.own else []
+        found = examine(opened, gpus, runtime) if model.own else []
     as_on = f"{phone}@{runtime}" if phone and runtime else phone
     if as_on is None and question.expected:
         as_on = question.expected.as_on
