@@ -1,7 +1,6 @@
 """Which files of a Hugging Face folder are read, and what is said where they do not fit."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -52,9 +51,52 @@ def test_shards_beside_a_whole_file_of_the_same_tensors_are_said_to_be_unread(tm
     tiny.write_hugging_face(folder)
     opened = open_float_model(folder)
     assert torch.equal(opened.tensors["norm.weight"], tiny.float_tensors()["norm.weight"])
-    assert len(opened.notes) == 1
-    said = r"model.safetensors is read, .*\(model-00001-of-00002.safetensors and 1 more\) are not"
-    assert re.match(said, opened.notes[0])
+    assert opened.notes == (
+        "model.safetensors is read, and model-00001-of-00002.safetensors and 1 more beside it are "
+        "not. If one of those is the model, move model.safetensors out of the folder.",
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "pytorch_model.bin",
+        "consolidated.00.pth",
+        "consolidated.safetensors",
+        "model.fp16.safetensors",
+    ],
+)
+def test_another_file_of_weights_beside_the_one_that_is_read_is_named(tmp_path, other):
+    """As `save_pretrained` leaves one beside an older pytorch_model.bin."""
+    folder = tiny.write_hugging_face(tmp_path)
+    for left in ("optimizer_0.bin", "training_args.bin", "adapter_model.bin", other):
+        (folder / left).write_bytes(b"")
+    assert open_float_model(folder).notes == (
+        f"model.safetensors is read, and {other} beside it is not. If that is the model, move "
+        "model.safetensors out of the folder.",
+    )
+    (folder / "model.safetensors").unlink()
+    tiny.write_hugging_face(folder, shards=2)
+    assert open_float_model(folder).notes == (
+        f"model-00001-of-00002.safetensors and 1 more are read, and {other} beside them is not. If "
+        "that is the model, move them, and their index, out of the folder.",
+    )
+
+
+def test_another_file_of_weights_in_a_meta_folder_is_named(tmp_path):
+    folder = tiny.write_meta(tmp_path / "float")
+    save_file(tiny.float_tensors(seed=1), folder / "model.safetensors")
+    assert open_float_model(folder).notes == (
+        "consolidated.00.pth is read, and model.safetensors beside it is not. If that is the "
+        "model, move consolidated.00.pth out of the folder.",
+    )
+    folder = tiny.write_checkpoint(tmp_path / "int4")
+    assert open_checkpoint(folder).notes == ()
+    (folder / "old.pth").write_bytes(b"")
+    assert open_checkpoint(folder).notes == (
+        "model.safetensors is read, and old.pth beside it is not. If that is the model, move "
+        "model.safetensors out of the folder.",
+    )
 
 
 TORCHTUNE = {
@@ -132,6 +174,23 @@ def test_an_index_that_names_no_file_of_the_folder(file, tmp_path):
     with pytest.raises(InputError, match="is not in the folder") as caught:
         open_float_model(folder)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_index_that_names_the_shards_otherwise(tmp_path, missing):
+    """With its own folder's path, or by their names before a conversion."""
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-", "pytorch_model-"))
+    remedy = "if the model is model-00001-of-00002.safetensors and 1 more, remove the index"
+    if missing:
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        remedy = "in the folder; download the model's missing files"
+    with pytest.raises(InputError, match=remedy):
+        open_float_model(folder)
+    if not missing:
+        index.unlink()
+        assert set(open_float_model(folder).tensors) == set(tiny.float_tensors())
 
 
 @pytest.mark.parametrize("path", ["a" * 5000, "x\0y", "x/" + "a" * 300])

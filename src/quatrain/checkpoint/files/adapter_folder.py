@@ -20,7 +20,7 @@ def adapter_files(folder: Path) -> list[Path]:
     whole model too."""
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
-    if ADAPTER_CONFIG not in names or not weights or _of_a_model(names - {*_WEIGHTS}):
+    if ADAPTER_CONFIG not in names or not weights or _of_a_model(names):
         return []
     return [folder / ADAPTER_CONFIG, folder / weights[0]]
 
@@ -29,10 +29,16 @@ def _names_in(folder: Path) -> set[str]:
     return {file.name for file in entries(folder)} if folder.is_dir() else set()
 
 
+def may_hold_a_model(name: str) -> bool:
+    """Whether a file of that `name` may hold a model's tensors: not those of an adapter, of
+    training or of another kind."""
+    of_adapter = name in _WEIGHTS or _MLX.fullmatch(name) is not None
+    return name.endswith(_OF_A_MODEL) and not of_adapter and not is_of_training(name)
+
+
 def _of_a_model(names: set[str]) -> bool:
     """Whether a file of one of `names` may hold a model's tensors."""
-    others = (name for name in names if not is_of_training(name) and not _MLX.fullmatch(name))
-    return any(name.endswith(_OF_A_MODEL) for name in others)
+    return any(map(may_hold_a_model, names))
 
 
 def refuse_unread_adapter(folder: Path) -> None:
@@ -41,7 +47,7 @@ def refuse_unread_adapter(folder: Path) -> None:
     names = _names_in(folder)
     weights = [name for name in _WEIGHTS if name in names]
     of_mlx = _MLX_WEIGHTS in names and not weights
-    if "config.json" in names or _of_a_model(names - {*_WEIGHTS}):
+    if "config.json" in names or _of_a_model(names):
         return
     if of_mlx:
         raise InputError(
@@ -78,7 +84,7 @@ def no_adapter(path: Path, base: Path | str) -> InputError:
         (folder for folder in nearby if adapter_files(folder)),
         key=lambda folder: (len(folder.name), folder.name),
     )
-    beside = [name for name in _names_in(path) - {*_WEIGHTS} if _of_a_model({name})]
+    beside = [name for name in _names_in(path) if may_hold_a_model(name)]
     remedy = "leave out the option"
     if found:
         remedy = f"give {found[-1]}, which holds one"

@@ -115,8 +115,9 @@ def _meant_by(path: Path) -> str:
 
 # A head of reward models, and torchtune's own form of an adapter, are not the model's either.
 _OF_TRAINING = re.compile(
-    r"(optimizer|scheduler|scaler|training_args|recipe_state|rng_state(_\d+)?|random_states_\d+"
-    r"|value_head)\.(pth?|bin)|value_head\.safetensors|adapter_(model|\d+)\.pt"
+    r"(optimizer|scheduler|sampler|dl_state_dict)(_\d+)?\.(pth?|bin)"
+    r"|(scaler|training_args|recipe_state|rng_state(_\d+)?|random_states_\d+|value_head)\.(pth?|bin)"
+    r"|value_head\.safetensors|adapter_(model|\d+)\.pt"
 )
 _UNFINISHED = (".aria2", ".crdownload", ".download", ".incomplete", ".part", ".partial")
 _DOWNLOAD = "Download the model's weights"

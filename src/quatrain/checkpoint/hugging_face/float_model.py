@@ -13,7 +13,7 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
+from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.lora_adapter import with_adapter
 from quatrain.checkpoint.hugging_face.quantized import require_convertible
@@ -71,7 +71,7 @@ def _read(
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the tensors with the adapter merged into them, notes)"""
     fields, reading = config_json.fields, config_json.reading
-    whole, metadata = read_folder(folder)
+    whole, metadata, of_files = read_folder(folder)
     stored, notes = config_json.text_model(whole)
     stored, _ = as_transformers_has_them(stored, str(folder))
     settings = quantization_settings(fields, stored, folder)
@@ -93,7 +93,7 @@ def _read(
         )
         notes += (*of_adapter, *_without_tokenizer(adapter))
     stored = reading.tensors(stored, fields)
-    notes += (*unread_shards(folder), *unmerged_adapter(folder), *generation_notes(folder))
+    notes += (*of_files, *unmerged_adapter(folder), *generation_notes(folder))
     if tied:
         stored, of_output = without_tied_output(stored)
         notes += of_output

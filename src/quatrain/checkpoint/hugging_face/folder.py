@@ -7,6 +7,7 @@ from quatrain.checkpoint.files.formats import PICKLED, only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.shards import numbered_shards, parts_of_one_model, read_merged
 from quatrain.checkpoint.files.tensor_file import read_tensors
+from quatrain.checkpoint.files.unread_files import unread_weights
 from quatrain.checkpoint.wrapped_names import unwrapped, with_model_prefix
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries, refuse_broken_link
@@ -38,22 +39,6 @@ def tensor_files(folder: Path) -> list[Path]:
     return [only_file(folder, (".safetensors", *PICKLED))]  # says what was expected
 
 
-def unread_shards(folder: Path) -> tuple[str, ...]:
-    """A note on shards in `folder` beside a whole file, which transformers does not read either:
-    training may have left the one or the others."""
-    files = tensor_files(folder)
-    if files[0].name not in _WHOLE:
-        return ()
-    shards = entries(folder, f"{files[0].stem}-*-of-*{files[0].suffix}")
-    if not shards:
-        return ()
-    named = and_more([shard.name for shard in shards])
-    return (
-        f"{files[0].name} is read, and the shards beside it ({named}) are not, as "
-        f"in transformers. If the shards are the model, move {files[0].name} out of the folder.",
-    )
-
-
 def source_files(folder: Path) -> list[Path]:
     """The files that decide what is read of `folder`: the tensors', and those that say how."""
     tensors = tensor_files(folder)
@@ -63,10 +48,13 @@ def source_files(folder: Path) -> list[Path]:
     return [*tensors, *indexes, *_existing(folder, names)]
 
 
-def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str]]:
-    """The tensors of all the folder's files by name, memory-mapped, and their headers' metadata."""
-    stored, metadata = read_merged(tensor_files(folder))
-    return with_model_prefix(unwrapped(stored, str(folder))), metadata
+def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str], tuple[str, ...]]:
+    """The tensors of the folder's files by name, memory-mapped; their headers' metadata; notes on
+    files that are not read, as transformers does not either."""
+    files = tensor_files(folder)
+    stored, metadata = read_merged(files)
+    tensors = with_model_prefix(unwrapped(stored, str(folder)))
+    return tensors, metadata, unread_weights(folder, files)
 
 
 def _existing(folder: Path, names: tuple[str, ...]) -> list[Path]:
@@ -106,9 +94,22 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         if leads_out or not _is_file(folder / shard):
             raise InputError(
                 f"{index}: lists the file {str(shard)[:300]!r}, which is not in the folder; "
-                "download the model's missing files"
+                f"{_remedy_without(index, folder)}"
             )
     return [folder / shard for shard in shards]
+
+
+def _remedy_without(index: Path, folder: Path) -> str:
+    """What to do where `index` lists a file that is not there: without it the shards are found by
+    their own names, if all are there."""
+    try:
+        there = numbered_shards(folder)
+    except InputError:
+        there = []
+    if not there:
+        return "download the model's missing files"
+    named = and_more([shard.name for shard in there])
+    return f"if the model is {named}, remove the index, otherwise download the missing files"
 
 
 def _is_file(path: Path) -> bool:

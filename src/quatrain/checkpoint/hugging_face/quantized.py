@@ -17,7 +17,7 @@ from quatrain.checkpoint.hugging_face.config import (
     params_of_config,
     read_config,
 )
-from quatrain.checkpoint.hugging_face.folder import read_folder, unread_shards
+from quatrain.checkpoint.hugging_face.folder import read_folder
 from quatrain.checkpoint.hugging_face.generation_settings import generation_notes
 from quatrain.checkpoint.hugging_face.quantizer_settings import (
     quantization_settings,
@@ -71,7 +71,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     stated = stated_settings(fields)
     if is_float8(stated):
         raise _in_floating_point(folder)
-    whole, metadata = read_folder(folder)
+    whole, metadata, of_files = read_folder(folder)
     if stated is None and has_float8(whole):
         raise _in_floating_point(folder)
     stored, notes = config_json.text_model(whole)
@@ -83,7 +83,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stored, of_output = without_tied_output(stored)
         notes += of_output
     kept, of_unread = _without_unread(stored)
-    notes += (*unread_shards(folder), *of_unread, *generation_notes(folder))
+    notes += (*of_files, *of_unread, *generation_notes(folder))
     settings = quantization_settings(fields, kept, folder)
     if has_float8_groups(settings):  # beside int4; rounded as what was left in floating point
         kept, _ = in_floating_point(kept, settings, str(folder))

@@ -6,11 +6,12 @@ from pathlib import Path
 from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.families import meta_reading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.unread_files import unread_weights
 from quatrain.checkpoint.float_model import FloatModel, checked
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
 from quatrain.checkpoint.meta.pruned_output import with_own_output
-from quatrain.checkpoint.meta.shards import read_meta_files
+from quatrain.checkpoint.meta.shards import read_meta_files, tensor_files
 from quatrain.errors import InputError
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
@@ -44,6 +45,7 @@ def open_meta_model(folder: Path) -> FloatModel:
             write_tokenizer=lambda output: copy_tokenizer_files(
                 folder, output, params.get("bos_idx"), token_ids(params.get("eos_idx"))
             ),
+            notes=unread_weights(folder, tensor_files(folder)),
         )
     )
     return replace(model, tensors=with_own_output(model.tensors, config, str(folder)))

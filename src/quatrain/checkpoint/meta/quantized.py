@@ -9,6 +9,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint, checked_checkpoint
 from quatrain.checkpoint.files.formats import only_file
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
+from quatrain.checkpoint.files.unread_files import unread_weights
 from quatrain.checkpoint.layout import EMBEDDING, IGNORED, OUTPUT
 from quatrain.checkpoint.meta.adaptations import config_params, with_folded_scale
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
@@ -31,9 +32,10 @@ def open_meta_checkpoint(
 
     A folder holds model.safetensors, or one .safetensors, .pth or .pt file.
     """
-    file = path
+    file, notes = path, ()
     if path.is_dir():
         file = only_file(path, (".safetensors", ".pth", ".pt"), "model.safetensors")
+        notes = unread_weights(path, [file])
     stored = unwrapped(read_tensors(file), str(file))
     require_naming_convention(META, stored, file)
     params_path = Path(params) if params else file.with_name("params.json")
@@ -58,7 +60,8 @@ def open_meta_checkpoint(
     config = config_from_params(config_params(values), str(params_path))
     tensors = with_all_quantized(tensors, config, folder, round_again, {})
     opened = checked_checkpoint(tensors, values, config, file, file.parent)
-    return replace(opened, tensors=with_own_output(opened.tensors, opened.config, str(file)))
+    own = with_own_output(opened.tensors, opened.config, str(file))
+    return replace(opened, tensors=own, notes=(*opened.notes, *notes))
 
 
 def _symmetric(tensors: LazyTensors, source: str, round_again: RoundAgain) -> LazyTensors:
