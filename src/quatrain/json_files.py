@@ -9,6 +9,8 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.lfs_pointer import refuse_lfs_pointer
 
+_UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
+
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises `InputError` if there is none, or it is another kind of
@@ -32,12 +34,18 @@ def what_it_is(path: Path) -> str:
     start, end = content[:60], content.rstrip()[-20:]
     if not start.strip():
         return "; it is empty: download it again"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if start.startswith(_UTF16_STARTS):
         return "; it is in UTF-16: save it in UTF-8"
+    if start.startswith((b"//", b"/*", b"#")):
+        return "; JSON has no comments: remove them"
     if start.lstrip()[:1] not in b"{[":
         return f"; it begins with {start[:20]!r}: download it again"
     if end[-1:] not in b"}]":
         return f"; it ends with {end!r}, as one that was cut short: download it again"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "; it is in another encoding: save it in UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"
     return ""
 
 

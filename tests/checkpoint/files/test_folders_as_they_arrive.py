@@ -174,6 +174,10 @@ def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
         (b'{"a": 1, "b"', "it ends with .* cut short: download"),
         (b"Entry not found", "it begins with b'Entry not found': download"),
         ('{"a": 1}'.encode("utf-16"), "it is in UTF-16: save it in UTF-8"),
+        ('{"a": 1}'.encode("utf-16-le"), "it is in UTF-16: save it in UTF-8"),
+        ('{"a": "Jürgen"}'.encode("latin-1"), r"in another encoding: save it in UTF-8 \(iconv"),
+        ('{"a": "Jürg"'.encode()[:10], "it ends with .* cut short: download"),
+        (b'// of the base\n{"a": 1}', "JSON has no comments: remove them"),
     ],
 )
 def test_a_file_that_is_not_json_is_named(content, what, tmp_path):
