@@ -277,6 +277,7 @@ def test_an_adapter_of_another_model(tmp_path):
         (f"{EMBEDDING}.lora_embedding_A", (), "do not fit"),
         (f"{Q}.lora_A", (8, 64), "has only lora_B of .*q_proj.weight"),
         ("model.layers.1.self_attn.q_proj.lora_B.bias", (64,), "has only lora_B.bias of "),
+        (f"{EMBEDDING}.lora_B.bias", (64,), "has lora_B.bias for .*, but no lora_A of a linear"),
     ],
 )
 def test_damaged_matrices_are_named(tmp_path, part, shape, message):

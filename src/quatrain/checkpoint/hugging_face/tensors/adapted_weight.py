@@ -54,6 +54,10 @@ def adapted_bias(
     """The linear's `bias` [N], which is to be `adapted`, with the adapter's `parts` for the linear.
     Raises `InputError` if it has none, which PEFT does not merge either, or they do not fit."""
     name, adapter, change = adapted.name, adapted.adapter, parts[BIAS]
+    if "lora_A" not in parts:
+        raise InputError(
+            f"{adapter}: has {BIAS} for {name}, but no lora_A of a linear; download it again"
+        )
     if bias is None:
         raise InputError(
             f"{adapter}: changes {name} (lora_bias), which the model in --base does not have, and "
