@@ -184,12 +184,35 @@ def test_nothing_said_beside_a_prompt_is_ignored():
     assert told == "Be.hi"
 
 
+def test_a_call_without_a_text_has_an_empty_one():
+    """As OpenAI's clients hand it back, to templates that do not ask whether there is one."""
+    template = (
+        "{% for m in messages %}{{ m['content'].split('x')[-1] + m.role }}"
+        "{% if m.content is none %}?{% endif %}{{ m.tool_calls }}{% endfor %}"
+    )
+    asked = {"role": "user", "content": "hi"}
+    call = {"role": "assistant", "tool_calls": [TOOL]}
+    ours = tokenizer_of({"chat_template": template})
+    found = ours.apply_chat([asked, call | {"content": None}])
+    assert found == ours.apply_chat([asked, call | {"content": ""}])
+
+
 @pytest.mark.parametrize(
     ("template", "ends"),
     [
         ("{% for m in messages %}{{ m.role }}{{ m.content }}<|end|>\n{% endfor %}", [2]),
         ("{% for m in messages %}{{ m.content }} {{ eos_token }}{% endfor %}<s>", [1]),
         ("{% for m in messages %}{{ m.content }}\nUser:{% endfor %}", [1]),
+        # Qwen 1.5's first template ends a turn only if another follows; GLM's at the next role.
+        (
+            "{% for m in messages %}{{ m.content }}{% if not loop.last %}<|end|>{% endif %}"
+            "{% endfor %}",
+            [2],
+        ),
+        (
+            "{% for m in messages %}{{ '<|end|>' if m.role == 'user' }}{{ m.content }}{% endfor %}",
+            [2],
+        ),
         ("{{ raise_exception('no') }}", [1]),
     ],
 )

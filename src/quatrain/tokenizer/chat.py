@@ -108,8 +108,13 @@ def render(
 
 
 def _without_none(message: Message) -> Message:
-    """Without fields that are None, and its reasoning under each name that templates read."""
-    message = {key: value for key, value in message.items() if value is not None}
+    """Without fields that are None, of a content that is None without a text, and its reasoning
+    under each name that templates read."""
+    message = {
+        key: "" if value is None else value
+        for key, value in message.items()
+        if value is not None or key == "content"  # which templates take to be there
+    }
     reasoning = next((message[key] for key in _REASONING if key in message), None)
     if reasoning is None:
         return message

@@ -53,20 +53,25 @@ def end_ids(tokenizer_ids: list[int], metadata: Mapping[str, Any]) -> list[int]:
 
 
 def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, int]) -> list[int]:
-    """The one of the special `tokens` (by their texts) that `template` puts right behind an answer;
-    none if it puts something else there, or cannot be rendered.
+    """The one of the special `tokens` (by their texts) that `template` puts right behind an answer,
+    at the end of a conversation or else before the next question; none if it puts something else
+    there, or cannot be rendered.
 
     `variables`: as in `render`.
     """
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
-    try:
-        text = render(template, messages, variables, "", add_generation_prompt=False)
-    except InputError:
-        return []  # it says why where a chat is asked for
-    _, found, behind = text.rpartition(_ANSWER)
-    behind = behind.lstrip()
-    ending = [token for token in tokens if token and behind.startswith(token)]
-    return [tokens[max(ending, key=len)]] if found and ending else []
+    question = {"role": "user", "content": "?"}
+    messages = [question, {"role": "assistant", "content": _ANSWER}]
+    for more in ([], [question]):
+        try:
+            text = render(template, messages + more, variables, "", add_generation_prompt=False)
+        except InputError:
+            return []  # it says why where a chat is asked for
+        _, found, behind = text.rpartition(_ANSWER)
+        behind = behind.lstrip()
+        ending = [token for token in tokens if token and behind.startswith(token)]
+        if found and ending:
+            return [tokens[max(ending, key=len)]]
+    return []
 
 
 def token_ids(stated: Any) -> list[int]:
