@@ -88,6 +88,15 @@ def test_a_bomb_in_the_pickle_is_refused_unopened(tmp_path):
     refused(folder, "compressed or larger")
 
 
+def test_an_encrypted_part_is_refused(tmp_path):
+    folder = tiny.write_checkpoint(tmp_path, file="m.pth")
+    content = bytearray((folder / "m.pth").read_bytes())
+    flags = content.index(b"PK\x01\x02") + 8  # of the central directory's first entry
+    content[flags] |= 1
+    (folder / "m.pth").write_bytes(content)
+    refused(folder, "data.pkl' is encrypted, which torch.save never does")
+
+
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "m/../../outside", "m/data/../x"])
 def test_parts_that_lead_elsewhere_write_nothing(tmp_path, name):
     torch.save(tiny.int4_tensors(), tmp_path / "plain.pth")

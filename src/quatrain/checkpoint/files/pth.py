@@ -33,6 +33,7 @@ _NAMES = re.compile(
     | torch\ (\w+Storage|Size|Tensor|device|strided|bool|bfloat16|float\d+(_e\dm\w+)?|u?int\d+)""",
     re.VERBOSE,
 )
+_ENCRYPTED = 0x1  # of a zip member's flags
 # How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
 _MOST_TIES = 4
 _TORCHAO_NAMES = re.compile(
@@ -102,6 +103,11 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], size: int) -> Non
             raise InputError(
                 f"{path}: its part {member.filename!r} of {member.file_size} bytes is compressed "
                 f"or larger than the file's {size} bytes; the file is damaged, download it again"
+            )
+        if member.flag_bits & _ENCRYPTED:
+            raise InputError(
+                f"{path}: its part {member.filename!r} is encrypted, which torch.save never does; "
+                "the file is damaged, or was packed again with a password: download it again"
             )
     names = [member.filename for member in members]
     for name in names:
