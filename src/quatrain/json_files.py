@@ -46,7 +46,7 @@ def what_it_is(path: Path) -> str:
         content.decode("utf-8")
     except UnicodeDecodeError:
         return "; it is in another encoding: save it in UTF-8 (iconv -f ITS-ENCODING -t UTF-8)"
-    return ""
+    return "; correct it there, or download it again"
 
 
 def write_json(path: Path, value: Any) -> None:

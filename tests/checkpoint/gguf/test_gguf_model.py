@@ -528,6 +528,24 @@ def test_parts_that_were_joined_byte_by_byte(tmp_path):
         open_float_model(whole)
 
 
+def test_parts_that_are_not_the_ones_that_their_names_say(tmp_path):
+    write_split(tmp_path)
+    first, second = sorted(tmp_path.glob("m-*"))
+    content = second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match=r"m-00002-of-00002\.gguf: is part 1 of 2 of a split"):
+        open_float_model(first)
+    second.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match=r"m-00002-of-00002\.gguf: is a Git LFS pointer"):
+        open_float_model(first)
+    second.unlink()
+    second.symlink_to(tmp_path / "blob")
+    with pytest.raises(InputError, match=r"m-00002-of-00002\.gguf: is a link to .*blob"):
+        open_float_model(first)
+    (tmp_path / "blob").write_bytes(content)
+    assert open_float_model(first).tensors
+
+
 def test_a_part_under_another_name(tmp_path):
     with pytest.raises(InputError, match=r"is part 1 of 2 .* found by their names"):
         open_float_model(write_split(tmp_path, ("a.gguf", "b.gguf")))

@@ -20,8 +20,9 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.memory_map import map_file
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer, readable_types
-from quatrain.checkpoint.gguf.parts import part_files
+from quatrain.checkpoint.gguf.parts import check_place, part_files
 from quatrain.errors import InputError
+from quatrain.lfs_pointer import refuse_lfs_pointer
 from quatrain.multiples import up_to
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
@@ -61,27 +62,25 @@ def read_gguf(path: Path) -> GgufFile:
     Raises `InputError` if one is missing, cut short, damaged, or holds an unread type.
     """
     parts = [_read_part(part) for part in part_files(path)]
-    whole = parts[0]
-    stated = (whole.metadata.get(f"split.{key}") for key in ("no", "count"))
-    index, count = (value if isinstance(value, int) else 0 for value in stated)
-    if index or (count > 1 and count != len(parts)):
-        raise InputError(
-            f"{path}: is part {index + 1} of {count} of a split model, whose parts are found by "
-            "their names (such as NAME-00001-of-00002.gguf); rename them, and give the first one"
-        )
+    for number, part in enumerate(parts):
+        check_place(part.path, part.metadata, number, len(parts))
     tensors: dict[str, GgufTensor] = {}
     for part in parts:
         twice = tensors.keys() & part.tensors.keys()
         if twice:
-            raise InputError(f"{part.path}: holds {min(twice)}, which another part also holds")
+            raise InputError(
+                f"{part.path}: holds {min(twice)}, which another part also holds; download the "
+                "parts of one model again"
+            )
         tensors |= part.tensors
-    return GgufFile(path, whole.metadata, tensors)
+    return GgufFile(path, parts[0].metadata, tensors)
 
 
 def _read_part(path: Path) -> GgufFile:
     try:
         return _parse(path, map_file(path))
     except (OSError, ValueError, struct.error) as error:
+        refuse_lfs_pointer(path)
         remedy = how_to_join(path) or "Download it again."
         raise InputError(f"{path}: is not a whole GGUF file: {error}. {remedy}") from error
 
