@@ -294,10 +294,20 @@ def test_scales_that_rows_share(tmp_path, strategy, shape, columns, asymmetric):
     assert error < 0.15 if asymmetric else error == 0
 
 
-def test_activations_that_were_calibrated_are_refused(tmp_path):
+def test_calibrated_scales_of_activations_are_not_used_and_that_is_said(tmp_path):
+    """The weights are those of W4A16; a program rounds activations by their own range."""
     folder = int_quantized(tmp_path, PER_TOKEN | {"dynamic": False, "strategy": "tensor"})
-    with pytest.raises(InputError, match=r"quantizes activations as .*'tensor'.*W4A16"):
-        open_checkpoint(folder)
+    stored = load_file(folder / "model.safetensors")
+    linears = [name.removesuffix("_scale") for name in stored if name.endswith(".weight_scale")]
+    for linear in (name.removesuffix("weight") for name in linears):
+        stored[f"{linear}input_scale"] = torch.rand(1)
+        stored[f"{linear}input_zero_point"] = torch.zeros(1, dtype=torch.int8)
+    save_file(stored, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder)
+    for name, expected in folders.expected_tensors().items():
+        assert torch.equal(checkpoint.tensors[name], expected), name
+    assert len(checkpoint.notes) == 1
+    assert "to int8 per tensor, with calibrated scales, at run time" in checkpoint.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def _check(settings: Settings, source: str) -> None:
     if not isinstance(bits, int) or (bits < 16 and not (bits == 8 and dynamic is True)):
         raise InputError(
             f"{source}: it quantizes activations (act_bits {bits!r}, act_dynamic {dynamic!r}), "
-            "expected no quantization of activations, or dynamic quantization to 8 bits"
+            "expected no quantization of activations, or dynamic quantization to 8 bits; quantize "
+            "the model without act_bits"
         )
     activations = settings.get("act_data_type") or "int"
     if bits == 8 and not str(activations).startswith("int"):

@@ -1,7 +1,10 @@
 """What groups of compressed-tensors' settings say: whether their weights are in FP8, FP6 or FP4, as
-all of a model or beside groups of integers, and to what the model rounds activations as it runs."""
+all of a model or beside groups of integers, and to what it rounds activations as it runs."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from quatrain.errors import InputError
 
 _FORMATS = (
     None, "float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized",
@@ -18,6 +21,24 @@ def is_floating(group: Any, form: Any) -> bool:
     return weights.get("type") == "float" and weights.get("num_bits") in (4, 6, 8)
 
 
+def check_activations(name: str, group: Mapping[str, Any], source: str) -> None:
+    """Raise `InputError`, naming `source`, if the `group` called `name` quantizes outputs, or says
+    of its activations what is no setting."""
+    if group.get("output_activations"):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} quantizes outputs as "
+            f"{group['output_activations']!r}, expected no quantization of outputs: calibrated "
+            "scales of outputs are not supported. Quantize the model with scheme W4A16."
+        )
+    inputs = group.get("input_activations")
+    if inputs and not isinstance(inputs, dict):
+        raise InputError(
+            f"{source}: its compressed-tensors group {name!r} quantizes activations as "
+            f"{str(inputs)[:100]}, expected an object, or null; use the config.json that was "
+            "written with the model"
+        )
+
+
 def notes_on_activations(settings: Any) -> tuple[str, ...]:
     """Notes on activations of int4 linears that `settings` quantize at run time, unless to int8 per
     token, which is 8da4w."""
@@ -28,7 +49,9 @@ def notes_on_activations(settings: Any) -> tuple[str, ...]:
         if isinstance(inputs, dict) and not is_floating(group, settings.get("format")):
             stated = inputs.get("strategy")
             kind = f"{inputs.get('type', 'int')}{inputs.get('num_bits', 8)}"
-            found[f"{kind} per {stated}" if stated else kind] = None
+            kind += f" per {stated}" if stated else ""
+            of_all = "" if inputs.get("dynamic") is True else ", with calibrated scales,"
+            found[kind + of_all] = None
     for of_8da4w in ("int8", "int8 per token"):
         found.pop(of_8da4w, None)
     if not found:

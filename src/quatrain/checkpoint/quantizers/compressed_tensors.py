@@ -12,11 +12,12 @@ F.weight_zero_point int8 [N, G]      asymmetric files only
 Both:
 F.weight_scale      float [N, G], or fewer rows (strategy "block"), or one number ("tensor")
 F.weight_g_idx      int32 [K]        act-order files only
+F.input_scale, F.input_zero_point    of activations, from calibration: not read
 
 `config_groups` say the bits of each linear, by its name, a pattern or its class, and how its
 activations are quantized: not at all, or as it runs, to int8 per token, which is 8da4w, or to
-others, for which 8da4w is taken too. Linears of a group in floating point (FP8, FP4) are not among
-those that are read here (`hugging_face.float8`).
+others or by calibrated scales, for which 8da4w is taken too, as a note says. Linears of a group in
+floating point (FP8, FP4) are not among those that are read here (`hugging_face.float8`).
 """
 
 import re
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.quantizers.compressed_groups import is_floating
+from quatrain.checkpoint.quantizers.compressed_groups import check_activations, is_floating
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import unpack_words, word_counts
@@ -40,7 +41,7 @@ _AGAIN = "quantize the original model"
 
 
 def _check(settings: Settings, source: str) -> None:
-    """Activations that were quantized in calibration would be lost in silence."""
+    """Outputs that were quantized in calibration would be lost in silence."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not groups:
         raise InputError(f"{source}: its quantization_config has no 'config_groups'; {_AGAIN}")
@@ -82,20 +83,7 @@ def _check_group(name: str, group: Mapping[str, Any], source: str) -> None:
             f"{source}: its compressed-tensors group {name!r} has weights of type "
             f"{weights['type']!r}, expected 'int'; {_AGAIN}"
         )
-    if group.get("output_activations"):
-        raise InputError(
-            f"{source}: its compressed-tensors group {name!r} quantizes outputs as "
-            f"{group['output_activations']!r}, expected no quantization of outputs: calibrated "
-            "scales of outputs are not supported. Quantize the model with scheme W4A16."
-        )
-    inputs = group.get("input_activations")
-    if inputs and not (isinstance(inputs, dict) and inputs.get("dynamic") is True):
-        raise InputError(
-            f"{source}: its compressed-tensors group {name!r} quantizes activations as "
-            f"{inputs!r}, expected none (W4A16) or dynamic quantization (W4A8, dynamic: true): "
-            "calibrated scales of activations are not supported. Quantize the model with scheme "
-            "W4A16."
-        )
+    check_activations(name, group, source)
 
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
@@ -236,7 +224,15 @@ def _matches(pattern: str, name: str, source: str) -> bool:
 COMPRESSED_TENSORS = Quantizer(
     name="compressed-tensors",
     required=("weight_scale",),
-    optional=("weight_packed", "weight", "weight_shape", "weight_zero_point", "weight_g_idx"),
+    optional=(
+        "weight_packed",
+        "weight",
+        "weight_shape",
+        "weight_zero_point",
+        "weight_g_idx",
+        "input_scale",
+        "input_zero_point",
+    ),
     check=_check,
     read=_read,
 )
