@@ -29,7 +29,7 @@ from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
 from quatrain.cli import COMMANDS, build_app, exit_cleanly, main
 from quatrain.commands._before_torch import check_output, leave_cores_to_executorch
-from quatrain.commands._progress import said_where_slow
+from quatrain.commands.printing.progress import said_where_slow
 from quatrain.errors import InputError
 
 

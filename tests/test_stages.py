@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import quatrain.stages as stages_module
-from quatrain.commands._progress import shown_stages
+from quatrain.commands.printing.progress import shown_stages
 from quatrain.stages import Stages, freed_memory_kept, peak_rss_bytes, return_freed_memory
 
 
@@ -125,7 +125,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the clock shows to progress, and to nothing else: a server may run beside the test."""
     seconds = [100.0]
     clock = SimpleNamespace(monotonic=lambda: seconds[0])
-    monkeypatch.setattr("quatrain.commands._progress.time", clock)
+    monkeypatch.setattr("quatrain.commands.printing.progress.time", clock)
     return seconds
 
 

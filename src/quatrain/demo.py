@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from quatrain.commands._printing import plain_console
+from quatrain.commands.printing.results import plain_console
 from quatrain.int4 import Scheme
 
 PROMPT = "Explain in two sentences why the sky is blue."

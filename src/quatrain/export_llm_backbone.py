@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from quatrain.cli import HELP_OPTIONS, clean_up_when_ended, exit_cleanly, restart_in_utf8
-from quatrain.commands._export_options import (
+from quatrain.commands._plain_command import PlainCommand
+from quatrain.commands.export import export
+from quatrain.commands.options.export import (
     AllowFallback,
     AttentionSink,
     BackendOption,
@@ -20,9 +22,7 @@ from quatrain.commands._export_options import (
     Target,
     WeightOnlyLinear,
 )
-from quatrain.commands._plain_command import PlainCommand
-from quatrain.commands._shared_options import Debug, Json, Runtime, TokenizerFile
-from quatrain.commands.export import export
+from quatrain.commands.options.shared import Debug, Json, Runtime, TokenizerFile
 
 
 def export_llm_backbone(

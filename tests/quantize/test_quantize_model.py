@@ -19,7 +19,7 @@ from tests.support.command_line import invoked
 from tests.support.tokenizer_files import EMPTY_TOKENIZER
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
-from quatrain.commands._print_checkpoint import print_programs_and_next
+from quatrain.commands.printing.checkpoint import print_programs_and_next
 from quatrain.commands.quantize import quantize
 from quatrain.errors import InputError
 from quatrain.export.plan.programs import ProgramPlan

@@ -13,7 +13,7 @@ from tests.support.releases import copied, merged_spec, release_again, report_of
 from tests.support.tiny_models import write_meta
 from typer.testing import Result
 
-from quatrain.commands._print_release import print_release
+from quatrain.commands.printing.release import print_release
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model

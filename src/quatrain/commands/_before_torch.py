@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import require_name
 from quatrain.checkpoint.open import is_program
-from quatrain.commands._progress import said_where_slow
+from quatrain.commands.printing.progress import said_where_slow
 from quatrain.errors import InputError
 
 if TYPE_CHECKING:

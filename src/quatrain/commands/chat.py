@@ -15,10 +15,9 @@ from quatrain.commands._before_torch import (
     check_tokenizer,
     leave_cores_to_executorch,
 )
-from quatrain.commands._chat_options import ChatTemplate, System, TemplateVar, Tools, chat_options
-from quatrain.commands._printing import warn_of_an_idle_defect
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._sampling import (
+from quatrain.commands._turns import converse
+from quatrain.commands.options.chat import ChatTemplate, System, TemplateVar, Tools, chat_options
+from quatrain.commands.options.sampling import (
     MaxNewTokens,
     MinP,
     RepetitionPenalty,
@@ -29,8 +28,9 @@ from quatrain.commands._sampling import (
     TopP,
     sampling_of,
 )
-from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Model, TokenizerFile
-from quatrain.commands._turns import converse
+from quatrain.commands.options.shared import AsOn, Debug, Device, Emulate, Model, TokenizerFile
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import warn_of_an_idle_defect
 from quatrain.errors import Interrupted
 from quatrain.text_files import read_text
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import import_torch, refuse_smollm2
-from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
-from quatrain.commands._printing import hint_at_resuming, print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
+from quatrain.commands.options.shared import Debug, Json, TokenizerFile, one_of
+from quatrain.commands.printing.checkpoint import planned, print_checkpoint, print_programs_and_next
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import hint_at_resuming, print_json
 from quatrain.commands.quantize import Base
 from quatrain.int4 import GROUP_SIZES
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, OutputFormat

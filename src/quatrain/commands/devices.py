@@ -2,9 +2,9 @@
 
 import typer
 
-from quatrain.commands._printing import print_json, print_table
-from quatrain.commands._progress import said_where_slow
-from quatrain.commands._shared_options import Debug, Json
+from quatrain.commands.options.shared import Debug, Json
+from quatrain.commands.printing.progress import said_where_slow
+from quatrain.commands.printing.results import print_json, print_table
 from quatrain.human_bytes import human_bytes
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import check_model, check_output, import_torch, refuse_smollm2
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, TokenizerFile
+from quatrain.commands.options.shared import Debug, Json, TokenizerFile
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:

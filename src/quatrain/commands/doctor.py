@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._printing import plain_console, print_json
-from quatrain.commands._shared_options import Debug, Json, Model, Runtime, known_targets
+from quatrain.commands.options.shared import Debug, Json, Model, Runtime, known_targets
+from quatrain.commands.printing.results import plain_console, print_json
 from quatrain.short_lists import and_more
 
 if TYPE_CHECKING:

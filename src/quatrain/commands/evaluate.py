@@ -9,9 +9,9 @@ import typer
 
 from quatrain.checkpoint.open import is_program
 from quatrain.commands._before_torch import check_model, fetched_smollm2, is_smollm2
-from quatrain.commands._printing import print_json, warn_of_an_idle_defect
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import AsOn, Debug, Device, Emulate, Json, TokenizerFile
+from quatrain.commands.options.shared import AsOn, Debug, Device, Emulate, Json, TokenizerFile
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json, warn_of_an_idle_defect
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
 from quatrain.with_error import with_error

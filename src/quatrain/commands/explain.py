@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import check_program, check_tokenizer, import_torch
-from quatrain.commands._chat_options import (
+from quatrain.commands.options.chat import (
     Chat,
     ChatTemplate,
     System,
@@ -14,15 +14,15 @@ from quatrain.commands._chat_options import (
     Tools,
     chat_options,
 )
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import (
+from quatrain.commands.options.shared import (
     Debug,
     Json,
     Runtime,
     TokenizerFile,
     known_targets,
 )
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from quatrain.commands._before_torch import (
     import_torch,
     refuse_smollm2,
 )
-from quatrain.commands._export_options import (
+from quatrain.commands.options.export import (
     AllowFallback,
     AttentionSink,
     BackendOption,
@@ -30,9 +30,9 @@ from quatrain.commands._export_options import (
     one_scheme,
     sinks_and_window,
 )
-from quatrain.commands._printing import print_json, print_next
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, Runtime, TokenizerFile
+from quatrain.commands.options.shared import Debug, Json, Runtime, TokenizerFile
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json, print_next
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from quatrain.commands._before_torch import check_output
-from quatrain.commands._printing import print_json
-from quatrain.commands._shared_options import Debug, Json, Model
+from quatrain.commands.options.shared import Debug, Json, Model
+from quatrain.commands.printing.results import print_json
 from quatrain.errors import InputError
 
 
@@ -41,7 +41,7 @@ def inspect(
 
 
 def _inspect(model: Path, html: Path | None, json: bool) -> None:
-    from quatrain.commands._program_tables import print_report
+    from quatrain.commands.printing.program import print_report
     from quatrain.targets.inspection import inspect_file
 
     inspection = inspect_file(model, html)
@@ -56,7 +56,7 @@ def _inspect(model: Path, html: Path | None, json: bool) -> None:
 
 
 def _compare(model: Path, other: Path, json: bool) -> None:
-    from quatrain.commands._program_tables import print_diff
+    from quatrain.commands.printing.program import print_diff
     from quatrain.program import open_program
     from quatrain.program.inspect.diff import diff_programs
 

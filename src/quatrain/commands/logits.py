@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from quatrain.commands._before_torch import check_model, check_output, import_torch, refuse_smollm2
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import AsOn, Debug, Device, Json
+from quatrain.commands.options.shared import AsOn, Debug, Device, Json
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 

@@ -7,7 +7,7 @@ import typer
 from quatrain.arithmetic import Backend
 from quatrain.checkpoint.open import detect
 from quatrain.commands._before_torch import refuse_smollm2
-from quatrain.commands._export_options import (
+from quatrain.commands.options.export import (
     AllowFallback,
     AttentionSink,
     DtypeOption,
@@ -23,10 +23,10 @@ from quatrain.commands._export_options import (
     one_scheme,
     sinks_and_window,
 )
-from quatrain.commands._print_checkpoint import print_programs
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, Runtime, one_of
+from quatrain.commands.options.shared import Debug, Json, Runtime, one_of
+from quatrain.commands.printing.checkpoint import print_programs
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.commands.quantize import Base, Embedding, GroupSize, Method, OutputLayer
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes

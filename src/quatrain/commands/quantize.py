@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from quatrain.commands._before_torch import fetched_smollm2, import_torch, is_smollm2
-from quatrain.commands._print_checkpoint import planned, print_checkpoint, print_programs_and_next
-from quatrain.commands._printing import hint_at_resuming, print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json, TokenizerFile, one_of
+from quatrain.commands.options.shared import Debug, Json, TokenizerFile, one_of
+from quatrain.commands.printing.checkpoint import planned, print_checkpoint, print_programs_and_next
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import hint_at_resuming, print_json
 from quatrain.int4 import GROUP_SIZES, XNNPACK_GROUP_SIZES, Scheme
 from quatrain.quantize.tensor_formats import EmbeddingFormat, ForBackend, Rounding
 

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import fetched_smollm2, import_torch, is_smollm2
-from quatrain.commands._print_release import (
-    print_matrix,
-    print_plan,
-    print_release,
-    warn_of_no_work,
-)
-from quatrain.commands._printing import hint_at_resuming, print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._release_options import (
+from quatrain.commands.options.release import (
     Android,
     DryRun,
     Jobs,
@@ -32,7 +24,15 @@ from quatrain.commands._release_options import (
     Spec,
     Text,
 )
-from quatrain.commands._shared_options import Debug, Json, Runtime
+from quatrain.commands.options.shared import Debug, Json, Runtime
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.release import (
+    print_matrix,
+    print_plan,
+    print_release,
+    warn_of_no_work,
+)
+from quatrain.commands.printing.results import hint_at_resuming, print_json
 from quatrain.commands.quantize import Method
 from quatrain.errors import InputError
 from quatrain.release.keys import naming_keys

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quatrain.commands._before_torch import check_output
-from quatrain.commands._printing import print_json, print_next
-from quatrain.commands._shared_options import Debug, Json, Model, one_of
+from quatrain.commands.options.shared import Debug, Json, Model, one_of
+from quatrain.commands.printing.results import print_json, print_next
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme

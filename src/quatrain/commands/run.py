@@ -13,7 +13,7 @@ from quatrain.commands._before_torch import (
     check_tokenizer,
     leave_cores_to_executorch,
 )
-from quatrain.commands._chat_options import (
+from quatrain.commands.options.chat import (
     Chat,
     ChatTemplate,
     System,
@@ -21,9 +21,7 @@ from quatrain.commands._chat_options import (
     Tools,
     chat_options,
 )
-from quatrain.commands._printing import print_json, warn_of_an_idle_defect
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._sampling import (
+from quatrain.commands.options.sampling import (
     MaxNewTokens,
     MinP,
     RepetitionPenalty,
@@ -34,7 +32,7 @@ from quatrain.commands._sampling import (
     TopP,
     sampling_of,
 )
-from quatrain.commands._shared_options import (
+from quatrain.commands.options.shared import (
     AsOn,
     Debug,
     Device,
@@ -43,6 +41,8 @@ from quatrain.commands._shared_options import (
     Model,
     TokenizerFile,
 )
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json, warn_of_an_idle_defect
 
 if TYPE_CHECKING:
     from quatrain.runtime.generation.text_generation import TextGeneration

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands._printing import print_json, print_table
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import Debug, Json
+from quatrain.commands.options.shared import Debug, Json
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json, print_table
 
 if TYPE_CHECKING:
     from quatrain.runtime.wgpu.selftest import SelftestReport

@@ -14,9 +14,9 @@ from quatrain.commands._before_torch import (
     import_torch,
     leave_cores_to_executorch,
 )
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import AsOn, Debug, Device, Json, TokenizerFile, one_of
+from quatrain.commands.options.shared import AsOn, Debug, Device, Json, TokenizerFile, one_of
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.serve.limits import Limits

@@ -7,9 +7,7 @@ import typer
 
 from quatrain.checkpoint.open import detect
 from quatrain.commands._before_torch import check_program, import_torch, refuse_smollm2
-from quatrain.commands._printing import print_json
-from quatrain.commands._progress import shown_stages
-from quatrain.commands._shared_options import (
+from quatrain.commands.options.shared import (
     AsOn,
     Debug,
     Emulate,
@@ -19,6 +17,8 @@ from quatrain.commands._shared_options import (
     known_devices,
     one_of,
 )
+from quatrain.commands.printing.progress import shown_stages
+from quatrain.commands.printing.results import print_json
 from quatrain.errors import CheckFailed
 from quatrain.runtime.devices import DEVICES
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from quatrain.commands._printing import plain_console, print_table
+from quatrain.commands.printing.results import plain_console, print_table
 from quatrain.human_bytes import human_bytes
 from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.dispatches import CallCost

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.commands._shared_options import known_targets
+from quatrain.commands.options.shared import known_targets
 from quatrain.int4 import Scheme
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder to write.")]

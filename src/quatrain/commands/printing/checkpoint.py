@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quatrain.commands._printing import print_next
+from quatrain.commands.printing.results import print_next
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.commands._shared_options import known_targets
+from quatrain.commands.options.shared import known_targets
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 

@@ -1,0 +1,1 @@
+"""How commands print what they did, and how far they are."""
