@@ -30,7 +30,16 @@ def read_meta_params(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: quantization_args has spinquant {spinquant!r}, expected true, false or null"
         )
-    return params
+    return params | _types_of_layers(params)
+
+
+def _types_of_layers(params: dict[str, Any]) -> dict[str, Any]:
+    """The `layer_types` of as many layers as there are. ExecuTorch's own params of LFM2 have one
+    more, which its model never looks at."""
+    types, layers = params.get("layer_types"), params.get("n_layers")
+    if not isinstance(types, list) or type(layers) is not int or not 0 < layers < len(types):
+        return {}
+    return {"layer_types": types[:layers]}
 
 
 def with_vocabulary(params: dict[str, Any], tensors: LazyTensors) -> dict[str, Any]:
