@@ -180,10 +180,27 @@ def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):
     assert tokenizer.chat_template == "{{ messages }}"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_template(tmp_path):
+    """Editors of Windows write one, and it would be the first character of each prompt."""
+    write(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xef\xbb\xbf{{ messages[0].content }}")
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert tokenizer.apply_chat([{"role": "user", "content": "hi"}]) == "hi"
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("chat_template.jinja", b"\xff\xfe", r"chat_template\.jinja: cannot be read as UTF-8"),
+        (
+            "chat_template.jinja",
+            b"\xff\xfe",
+            r"jinja: cannot be read as UTF-8.*; download it again",
+        ),
+        ("chat_template.jinja", POINTER, r"chat_template\.jinja: is a Git LFS pointer"),
+        ("tokenizer.json", POINTER, r"tokenizer\.json: is a Git LFS pointer"),
         ("tokenizer_config.json", b'{"a": "\\ud800"}', "half of a surrogate pair"),
     ],
 )

@@ -18,6 +18,7 @@ from quatrain.atomic_files import whole_copies
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries
 from quatrain.json_files import read_object
+from quatrain.lfs_pointer import refuse_lfs_pointer
 from quatrain.tokenizer.named_tokens import with_flags, with_special_tokens_map
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -194,10 +195,14 @@ def _more_templates(folder: Path) -> list[Path]:
 
 
 def _text(template: Path) -> str:
+    refuse_lfs_pointer(template)
     try:
-        return template.read_text(encoding="utf-8")
+        return template.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
-        raise InputError(f"{template}: cannot be read as UTF-8 text: {error}") from error
+        raise InputError(
+            f"{template}: cannot be read as UTF-8 text: {error}; download it again, or save it in "
+            "UTF-8"
+        ) from error
 
 
 @contextmanager

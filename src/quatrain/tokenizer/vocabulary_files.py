@@ -115,8 +115,9 @@ def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
+    refuse_lfs_pointer(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise UnknownTokenizer(
             f"{path}: cannot be read, but {VOCABULARY} needs it: {error}; download it, or give a "
