@@ -215,6 +215,15 @@ def test_what_it_lacks_is_said(model_type, message, tmp_path):
         open_float_model(tmp_path)
 
 
+def test_a_text_model_alone_that_is_called_the_whole(tmp_path):
+    """As ExecuTorch's example of Gemma 3 1B states it."""
+    folder = saved(random_model("Gemma3", head_dim=16), tmp_path)
+    change_config(folder, model_type="gemma3")
+    with pytest.raises(InputError, match=r"text_config.* alone, its model_type is gemma3_text$"):
+        open_float_model(folder)
+    assert open_float_model(change_config(folder, model_type="gemma3_text")).tensors
+
+
 def test_a_tensor_of_no_part_is_named(tmp_path):
     """What sees may stay unread in a model that sees, and nothing else may."""
     file = saved(tiny("llava"), tmp_path) / "model.safetensors"

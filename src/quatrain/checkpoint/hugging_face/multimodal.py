@@ -31,7 +31,10 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
         refuse_two_values(fields)
         return fields | {"model_type": whole.text}
     if not isinstance(stated_text, dict):
-        raise fields.refusal("text_config", "an object with the text model's fields")
+        expected = "an object with the text model's fields"
+        if stated_text is None and "hidden_size" in fields:
+            expected += f"; if config.json is of a text model alone, its model_type is {whole.text}"
+        raise fields.refusal("text_config", expected)
     nested = Fields(stated_text, fields.source)
     refuse_two_values(nested)
     _refuse_unread_base(nested, whole)
