@@ -48,6 +48,7 @@ RECIPES = {
     "peer-weight-only-fp16": Recipe(qmode="4w", fp16=True),
     "peer-qwen-8da4w-fp32": Recipe(params=QWEN),
     "peer-xnnpack-8da4w": Recipe(backend="xnnpack"),
+    "peer-xnnpack-qwen-fp16": Recipe(params=QWEN, fp16=True, backend="xnnpack"),
 }
 
 
@@ -70,10 +71,12 @@ def llm_config(recipe: Recipe, params: Path, checkpoint: Path, output: Path) -> 
     if recipe.embedding:
         config.quantization.embedding_quantize = recipe.embedding
     config.model.use_kv_cache = config.model.use_sdpa_with_kv_cache = True
-    config.model.dtype_override = DtypeOverride.fp32
-    config.backend.vulkan.enabled = recipe.backend == "vulkan"
-    config.backend.vulkan.force_fp16 = recipe.fp16
-    config.backend.xnnpack.enabled = recipe.backend == "xnnpack"
+    vulkan = recipe.backend == "vulkan"
+    half = recipe.fp16 and not vulkan
+    config.model.dtype_override = DtypeOverride.fp16 if half else DtypeOverride.fp32
+    config.backend.vulkan.enabled, config.backend.vulkan.force_fp16 = vulkan, recipe.fp16
+    config.backend.xnnpack.enabled = not vulkan
+    config.backend.xnnpack.extended_ops = half
     config.export.max_seq_length = config.export.max_context_length = CONTEXT
     config.export.output_name = str(output)
     return config

@@ -128,9 +128,22 @@ def test_buffers_begin_as_the_file_says(tmp_path: Path) -> None:
         runner.reset()
 
 
-def test_activations_in_float16_are_not_held_against_float32(tmp_path: Path) -> None:
-    program = open_program(counting(tmp_path / "m.pte", torch.float16))
-    with pytest.raises(NotComputed, match="activations in float16"):
+def test_activations_in_float16_are_computed_in_float32(tmp_path: Path) -> None:
+    path, tokens = counting(tmp_path / "m.pte", torch.float16), torch.tensor([[3, 1, 4]])
+    theirs = Runtime.get().load_program(path).load_method("forward")
+    runner = UnroundedRunner(open_program(path))
+    assert runner.has_halves
+    for at in (0, 3):
+        given = tokens, torch.tensor([at])
+        found, rounded = runner.forward(*given), theirs.execute(given)[0]
+        assert found.dtype == torch.float32 and rounded.dtype == torch.float16
+        assert not torch.equal(found, rounded.float())
+        torch.testing.assert_close(found, rounded.float(), rtol=2.0**-10, atol=2.0**-10)
+
+
+def test_activations_in_bfloat16_are_not_computed(tmp_path: Path) -> None:
+    program = open_program(counting(tmp_path / "m.pte", torch.bfloat16))
+    with pytest.raises(NotComputed, match="activations in bfloat16"):
         UnroundedRunner(program)
 
 

@@ -24,8 +24,9 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.verify.checks import packed_constants
-from quatrain.verify.checks.other_tensors import _expected_tensors, _has_similar
+from quatrain.verify.checks.other_tensors import _expected_tensors, _has_similar, _round
 from quatrain.verify.checks.packed_constants import check_packed
+from quatrain.verify.checks.unrounded import _ERROR
 from quatrain.verify.verify import VerifyReport, verify_program
 
 Tensors = dict[str, torch.Tensor]
@@ -33,6 +34,7 @@ SHORT = "w5 w17 w40 w9 w22"
 PEERS = {
     "peer-8da4w-fp32": LLAMA, "peer-weight-only-fp32": LLAMA, "peer-weight-only-fp16": LLAMA,
     "peer-xnnpack-8da4w": LLAMA, "peer-qwen-8da4w-fp32": QWEN,
+    "peer-xnnpack-qwen-fp16": QWEN,
 }  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def test_a_right_program_of_executorchs_own_exporter_passes(name: str, peer: Cal
     assert report.passed
     assert report.not_compared == []
     assert (report.unrounded is not None) is ("xnnpack" in name)
+    assert report.unrounded is None or report.unrounded.error < _ERROR
     names = {one.name for one in report.packed}
     assert {"norm.weight", "rope.cos", "tok_embeddings", "layers.0.attention.wq"} <= names
 
@@ -100,6 +103,7 @@ NORMS = {"norm.weight"} | {
         ("peer-weight-only-fp16", _other_norms, NORMS),
         ("peer-xnnpack-8da4w", _all_rows, {"tok_embeddings"}),
         ("peer-qwen-8da4w-fp32", _one_bias, {"layers.0.attention.wk.bias"}),
+        ("peer-xnnpack-qwen-fp16", _one_bias, {"layers.0.attention.wk"}),
     ],
 )
 def test_another_models_constants_are_reported(
@@ -207,6 +211,9 @@ class _Stored:
     def __init__(self, *vectors: torch.Tensor) -> None:
         self.vectors = vectors
 
+    def has(self, data: bytes, name: str) -> bool:
+        return False
+
     def of_length(self, count: int) -> Iterator[torch.Tensor]:
         return (vector.double() for vector in self.vectors if len(vector) == count)
 
@@ -215,12 +222,16 @@ def test_what_another_exporter_may_hold_in_a_norms_place() -> None:
     generator = torch.Generator().manual_seed(0)
     weight, noise = (torch.randn(64, generator=generator) for _ in range(2))
     weight = 1 + 0.3 * weight
-    for same in (weight.bfloat16(), weight.half(), weight - 1):
-        assert _has_similar(_Stored(torch.ones(64), same), weight) is False
+    for same in (weight.bfloat16(), weight.half(), weight - 1, (weight - 1).half().float()):
+        stored, tensor = _Stored(torch.ones(64), same), weight.clone()
+        assert _has_similar(stored, weight) is False
+        assert _round(stored, [[tensor]])
+        assert any(torch.equal(tensor, same + less) for less in (0, 1))
     changed = weight.clone()
     changed[5] *= 1.01
     for another in (changed, weight * (1 + noise / 100), 1 + 0.3 * noise):
         assert _has_similar(_Stored(torch.ones(64), another), weight) is True
+        assert not _round(_Stored(torch.ones(64), another), [[weight]])
     # Folded into linears, or with a factor, or of another length: nothing can be said.
     for unknown in (torch.ones(64), 8 * weight, weight[:32], torch.zeros(64)):
         assert _has_similar(_Stored(unknown), weight) is None

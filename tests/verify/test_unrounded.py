@@ -9,6 +9,8 @@ import pytest
 import torch
 from tests.support.command_line import invoked
 from tests.support.edited_methods import edited_delegate, edited_method
+from tests.support.paths import ARTIFACTS
+from tests.support.peer_models import QWEN, write_peer_checkpoint
 from tests.support.tiny_programs import TEXT, Tiny
 from tests.support.verified import Tensors, verified, wrong_beside
 
@@ -40,8 +42,8 @@ def _without_room(plan: Record) -> None:
     plan.values[plan.outputs[0]].val.sizes = [1, 4]
 
 
-def _steeper(plan: Record) -> None:
-    """Attention of the first layer, by 0.005 %."""
+def _steeper(plan: Record, place: int = 10) -> None:
+    """Attention of the first layer, by 0.005 %: its argument at that `place`."""
     names = [each.name for each in plan.operators]
     call = next(
         each.instr_args
@@ -50,7 +52,7 @@ def _steeper(plan: Record) -> None:
     )
     scale = Record(table="Double", double_val=1.00005 * 16**-0.5)
     plan.values = [*plan.values, Record(table="EValue", val=scale)]
-    call.args[10] = len(plan.values) - 1
+    call.args[place] = len(plan.values) - 1
 
 
 def test_what_int8_rounding_hides_in_a_delegate(
@@ -69,6 +71,16 @@ def test_what_int8_rounding_hides_in_an_operator(
     shown = invoked([*map(str, words), "--tokenizer", str(tmp_path / "words/tokenizer.json")])
     assert shown.exit_code == 1
     assert "    without rounding activations to int8 the logits differ by " in shown.output
+
+
+def test_what_float16_hides_in_a_program_of_another_exporter(tmp_path: Path) -> None:
+    source = ARTIFACTS / "peer-xnnpack-qwen-fp16.pte"
+    program = edited_method(source, partial(_steeper, place=7))(tmp_path)
+    write_peer_checkpoint(tmp_path / "peer", QWEN)
+    report = verified(program, tmp_path / "peer")
+    _assert_hidden(report)
+    (problem,) = report.problems
+    assert problem.startswith("without rounding activations to int8 and float16 the logits differ")
 
 
 def _assert_hidden(report: VerifyReport) -> None:

@@ -126,7 +126,7 @@ def _print_report(report: "VerifyReport") -> None:
     if (unrounded := report.unrounded) is not None:
         off = f"logits error {unrounded.error:.2e}, up to {unrounded.allowed:.0e} is rounding"
         found = off if unrounded.is_computed else "not computed"
-        print(f"  without rounding activations to int8: {found}")
+        print(f"  without rounding activations: {found}")
         if unrounded.problem:
             print(f"    {unrounded.problem}")
     for finding in report.fatal:

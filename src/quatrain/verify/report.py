@@ -40,7 +40,7 @@ class VerifyReport:
         fatal: Known defects with which the program fails on every GPU, in the newest runtime.
         not_compared: What was not compared with the checkpoint, as phrases.
         tokens: The number of tokens of the longest text, including greedy ones.
-        unrounded: The result of an XNNPACK program without rounding activations to int8; None for
+        unrounded: The result of an XNNPACK program without rounding activations; None for
             a Vulkan program, and if a part of the program cannot be computed this way.
     """
 

@@ -100,7 +100,9 @@ def verify_program(
     with stages("build the eager backbone"):
         backbone, rounded = eager_for_program(source, info, graph, arithmetic)
     with stages("compare constants") as advance:
-        packed, unknown = compare_constants(opened.program, graph, source, backbone, advance)
+        packed, unknown, are_stored = compare_constants(
+            opened.program, graph, source, backbone, advance
+        )
         compared = prompts if tokenizer is None else None
         rewinds, words = backbone.rewinds, opened.tokenizer
         stated, unread = compare_metadata(opened.program, source, rewinds, words, compared)
@@ -113,7 +115,9 @@ def verify_program(
     if graph is None:
         with stages("compute without rounding activations") as advance:
             ours = is_quatrains(opened.program)
-            unrounded = compare_unrounded(opened.program, backbone, eager, ours, advance)
+            unrounded = compare_unrounded(
+                opened.program, backbone, eager, ours, are_stored, advance
+            )
     # What cannot be computed is no program to run.
     can_run = unrounded is None or unrounded.is_computed
     for device, runner in opened.runners.items() if can_run else ():

@@ -1,4 +1,5 @@
-"""XNNPACK's nodes in torch, in float32: weights are dequantized, activations are not rounded.
+"""XNNPACK's nodes in torch, in float32: weights are dequantized, activations are not rounded to
+int8 or float16.
 
 Sources: `XNNCompiler.cpp` and `XNNExecutor.cpp` of ExecuTorch's XNNPACK backend, and XNNPACK's
 `include/xnnpack.h`.
@@ -14,7 +15,9 @@ from quatrain.program.file.flatbuffer import Record
 from quatrain.program.xnnpack_delegate import XnnpackGraph, XnnpackValue
 from quatrain.runtime.unrounded.errors import UnknownNode
 
-_FLOAT, _DYNAMIC_INT8, _INT8_CHANNELS, _INT4_CHANNELS, _INT4_GROUPS = 1, 9, 6, 8, 10  # XNNDatatype
+# XNNDatatype
+_FLOAT, _HALF, _DYNAMIC_INT8, _INT8_CHANNELS, _INT4_CHANNELS, _INT4_GROUPS = 1, 2, 9, 6, 8, 10
+_FLOATS = {_FLOAT: torch.float32, _HALF: torch.float16}
 _NONE = 2**32 - 1  # of an id
 # Each byte of packed int4 as its two numbers in float32, the lower half's first, in 8 bytes.
 _PAIRS = np.array([[i % 16 - 8, i // 16 - 8] for i in range(256)], np.float32).view(np.int64)[:, 0]
@@ -67,7 +70,8 @@ class UnroundedDelegate:
 
     def __init__(self, graph: XnnpackGraph) -> None:
         self._graph = graph
-        self.has_int4_groups = any(v.datatype == _INT4_GROUPS for v in graph.values.values())
+        kinds = {value.datatype for value in graph.values.values()}
+        self.has_int4_groups, self.has_halves = _INT4_GROUPS in kinds, _HALF in kinds
         self._nodes = [node.xnode_union for node in graph.nodes]
         self.has_gelu = any(node.table == "XNNGelu" for node in self._nodes)
         self._limits = [node.output_min_max for node in graph.nodes]
@@ -122,15 +126,16 @@ class UnroundedDelegate:
     def _constant(self, index: int) -> torch.Tensor:
         """A constant value in float32."""
         value = self._graph.values[index]
-        if value.datatype != _FLOAT:
+        if value.datatype not in _FLOATS:
             return torch.cat(list(self._rows(index)))
         data = bytearray(self._graph.constant(value.constant))
-        return torch.frombuffer(data, dtype=torch.float32).reshape(value.shape)
+        numbers = torch.frombuffer(data, dtype=_FLOATS[value.datatype])
+        return numbers.float().reshape(value.shape)
 
     def _rows(self, index: int) -> Iterator[torch.Tensor]:
         """Those of a constant matrix in float32, some at a time."""
         value = self._graph.values[index]
-        if value.datatype == _FLOAT:
+        if value.datatype in _FLOATS:
             yield self._constant(index)
             return
         data = self._graph.constant(value.constant)
@@ -173,7 +178,7 @@ class UnroundedDelegate:
         elif kind in (_INT8_CHANNELS, _INT4_CHANNELS) and said is not None and value.constant:
             known = said.table == "PerChannelQuant" and said.channel_dim == 0
         else:
-            known = kind == _FLOAT and said is None
+            known = kind in _FLOATS and said is None
         if not known:
             raise UnknownNode(f"an XNNPACK value of data type {kind}")
 

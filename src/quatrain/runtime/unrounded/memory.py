@@ -16,9 +16,22 @@ from quatrain.runtime.unrounded.errors import NotComputed
 _NULL = Record(table="Null")
 
 
+def dtype_of(scalar_type: int | None) -> torch.dtype:
+    """The type in which numbers of ExecuTorch's `scalar_type` are computed here: float32 for
+    float16. Raises `NotComputed` for one that torch does not have."""
+    kind = NAMES.get(scalar_type or 0)
+    if kind is None:
+        raise NotComputed(f"a tensor of ScalarType {scalar_type}")
+    return torch.float32 if kind == "float16" else getattr(torch, kind)
+
+
 class MethodValues:
     """The values of the method of `plan` in `program`, whose memory begins as zeros but for
     buffers that the file has the beginning of.
+
+    Attributes:
+        has_halves: Whether a tensor is in float16. It is in float32 here, in a memory with twice as
+            many bytes, where what overlaps does so as planned.
 
     Raises `NotComputed` if one is of a kind that is not computed here.
     """
@@ -26,8 +39,11 @@ class MethodValues:
     def __init__(self, program: Program, plan: Record) -> None:
         self._program = program
         self.records: list[Record] = [value.val or _NULL for value in plan.values or ()]
+        kinds = {one.scalar_type for one in self.records if one.table == "Tensor"}
+        self.has_halves = "float16" in map(NAMES.get, kinds)
+        self._wider = 2 if self.has_halves else 1
         sizes = plan.non_const_buffer_sizes or []
-        self._buffers = [torch.zeros(size, dtype=torch.uint8) for size in sizes]
+        self._buffers = [torch.zeros(self._wider * size, dtype=torch.uint8) for size in sizes]
         self._places: list[tuple[torch.Tensor, int] | None] = [None] * len(self.records)
         self._values: list[Any] = [plain(record) for record in self.records]
         self._taken: dict[int, torch.Tensor] = {}
@@ -87,11 +103,8 @@ class MethodValues:
         self._values[index] = self.read(source)
 
     def dtype(self, index: int) -> torch.dtype:
-        """The type of the tensor that value `index` is."""
-        kind = NAMES.get(self.records[index].scalar_type or 0)
-        if kind is None:
-            raise NotComputed(f"a tensor of ScalarType {self.records[index].scalar_type}")
-        return getattr(torch, kind)
+        """The type of the tensor that value `index` is here."""
+        return dtype_of(self.records[index].scalar_type)
 
     def _begin(self, index: int, record: Record) -> torch.Tensor | None:
         """What the tensor `index` is before the first instruction; None of what is read from the
@@ -102,9 +115,9 @@ class MethodValues:
         planned = record.allocation_info
         if planned is None:
             return None
-        if dtype in (torch.float16, torch.bfloat16):
-            raise NotComputed(f"activations in {str(dtype).removeprefix('torch.')}")
-        start = (planned.memory_offset_high << 32) + planned.memory_offset_low
+        if dtype == torch.bfloat16:  # which ExecuTorch's linears do not compute
+            raise NotComputed("activations in bfloat16")
+        start = self._wider * ((planned.memory_offset_high << 32) + planned.memory_offset_low)
         if planned.memory_id >= len(self._buffers):
             raise NotComputed(f"memory {planned.memory_id} of {len(self._buffers)}")
         self._places[index] = place = self._buffers[planned.memory_id], start
@@ -119,12 +132,13 @@ class MethodValues:
 
     def _stored(self, index: int, record: Record, place: Record) -> torch.Tensor:
         """The data of the tensor `index` among those of `place`, a part of a segment."""
-        shape, dtype = record.sizes, self.dtype(index)
+        shape, kept = record.sizes, self.dtype(index)
+        dtype = getattr(torch, NAMES[record.scalar_type or 0])
         start = place.offsets[record.data_buffer_idx]
         size = math.prod(shape or ()) * dtype.itemsize
         data = self._program.segment(place.segment_index)[start : start + size]
         stored = torch.tensor(np.frombuffer(data, np.uint8))
-        return stored.view(dtype).reshape(list(shape or ()))
+        return stored.view(dtype).reshape(list(shape or ())).to(kept)
 
 
 def _view(

@@ -10,14 +10,14 @@ import torch
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program
 from quatrain.program.methods import Instruction
-from quatrain.program.plan.row_tables import NAMES, indices_of, is_lookup, table_of
+from quatrain.program.plan.row_tables import indices_of, is_lookup, table_of
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND, read_xnnpack_graph
 from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
 from quatrain.runtime.unrounded.int8_attention import BEHIND, QUANTIZED_ATTENTION, attend
-from quatrain.runtime.unrounded.memory import MethodValues
+from quatrain.runtime.unrounded.memory import MethodValues, dtype_of
 
 _VIEW = "executorch_prim.et_view.default"
 # Copies to the type of their result; one that is not laid out in order is not computed here.
@@ -35,6 +35,7 @@ class UnroundedRunner:
     """Computes the method `forward` of `program` in float32, a `Runner`.
 
     Attributes:
+        has_halves: Whether its activations or constants are in float16.
         has_int4_groups: Whether an XNNPACK delegate has int4 weights in groups.
         has_exact_gelu: Whether one computes GELU, which XNNPACK does without approximation.
 
@@ -61,6 +62,10 @@ class UnroundedRunner:
         for place, each in enumerate(program.methods["forward"].instructions):
             with self._computing(f"instruction {place}"):
                 self._steps.append(self._step(each))
+
+    @property
+    def has_halves(self) -> bool:
+        return self._values.has_halves or any(d.has_halves for d in self._delegates.values())
 
     @property
     def has_int4_groups(self) -> bool:
@@ -137,7 +142,7 @@ class UnroundedRunner:
 
         def run(values: MethodValues) -> None:
             rows = table.rows(values.read(indices).numpy())
-            values.write(out, torch.from_numpy(rows))
+            values.write(out, torch.from_numpy(rows).to(values.dtype(out)))
 
         return run
 
@@ -208,5 +213,5 @@ class UnroundedRunner:
 
 def _argument(name: str, value: Any) -> Any:
     if name == "dtype" and value is not None:
-        return getattr(torch, NAMES[value])
+        return dtype_of(value)
     return value

@@ -9,7 +9,7 @@ from quatrain.linear.int4 import Int4Linear
 from quatrain.program import Program, VulkanGraph
 from quatrain.program.inspect.linears import find_linears
 from quatrain.verify.checks.embedding_tables import check_tables
-from quatrain.verify.checks.other_tensors import check_others
+from quatrain.verify.checks.other_tensors import check_others, round_as_stored
 from quatrain.verify.checks.packed_constants import PackedCheck, check_packed
 from quatrain.verify.checks.reading_order import check_order, check_read, names_read
 from quatrain.verify.checks.stored_constants import check_stored
@@ -23,12 +23,14 @@ def compare_constants(
     checkpoint: Checkpoint,
     backbone: Backbone,
     advance: Callable[[float], None],
-) -> tuple[list[PackedCheck], list[str]]:
+) -> tuple[list[PackedCheck], list[str], bool]:
     """Compare linears, embeddings and all other tensors of `backbone`, that of `checkpoint`, with
-    what `program` stores, of a Vulkan one in `graph`.
+    what `program` stores, of a Vulkan one in `graph`. What another exporter rounded to float16 for
+    XNNPACK is then so in `backbone` too.
 
-    Returns the checks, and the names of what cannot be compared, since another exporter may have
-    it in a form that is not known here.
+    Returns the checks; the names of what cannot be compared, since another exporter may have it in
+    a form that is not known here; and whether all tensors of `backbone` are then as they are stored
+    for XNNPACK.
     """
     strict, stored, unknown = is_quatrains(program), StoredData(program, graph), []
     operators: dict[int, str] = {}
@@ -46,7 +48,10 @@ def compare_constants(
         program, graph, backbone, strict, lambda part: advance((1 + part) / 2)
     )
     others, folded = check_others(stored, backbone, strict, biases=graph is not None)
+    are_stored = not unknown and not other_tables
+    if not strict and not graph:
+        are_stored &= round_as_stored(stored, backbone)
     if strict:
         read = list(names_read(program, graph, stored, operators))
         others += check_order(read, backbone) + check_read(read, stored)
-    return checks + tables + others, unknown + other_tables + folded
+    return checks + tables + others, unknown + other_tables + folded, are_stored

@@ -2,23 +2,19 @@
 only few rows."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.layout import EMBEDDING
-from quatrain.errors import UNFIT, InputError
+from quatrain.errors import UNFIT
 from quatrain.linear.embedding import QuantizedGroupEmbedding
-from quatrain.program import Operator, Program, VulkanGraph
-from quatrain.program.plan.row_tables import RowTable, is_lookup, table_of
-from quatrain.runtime.reference.quantized import embedding_q4gsw
+from quatrain.program import Program, VulkanGraph
 from quatrain.verify.checks.packed_constants import PackedCheck
+from quatrain.verify.checks.stored_tables import RoundedEmbedding, StoredTable, stored_tables
 
 _ROWS_AT_ONCE = 256  # of 7,680 numbers, in the processor's cache
 # Of a row's largest magnitude, what float32 and float16 may be off by; and of any, 128 of float16's
@@ -32,29 +28,13 @@ _Embedding = nn.Embedding | QuantizedGroupEmbedding
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table [count, width] of a program, its numbers of so many `bits`, None in floating point;
-    `rows` gives those of some indices, int64 [n], and `steps` what its integers are multiplied by,
-    [n, width], None where no row has integers that are symmetric around 0."""
+class _Fit:
+    """How `table` fits an embedding: by how much of their size some of its rows are `off` from the
+    embedding's times `factor`, the number that fits best."""
 
-    count: int
-    width: int
-    bits: int | None
-    rows: Callable[[torch.Tensor], torch.Tensor]
-    steps: Callable[[torch.Tensor], torch.Tensor] | None = None
-
-
-class RoundedEmbedding(nn.Module):
-    """Looks rows up as a program does that holds them as int8 or int4, rounded as it was exported:
-    tokens int64 [...] to float32 [..., width]."""
-
-    def __init__(self, table: _Table) -> None:
-        super().__init__()
-        self._table = table
-        self.bits = table.bits
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self._table.rows(tokens.flatten()).float().reshape(*tokens.shape, -1)
+    table: StoredTable
+    off: float
+    factor: float
 
 
 def check_tables(
@@ -68,18 +48,23 @@ def check_tables(
 
     Returns the checks, and the names of those that cannot be compared. `strict`: the program is
     one of ours, whose tables hold the checkpoint's rows. Another's may hold them rounded once more:
-    to the nearest integers they are right, and `backbone` is given the same, a `RoundedEmbedding`.
-    Rounded otherwise, or multiplied by what a model multiplies its embeddings by, the logits tell.
+    to the nearest integers they are right, and `backbone` is given the same, a `RoundedEmbedding`,
+    as it is of rows that a program for XNNPACK gives in float16. Rounded otherwise, or multiplied
+    by what a model multiplies its embeddings by, the logits tell.
     """
-    tables = [*(_of_graph(graph) if graph else ()), *_beside_delegates(program)]
+    tables = stored_tables(program, graph)
     checks, unknown = [], []
     for name, module in list(backbone.named_modules()):
         if isinstance(module, _Embedding):
-            wrong = _wrong_rows(tables, module, strict, _embedding_factor(backbone, name), advance)
-            if isinstance(wrong, _Table):
+            fit = _most_like(tables, module)
+            folded = _embedding_factor(backbone, name)
+            wrong = None if fit is None else _wrong_rows(fit, module, strict, folded, advance)
+            if isinstance(wrong, StoredTable):
                 table, wrong = wrong, _not_nearest(wrong, module)
                 if wrong is not None:
-                    backbone.set_submodule(name, RoundedEmbedding(table))
+                    backbone.set_submodule(name, RoundedEmbedding(table, table.bits))
+            elif not strict and not graph and fit and wrong is not None and fit.table.is_half:
+                backbone.set_submodule(name, RoundedEmbedding(fit.table, None))
             if wrong is None:
                 unknown.append(name)
             else:
@@ -102,20 +87,16 @@ def _problem(wrong: torch.Tensor) -> str | None:
 
 @torch.inference_mode()
 def _wrong_rows(
-    tables: list[_Table],
+    fit: _Fit,
     module: _Embedding,
     strict: bool,
     folded: float | None,
     advance: Callable[[float], None],
-) -> torch.Tensor | _Table | None:
+) -> torch.Tensor | StoredTable | None:
     """The rows, int64 [n], in which the table that is most like `module` differs from it; if
     most do, and, unless `strict`, its form may be why, that table if it is rounded to other bits,
     and None if all rows are `folded` times the checkpoint's, or unlike them."""
-    fits = {table: _best_fit(table, module) for table in tables}
-    closest = min(fits, key=lambda table: fits[table][0], default=None)
-    if closest is None or fits[closest][0] == math.inf:
-        return None
-    off, factor = fits[closest]
+    closest, off, factor = fit.table, fit.off, fit.factor
     count, wrong, filled = len(module.weight), [], 0
     for at in torch.arange(count, device="cpu").split(_ROWS_AT_ONCE):
         differing, not_zeros = _rows_that_differ(closest, module, at)
@@ -134,7 +115,7 @@ def _wrong_rows(
 
 
 @torch.inference_mode()
-def _not_nearest(table: _Table, module: _Embedding) -> torch.Tensor | None:
+def _not_nearest(table: StoredTable, module: _Embedding) -> torch.Tensor | None:
     """The rows, int64 [n], of `table` whose integers are not the nearest to those of `module`; None
     where most are not, or that cannot be told."""
     if table.steps is None or table.bits is None:
@@ -149,24 +130,28 @@ def _not_nearest(table: _Table, module: _Embedding) -> torch.Tensor | None:
     return found if 2 * len(found) < len(module.weight) else None
 
 
-def _best_fit(table: _Table, module: _Embedding) -> tuple[float, float]:
-    """(by how much of their size some rows of `table` are off from those of `module` times the
-    number that fits best, that number); infinite if they cannot be compared."""
-    count, none = len(module.weight), (math.inf, 1.0)
+def _most_like(tables: list[StoredTable], module: _Embedding) -> _Fit | None:
+    fits = filter(None, (_best_fit(table, module) for table in tables))
+    return min(fits, key=lambda fit: fit.off, default=None)
+
+
+def _best_fit(table: StoredTable, module: _Embedding) -> _Fit | None:
+    """None if they cannot be compared."""
+    count = len(module.weight)
     if table.width != module.embedding_dim or table.count < count:
-        return none
+        return None
     some = torch.linspace(0, count - 1, min(count, _ROWS_AT_ONCE), device="cpu").long()
     try:
         found, expected = table.rows(some).double(), module(some).double()
         factor = (found * expected).sum() / (expected * expected).sum()
         off = float((found - factor * expected).norm() / found.norm())
     except UNFIT:  # of a damaged file
-        return none
-    return none if math.isnan(off) else (off, float(factor))
+        return None
+    return _Fit(table, off, float(factor)) if math.isfinite(off) else None
 
 
 def _rows_that_differ(
-    table: _Table, module: _Embedding, at: torch.Tensor
+    table: StoredTable, module: _Embedding, at: torch.Tensor
 ) -> tuple[torch.Tensor, int]:
     """(the rows that differ, int64 [n]; how many are not all zeros) of those `at` int64 [N]"""
     expected, found = module(at).float(), table.rows(at)
@@ -175,61 +160,3 @@ def _rows_that_differ(
     allowed = largest * _FLOAT32 if exact else (largest * _FLOAT16).clamp(min=_STEPS)
     differs = ~((found.float() - expected).abs().amax(1) <= allowed)
     return at[differs], int((largest > 0).sum())
-
-
-def _of_graph(graph: VulkanGraph) -> Iterator[_Table]:
-    for operator in graph.operators:
-        is_one = operator.kind in ("aten.embedding", "et_vk.embedding_q4gsw")
-        if is_one and graph.stored(operator.named_args["weights"]) is not None:
-            yield _table_of_operator(graph, operator)
-
-
-def _table_of_operator(graph: VulkanGraph, operator: Operator) -> _Table:
-    names, width = operator.named_args, graph.tensor(operator.out).shape[-1]
-    weights = graph.constant(names["weights"])
-    if operator.kind == "aten.embedding":
-        return _Table(len(weights), width, None, partial(_rows, weights))
-    scales = graph.constant(names["weight_scales"])
-    group, linear = graph.integer(names["group_size"]), names.get("is_linear_weight")
-    as_linear = linear is not None and bool(graph.plain(linear))
-
-    def rows(at: torch.Tensor) -> torch.Tensor:
-        packed, of_rows = _rows(weights, at), _rows(scales, at)
-        each = torch.arange(len(at), device="cpu")
-        return embedding_q4gsw(packed, of_rows, group, each, as_linear).to(of_rows.dtype)
-
-    # Weights that an output layer shares may have more rows; a damaged file's have fewer.
-    return _Table(min(len(weights), len(scales)), width, 4, rows)
-
-
-def _rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
-    """Those of a mapped `table`, which may be of some GB."""
-    return torch.from_numpy(table[at.numpy()])
-
-
-def _beside_delegates(program: Program) -> Iterator[_Table]:
-    for plan, method in zip(program.root.execution_plan, program.methods.values(), strict=True):
-        values = [value.val for value in plan.values]
-        for call in method.instructions:
-            if call.kind == "kernel" and is_lookup(call):
-                with suppress(InputError, *UNFIT):  # of a form that is not read here, but may run
-                    yield from _forms(table_of(program, values, call))
-
-
-def _forms(table: RowTable) -> Iterator[_Table]:
-    steps = partial(_steps, table) if table.bits and table.zero_points is None else None
-    for swapped in (False, True) if table.bits == 4 else (False,):
-        rows = partial(_looked_up, table, swapped)
-        yield _Table(len(table), table.width, table.bits, rows, steps)
-
-
-def _steps(table: RowTable, at: torch.Tensor) -> torch.Tensor:
-    assert table.scales is not None
-    scales = torch.from_numpy(table.scales[at.numpy()].astype(np.float32))
-    return scales.abs().repeat_interleave(table.width // scales.shape[1], 1)
-
-
-def _looked_up(table: RowTable, swapped: bool, at: torch.Tensor) -> torch.Tensor:
-    """`swapped`: each byte's halves are the other way round, as `NibbleEmbedding` has them."""
-    rows = torch.from_numpy(table.rows(at.numpy()))
-    return rows.unflatten(-1, (-1, 2)).flip(-1).flatten(-2) if swapped else rows

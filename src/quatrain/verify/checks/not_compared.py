@@ -6,7 +6,7 @@ import torch
 
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
-from quatrain.verify.checks.embedding_tables import RoundedEmbedding
+from quatrain.verify.checks.stored_tables import RoundedEmbedding
 from quatrain.verify.checks.unrounded import exact_gelu
 
 _BETWEEN = (
@@ -37,7 +37,7 @@ def not_compared(
         "the checkpoint's numbers, and the backbone beside it looks up the same; `quatrain "
         "evaluate` measures the loss"
         for name, module in backbone.named_modules()
-        if isinstance(module, RoundedEmbedding)
+        if isinstance(module, RoundedEmbedding) and module.bits is not None
     ]
     if any(getattr(module, "activate", None) is exact_gelu for module in backbone.modules()):
         said.append(

@@ -29,6 +29,8 @@ _ROUNDING = 2.0**-8  # of a number, bfloat16's at most
 _UNRELATED = 0.5  # relative distance beyond which tensors are unrelated
 _PROBLEM = "is not the checkpoint's"
 
+_Forms = list[list[torch.Tensor]]  # the forms in which a tensor may be stored, each a list of parts
+
 
 def check_others(
     stored: StoredData, backbone: Backbone, strict: bool, biases: bool
@@ -65,7 +67,29 @@ def check_others(
     return checks, unknown
 
 
-_Forms = list[list[torch.Tensor]]  # the forms in which a tensor may be stored, each a list of parts
+def round_as_stored(stored: StoredData, backbone: Backbone) -> bool:
+    """Round the tensors of `backbone` that `check_others` looks for, in place, as a program of
+    another exporter stores them. Returns whether each is stored."""
+    expected_tensors = _expected_tensors(backbone, biases=False)
+    are_stored = [_round(stored, forms) for _, forms in expected_tensors]
+    return all(are_stored)
+
+
+def _round(stored: StoredData, forms: _Forms) -> bool:
+    """Round the tensor that is stored in one of those `forms`, the first of which is it itself, or
+    about so, or less 1. Returns whether it is."""
+    tensor = forms[0][0]
+    for dtype in _DTYPES:
+        if any(all(_is_in(stored, part, dtype, "") for part in form) for form in forms):
+            tensor.data.copy_(tensor.to(dtype))
+            return True
+    expected = tensor.detach().double().flatten()
+    for found in stored.of_length(len(expected)):
+        for less in (0, 1):
+            if _are_equal(found, expected - less):
+                tensor.data.copy_((found + less).reshape(tensor.shape))
+                return True
+    return False
 
 
 def _expected_tensors(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Forms]]:
@@ -132,10 +156,11 @@ def _name_in_program(name: str, tensor: torch.Tensor) -> str:
 
 
 def _is_stored(stored: StoredData, tensor: torch.Tensor, name: str) -> bool:
-    return any(stored.has(_bytes(tensor, dtype), name) for dtype in _DTYPES)
+    return any(_is_in(stored, tensor, dtype, name) for dtype in _DTYPES)
 
 
-def _bytes(tensor: torch.Tensor, dtype: torch.dtype) -> bytes:
+def _is_in(stored: StoredData, tensor: torch.Tensor, dtype: torch.dtype, name: str) -> bool:
+    """Whether `tensor`, that of `name`, is stored in `dtype`."""
     limits = torch.finfo(dtype)
     rounded = tensor.detach().clamp(limits.min, limits.max).to(dtype)
-    return rounded.contiguous().view(torch.uint8).numpy().tobytes()
+    return stored.has(rounded.contiguous().view(torch.uint8).numpy().tobytes(), name)

@@ -15,6 +15,7 @@ from quatrain.export.xnnpack.joined_linears import (
     are_alike,
 )
 from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear
+from quatrain.linear.int4 import freeze_weights
 from quatrain.quiet import quiet
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
@@ -39,7 +40,7 @@ def check_stored(
             constants = _constants(linear)
             problem = _problem(stored, constants, names)
             if problem and not strict and isinstance(linear, Int4Linear):
-                problem = _problem(stored, _constants_in_float16(linear), names) and problem
+                problem = _match_float16(stored, linear, names) and problem
             if problem and _is_dequantized(stored, linear, names[0]):
                 problem = None
             if problem is None or all(stored.has_size(len(data)) for data in constants.values()):
@@ -53,15 +54,19 @@ def check_stored(
     return [PackedCheck(name, problem) for name, problem in problems.items()]
 
 
-def _constants_in_float16(linear: Int4Linear) -> _Constants:
-    """Those of a program that computes in float16, which rounds scales to it before XNNPACK's
-    bfloat16."""
-    scales = linear.scales
-    linear.scales = scales.half().to(scales.dtype)
-    try:
-        return _constants(linear)
-    finally:
-        linear.scales = scales
+def _match_float16(stored: StoredData, linear: Int4Linear, names: list[str]) -> str | None:
+    """As `_problem`, of a program that computes in float16, which rounds biases to it, and scales
+    before XNNPACK's bfloat16. If these are stored, `linear` is left with them."""
+    kept = {part: one for part in ("scales", "bias") if (one := getattr(linear, part)) is not None}
+    for part, tensor in kept.items():
+        setattr(linear, part, tensor.half().to(tensor.dtype))
+    problem = _problem(stored, _constants(linear), names)
+    if problem is None:
+        freeze_weights(linear)
+    else:
+        for part, tensor in kept.items():
+            setattr(linear, part, tensor)
+    return problem
 
 
 def _problem(stored: StoredData, constants: _Constants, names: list[str]) -> str | None:

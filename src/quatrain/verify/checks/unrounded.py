@@ -1,4 +1,4 @@
-"""A CPU program beside its backbone, both without rounding activations to int8.
+"""A CPU program beside its backbone, both without rounding activations to int8 or float16.
 
 In 8da4w the logits of a right program are off by some hundredths, in which a norm in another's
 place, or a rotation before in place of after one, may hide. Without that rounding they are off by
@@ -54,13 +54,17 @@ def compare_unrounded(
     backbone: Backbone,
     eager: EagerLogits,
     strict: bool,
+    are_stored: bool,
     advance: Callable[[float], None],
 ) -> UnroundedCheck | None:
     """Compare the logits of `program` with those of `backbone`, which stays without rounding, over
     the texts of `eager`. None if a part of the program is not computed here; `strict`: what no
-    program of ours has in a delegate, or cannot be computed, is a problem."""
+    program of ours has in a delegate, or cannot be computed, is a problem. `are_stored`: its
+    constants are those of `backbone`, rounded alike."""
     try:
         runner = UnroundedRunner(program)
+        if runner.has_halves and not are_stored:
+            raise NotComputed("constants in float16, some in another form than the checkpoint's")
         _leave_unrounded(backbone, in_groups=runner.has_int4_groups)
         if runner.has_exact_gelu and not strict:
             _compute_gelu_exactly(backbone)
@@ -81,8 +85,9 @@ def compare_unrounded(
             moved = _logits(backbone, eager, lambda part, at=half: advance(at + part / 2 / _DRAWS))
         floor = max(floor, _largest_error(moved, expected))
     allowed = max(_ERROR, _FLOORS * floor)
+    types = "int8 and float16" if runner.has_halves else "int8"
     problem = (
-        f"without rounding activations to int8 the logits differ by {error:.2g}, relatively; "
+        f"without rounding activations to {types} the logits differ by {error:.2g}, relatively; "
         f"float32 explains up to {allowed:.2g}"
     )
     return UnroundedCheck(error, allowed, None if error <= allowed else problem)
