@@ -17,7 +17,9 @@ from quatrain.commands.printing.release import print_release
 from quatrain.commands.release import release as release_verb
 from quatrain.errors import InputError, Interrupted
 from quatrain.quantize.pipeline import quantize_model
+from quatrain.release.gates import gates_of
 from quatrain.release.release import make_release
+from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks import functions
 from quatrain.stages import Stages
 from quatrain.verify.expected import read_expected
@@ -173,6 +175,19 @@ def test_what_would_count_for_nothing_is_refused(
     with pytest.raises(InputError, match=message):
         make_release(tiny_release / "model", tmp_path / "out", merged_spec(None, given))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gate_that_fails_shows_by_how_much() -> None:
+    verify, row = {"passed": True, "problems": []}, {"regime": None, "as_on": None}
+    file = {"file": "m.pte", "verify": verify, "bytes": 300_040_000}
+    file["quality"] = [row | {"kl": 0.20003, "ratio": 1.1}]
+    spec = ReleaseSpec(max_mb=300.0, max_kl=0.2, max_perplexity_ratio=1.1)
+    gates = gates_of(spec, {"files": [file], "asked_about": "any", "phones": []})
+    assert [(one["said"], one["passed"]) for one in gates[1:]] == [
+        ("m.pte: 300.04 MB, allowed 300", False),
+        ("m.pte: KL 0.20003 nats, allowed 0.2", False),
+        ("m.pte: perplexity 1.1000 x floating point, allowed 1.1", True),
+    ]
 
 
 def test_an_option_that_is_a_key_here_is_called_so(tiny_release: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def _of_file(spec: ReleaseSpec, file: Mapping[str, Any]) -> Iterator[_Gate]:
     yield _gate("verify", name, verify["passed"], problems or "computes the same as its checkpoint")
     if spec.max_mb is not None:
         size, allowed = file["bytes"] / 1e6, spec.max_mb
-        yield _gate("max-mb", name, size <= allowed, f"{size:.1f} MB, allowed {allowed:g}")
+        said = f"{_beside(size, allowed, 1)} MB, allowed {allowed:.10g}"
+        yield _gate("max-mb", name, size <= allowed, said)
     for row in file["quality"]:
         yield from _of_quality(spec, name, row)
 
@@ -38,11 +39,20 @@ def _of_quality(spec: ReleaseSpec, name: str, row: Mapping[str, Any]) -> Iterato
     of = f"{name} ({where})" if where else name
     if spec.max_kl is not None:
         found, allowed = row["kl"], spec.max_kl
-        yield _gate("max-kl", of, found <= allowed, f"KL {found:.4f} nats, allowed {allowed:g}")
+        said = f"KL {_beside(found, allowed, 4)} nats, allowed {allowed:.10g}"
+        yield _gate("max-kl", of, found <= allowed, said)
     if spec.max_perplexity_ratio is not None:
         found, allowed = row["ratio"], spec.max_perplexity_ratio
-        said = f"perplexity {found:.4f} x floating point, allowed {allowed:g}"
+        said = f"perplexity {_beside(found, allowed, 4)} x floating point, allowed {allowed:.10g}"
         yield _gate("max-perplexity-ratio", of, found <= allowed, said)
+
+
+def _beside(found: float, allowed: float, decimals: int) -> str:
+    """`found` in so many decimals, or in as many as it takes to be on the right side of what is
+    `allowed`: of 0.20003 nats 0.2000 would be."""
+    texts = (f"{found:.{digits}f}" for digits in range(decimals, 18))
+    right = found <= allowed
+    return next((text for text in texts if (float(text) <= allowed) == right), str(found))
 
 
 def _of_phone(spec: ReleaseSpec, phone: Mapping[str, Any], asked: str) -> Iterator[_Gate]:
