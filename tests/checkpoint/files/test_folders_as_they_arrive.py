@@ -246,6 +246,13 @@ def test_a_model_that_is_further_down(tmp_path):
     adapter = write_adapter(tmp_path / "adapter")
     snapshot = tiny.write_hugging_face(tmp_path / "models--o--n" / "snapshots" / "0b5c")
     refused(adapter, rf"not a Hugging Face folder, .*, such as {snapshot}$", snapshot.parent.parent)
+    older = tiny.write_hugging_face(snapshot.parent / "f00d")
+    cached = snapshot.parent.parent
+    refused(cached, rf"give a model's folder, such as {older}, ")  # the last of them, by name
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(snapshot.name)
+    for folder in (cached, snapshot.parent):
+        refused(folder, rf"give a model's folder, such as {snapshot}, ")
     (tmp_path / "ggufs").mkdir()
     for name in ("mmproj-f16.gguf", "qwen.gguf"):
         (tmp_path / "ggufs" / name).write_bytes(b"GGUF")

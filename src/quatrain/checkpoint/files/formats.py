@@ -136,9 +136,23 @@ def _parts_to_merge(folder: Path) -> str | None:
     return None
 
 
+def _current_snapshot(cached: Path) -> Path | None:
+    """The snapshot that the folder `cached` of the hub's cache has as that of its main branch."""
+    try:
+        commit = (cached / "refs" / "main").read_text(encoding="utf-8").strip()
+        snapshot = cached / "snapshots" / commit
+        return snapshot if commit and snapshot.is_dir() else None
+    except (OSError, ValueError):
+        return None
+
+
 def model_below(folder: Path) -> Path | None:
-    """Where a model is that `folder` may be meant for: the last of a Trainer's checkpoints, a
-    snapshot in the hub's cache, or another folder a few further down."""
+    """Where a model is that `folder` may be meant for: the last of a Trainer's checkpoints, the
+    current snapshot in the hub's cache, or another folder a few further down."""
+    for cached in (folder, folder.parent):
+        snapshot = _current_snapshot(cached)
+        if snapshot and folder in snapshot.parents:
+            return snapshot
     for below in ("*", "*/*", "*/*/*"):
         found = [
             file.parent
