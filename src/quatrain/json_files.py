@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.errors import InputError
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 
 _UTF16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 
@@ -18,7 +18,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        refuse_lfs_pointer(path)
+        refuse_stand_in(path)
         raise InputError(f"{path}: cannot be read as JSON: {error}{what_it_is(path)}") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, expected a JSON object")

@@ -56,7 +56,7 @@ def test_a_program_is_recognized_by_its_content_or_its_name(tmp_path: Path) -> N
     for opened in (open_float_model, open_checkpoint):
         with pytest.raises(InputError, match="is an ExecuTorch program; give the model"):
             opened(program)
-    assert is_program(_file(tmp_path / "m.pte", b"<html>: not found"))
+    assert is_program(_file(tmp_path / "m.pte", b"not found"))
 
 
 def test_a_model_on_the_hub_is_not_fetched_to_tell() -> None:
@@ -70,7 +70,7 @@ def test_a_model_on_the_hub_is_not_fetched_to_tell() -> None:
         (None, "no such file or folder"),
         (b"", "m: is empty, expected a model; download or write it again"),
         (b"\x80\x02", "a bare pickle"),
-        (b"<html>: not found", "neither a .safetensors, a .pth nor a GGUF"),
+        (b"not found", "neither a .safetensors, a .pth nor a GGUF"),
     ],
 )
 def test_another_format_is_named(tmp_path: Path, content: bytes, message: str) -> None:

@@ -8,7 +8,7 @@ from quatrain.checkpoint.gguf.parts import part_files
 from quatrain.checkpoint.hugging_face import folder as hugging_face
 from quatrain.checkpoint.meta import shards as meta
 from quatrain.checkpoint.open import detect
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 from quatrain.tokenizer.files import tokenizer_files_in
 
 
@@ -16,14 +16,14 @@ def source_files(path: Path, params: Path | None, base: Path | None = None) -> l
     """The files that determine the result for `path`: those of its tensors, those that say how to
     read them, and its tokenizer's; for an adapter, also those of its model `base`.
 
-    Raises `InputError` if one is a Git LFS pointer.
+    Raises `InputError` if one is a Git LFS pointer or a web page.
     """
     if base is None:
         files = _files(path, params)
     else:
         files = [*adapter_files(path), *tokenizer_files_in(path), *_files(base, None)]
     for file in files:
-        refuse_lfs_pointer(file)
+        refuse_stand_in(file)
     return files
 
 

@@ -18,7 +18,7 @@ from quatrain.atomic_files import whole_copies
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries
 from quatrain.json_files import read_object
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 from quatrain.tokenizer.named_tokens import with_flags, with_special_tokens_map
 
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -195,7 +195,7 @@ def _more_templates(folder: Path) -> list[Path]:
 
 
 def _text(template: Path) -> str:
-    refuse_lfs_pointer(template)
+    refuse_stand_in(template)
     try:
         return template.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:

@@ -7,7 +7,7 @@ from tokenizers import models
 
 from quatrain.errors import InputError
 from quatrain.json_files import what_it_is
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -25,7 +25,7 @@ def read_tokenizer_json(path: Path) -> tuple[tokenizers.Tokenizer, bool]:
     except BaseException as error:
         if not is_tokenizers_error(error):
             raise
-        refuse_lfs_pointer(path)
+        refuse_stand_in(path)
         raise InputError(f"{path}: is not a tokenizer.json: {error}{what_it_is(path)}") from error
     changed = text.startswith(_BYTE_ORDER_MARK)
     changed |= model.padding is not None or model.truncation is not None

@@ -18,7 +18,7 @@ from tokenizers import models, processors
 
 from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import read_object
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 from quatrain.tokenizer.byte_ranks import read_tekken, read_tiktoken
 from quatrain.tokenizer.files import MERGES, SENTENCEPIECE, TEKKEN, VOCABULARY, tokenizer_class
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
@@ -41,7 +41,7 @@ def read_vocabulary(path: Path, config: _Config) -> tuple[tokenizers.Tokenizer, 
 
     Raises `InputError` if a file is damaged, and `UnknownTokenizer` if it is of another kind.
     """
-    refuse_lfs_pointer(path)
+    refuse_stand_in(path)
     name = tokenizer_class(path, config)
     if path.name == VOCABULARY:
         model = _byte_level(path, name, config)
@@ -115,7 +115,7 @@ def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
-    refuse_lfs_pointer(path)
+    refuse_stand_in(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:

@@ -170,7 +170,7 @@ def test_a_damaged_zip_is_left_to_who_reads_pickles(tmp_path):
     "content, what",
     [
         (b"", "it is empty: download it again"),
-        (b"<!DOCTYPE html>", "it begins with b'<!DOCTYPE html>': download"),
+        (b"<p>Not found", "it begins with b'<p>Not found': download"),
         (b'{"a": 1, "b"', "it ends with .* cut short: download"),
         (b"Entry not found", "it begins with b'Entry not found': download"),
         ('{"a": 1}'.encode("utf-16"), "it is in UTF-16: save it in UTF-8"),
@@ -185,6 +185,18 @@ def test_a_file_that_is_not_json_is_named(content, what, tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     (folder / "config.json").write_bytes(content)
     refused(folder, rf"config\.json: cannot be read as JSON: .*{what}")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.bin", "model.gguf"])
+@pytest.mark.parametrize("page", [b"<!doctype html>\n<html>", b"\n<HTML lang=en>"])
+def test_a_web_page_in_place_of_a_file(name, page, tmp_path):
+    """Which comes of the address that a browser shows, or without permission."""
+    folder = tiny.write_hugging_face(tmp_path)
+    if name == "model.bin":
+        (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(page)
+    given = folder / name if name.endswith("gguf") else folder
+    refused(given, rf"/{name}: is a web page .*/resolve/ in place of /blob/")
 
 
 def test_weights_that_training_left_in_parts(tmp_path):

@@ -9,7 +9,7 @@ from quatrain.checkpoint.files.archives import archive_in, archive_of
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries, refuse_broken_link
-from quatrain.lfs_pointer import refuse_lfs_pointer
+from quatrain.stand_ins import refuse_stand_in
 
 _OWNER_AND_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SMOLLM2 = re.compile(r"smollm-?2?(-135m(-instruct)?)?", re.IGNORECASE)
@@ -49,7 +49,7 @@ def form_of_file(path: Path) -> Form:
             "is not supported; save it again with torch.save(state_dict, path) in a current "
             "PyTorch"
         )
-    refuse_lfs_pointer(path)
+    refuse_stand_in(path)
     if path.suffix == ".json":
         raise InputError(
             f"{path}: is a JSON file; if it belongs to a model, give its folder, {path.parent}"

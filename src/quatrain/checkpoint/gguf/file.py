@@ -22,8 +22,8 @@ from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.checkpoint.gguf.blocks import GgufTensor, dequantizer, readable_types
 from quatrain.checkpoint.gguf.parts import check_place, part_files
 from quatrain.errors import InputError
-from quatrain.lfs_pointer import refuse_lfs_pointer
 from quatrain.multiples import up_to
+from quatrain.stand_ins import refuse_stand_in
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
@@ -80,7 +80,7 @@ def _read_part(path: Path) -> GgufFile:
     try:
         return _parse(path, map_file(path))
     except (OSError, ValueError, struct.error) as error:
-        refuse_lfs_pointer(path)
+        refuse_stand_in(path)
         remedy = how_to_join(path) or "Download it again."
         raise InputError(f"{path}: is not a whole GGUF file: {error}. {remedy}") from error
 
