@@ -28,6 +28,10 @@ class UnknownTokenizer(InputError):
     """The tokenizer is of an unsupported kind; the weights can be used without it."""
 
 
+class AlreadyQuantized(InputError):
+    """The model is quantized, and one in floating point is needed."""
+
+
 class Interrupted(QuatrainError):
     """The user interrupted the work; the message says what remains."""
 

@@ -236,6 +236,9 @@ def test_a_gate_against_floating_point_needs_a_model_in_it(tiny_release: Path) -
         InputError, match=r"--max-kl compares with the floating-point model, .* --reference"
     ):
         make_release(tiny_release / "model", tiny_release / "nothing", spec)
+    quantized = merged_spec(None, {"reference": str(tiny_release / "model")})
+    with pytest.raises(InputError, match=r"^--reference .*: is an int4 checkpoint, but a release"):
+        make_release(tiny_release / "model", tiny_release / "nothing", quantized)
     assert not (tiny_release / "nothing").exists()
 
 

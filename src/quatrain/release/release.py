@@ -10,7 +10,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.hub import is_on_hub, local_path
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
-from quatrain.errors import InputError
+from quatrain.errors import AlreadyQuantized, InputError
 from quatrain.export.exporter import context_length
 from quatrain.release.android import check_module, lay_out
 from quatrain.release.arguments import check_arguments, check_workers
@@ -156,7 +156,14 @@ def _require_reference(source: Path, spec: ReleaseSpec) -> None:
         )
     if spec.reference is None:
         return
-    exact = open_float_model(local_path(spec.reference)).config
+    reference = local_path(spec.reference)
+    try:
+        exact = open_float_model(reference).config
+    except AlreadyQuantized as error:
+        raise InputError(
+            f"--reference {spec.reference}: is an int4 checkpoint, but a release is compared with "
+            "a model in floating point; give the original model"
+        ) from error
     own = _opened_source(source).config
     for field in ("vocab_size", "n_layers", "dim"):
         found, expected = getattr(exact, field), getattr(own, field)

@@ -29,7 +29,7 @@ from quatrain.checkpoint.hugging_face.tensors.tied_output import with_embedding,
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
-from quatrain.errors import InputError
+from quatrain.errors import AlreadyQuantized
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.files import TOKENIZER, files_of, tokenizer_in
 
@@ -111,7 +111,7 @@ def _without_tokenizer(adapter: Path) -> tuple[str, ...]:
     )
 
 
-def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
+def _quantized_already(folder: Path, adapter: Path | None) -> AlreadyQuantized:
     if adapter is None:
         require_convertible(folder)
     remedy = (
@@ -120,7 +120,7 @@ def _quantized_already(folder: Path, adapter: Path | None) -> InputError:
     )
     if adapter is not None:
         remedy = f"to merge {adapter} give the original model, in floating point"
-    return InputError(
+    return AlreadyQuantized(
         f"{folder}: is already quantized (by its quantization_config, its quantize_config.json, "
         f"or scales beside its weights); {remedy}"
     )

@@ -12,7 +12,7 @@ from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.meta.params import read_meta_params, with_meta_defaults, with_vocabulary
 from quatrain.checkpoint.meta.pruned_output import with_own_output
 from quatrain.checkpoint.meta.shards import read_meta_files, tensor_files
-from quatrain.errors import InputError
+from quatrain.errors import AlreadyQuantized
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.end_tokens import token_ids
 
@@ -28,7 +28,7 @@ def open_meta_model(folder: Path) -> FloatModel:
 
     tensors = read_meta_files(folder, params.get("dim"), renamed)
     if any(name.endswith(".scales") for name in tensors):
-        raise InputError(
+        raise AlreadyQuantized(
             f"{folder}: is already quantized (it has .scales tensors); export it, or quantize the "
             "original model"
         )
