@@ -52,6 +52,8 @@ def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> Non
         InputError, match=r"its name for clients would be '8da4w', as for .* rename"
     ):
         load_models([tiny.programs["8da4w"], Path(copy)])
+    with pytest.raises(InputError, match="is named twice; name it once"):
+        load_models([Path(copy), Path(copy)])
 
 
 def test_a_program_whose_name_no_client_could_send_is_refused(tiny: Tiny, tmp_path: Path) -> None:

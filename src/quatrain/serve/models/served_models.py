@@ -108,6 +108,8 @@ def _check_names(programs: Sequence[Path]) -> None:
     for path in programs:
         require_utf8_name(path, "a server")
         other = found.setdefault(path.stem, path)
+        if other is not path and other.resolve() == path.resolve():
+            raise InputError(f"{path}: is named twice; name it once")
         if other is not path:
             raise InputError(
                 f"{path}: its name for clients would be {path.stem!r}, as for {other}; rename a "
