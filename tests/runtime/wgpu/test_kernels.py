@@ -1,6 +1,7 @@
 """Each WGSL kernel against float64, over the shapes that break kernels."""
 
 import pytest
+from tests.support.paths import DOCS
 
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.device import Gpu
@@ -19,3 +20,10 @@ def test_kernel_equals_float64(gpu: Gpu, case: Case) -> None:
     if case.dtype == "f16" and not gpu.info.fp16:
         pytest.skip("the adapter has no shader-f16")
     assert run_case(gpu, case) < TOLERANCE[case.dtype]
+
+
+def test_the_page_counts_them() -> None:
+    cases = [case for dtype in TOLERANCE for case in all_cases(dtype)]
+    page = (DOCS / "gpu.md").read_text(encoding="utf-8")
+    assert f"It has {len(cases)} cases now" in page
+    assert f"The {len({(case.kernel, case.dtype) for case in cases})} kernels of" in page
