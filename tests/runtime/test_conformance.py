@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.devices import RUNNERS
-from tests.support.paths import CONFORMANCE, REAL_RUNTIME
+from tests.support.paths import CONFORMANCE, DOCS, REAL_RUNTIME
 from tests.support.rounding import rounding_explains
 
 from quatrain.program import Tensor, open_program
@@ -99,6 +99,17 @@ def rounding_floor(program: Path, recorded: Recorded) -> dict[str, float]:
         for name, found in logits(run, recorded, runner.reset).items():
             floor[name] = max(floor[name], relative_error(found, plain[name].numpy()))
     return floor
+
+
+def test_the_page_counts_the_programs() -> None:
+    graphs = [open_program(PROGRAMS[path.stem]).vulkan for path in CONFORMANCE.glob("*.npz")]
+    half = [
+        any(isinstance(value, Tensor) and value.dtype == "float16" for value in graph.values)
+        for graph in graphs
+    ]
+    page = (DOCS / "gpu.md").read_text(encoding="utf-8")
+    assert f" {half.count(False)} programs in fp32" in page
+    assert f" {half.count(True)} programs in fp16" in page
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
