@@ -22,8 +22,15 @@ def test_where_a_tokenizer_is_looked_for(tmp_path: Path) -> None:
     assert find_tokenizer(program, folder).name == "m.tokenizer.json"
 
 
-def test_what_cannot_be_read_is_not_called_another_kind_of_file(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").mkdir()
+def test_a_folder_in_place_of_a_tokenizer(tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer.json"
+    folder.mkdir()
     for read in (require_tokenizer, Tokenizer.load):
-        with pytest.raises(InputError, match="json: cannot be read: Is a directory"):
-            read(tmp_path / "tokenizer.json")
+        with pytest.raises(
+            InputError, match=r"json: is a folder; give the model's tokenizer\.json"
+        ):
+            read(folder)
+    (folder / "tokenizer.model").touch()
+    for read in (require_tokenizer, Tokenizer.load):
+        with pytest.raises(InputError, match=r"json: is a folder; give .*json/tokenizer\.model$"):
+            read(folder)

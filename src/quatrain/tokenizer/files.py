@@ -79,6 +79,9 @@ def require_tokenizer(path: Path | str) -> None:
         Path(path).open("rb").close()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the model's tokenizer.json") from None
+    except IsADirectoryError:
+        meant = tokenizer_in(Path(path)) or "the model's tokenizer.json"
+        raise InputError(f"{path}: is a folder; give {meant}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # its name has a null character
