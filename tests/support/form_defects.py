@@ -152,6 +152,18 @@ def of_types(name: str, first: str, second: str, out: str, *more: tuple) -> Make
     return call(f"aten.{name}", x, y, *more, T((2, 4), out))
 
 
+def filled(dtype: str) -> Make:
+    return call("aten.full_like.default", T((2, 4)), number(1), *[NULL] * 5, T((2, 4), dtype))
+
+
+def by_condition(condition: str) -> Make:
+    return call("aten.where.self", T((2, 4), condition), *[T((2, 4))] * 3)
+
+
+def reshaped(dtype: str, as_dtype: str) -> Make:
+    return call("aten.view_copy.default", T((2, 4), dtype), ints(4, 2), T((4, 2), as_dtype))
+
+
 def int8_linear(*shape: int) -> Make:
     kernel, scales = T((4, shape[-1]), "int8", constant=True), T((4,), constant=True)
     return call("aten._weight_int8pack_mm.default", T(shape), kernel, scales, T((*shape[:-1], 4)))
@@ -273,6 +285,13 @@ _FORMS: list[tuple[str, Make, Make]] = [
      of_types("mul.Tensor", *("float32",) * 3)),
     ("types-differ", of_types("le.Tensor", "float32", "int32", "bool"),
      of_types("le.Tensor", "float32", "float32", "bool")),
+    ("types-differ", of_types("le.Tensor", *("float32",) * 3),
+     of_types("le.Tensor", "float32", "float32", "bool")),
+    ("types-differ", by_condition("float32"), by_condition("bool")),
+    ("types-differ", of_types("logical_and.default", "int32", "int32", "bool"),
+     of_types("logical_and.default", *("bool",) * 3)),
+    ("types-differ", reshaped("int32", "float16"), reshaped("bool", "uint8")),
+    ("missing-shader", filled("int8"), filled("bool")),
     ("missing-shader", of_types("eq.Tensor", "int32", "int32", "bool"),
      of_types("eq.Tensor", "float32", "float32", "bool")),
     ("storage-mixed", joined(T((2, 4)), T((2, 4), storage="buffer")), sampled(1)),

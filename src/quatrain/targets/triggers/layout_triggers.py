@@ -47,6 +47,15 @@ _BY_TEXEL = {
 
 _ARITHMETIC = ("aten.add", "aten.sub", "aten.mul", "aten.div", "aten.minimum", "aten.pow")
 _COMPARISONS = ("aten.eq", "aten.ne", "aten.lt", "aten.le", "aten.gt", "aten.ge")
+_OF_CONDITIONS = ("aten.where", "aten.logical_and", "aten.logical_or", "aten.logical_not")
+_CONDITIONS = ("bool", "uint8")  # which are one type for a shader
+# What writes numbers as it reads them, without a look at what they are.
+_MOVING = {
+    "aten.slice_copy", "aten.select_copy", "aten.view_copy", "aten.expand_copy", "aten.repeat",
+    "aten.permute_copy", "aten.permute", "aten.transpose_copy", "aten.t_copy",
+    "aten.unsqueeze_copy", "aten.squeeze_copy", "aten.cat", "aten.flip",
+    "aten.split_with_sizes_copy", "aten.split_copy", "aten.constant_pad_nd",
+}  # fmt: skip
 
 
 def memory_still_read(program: Program, graph: VulkanGraph) -> Occurrences:
@@ -97,8 +106,9 @@ def _of_several_layouts(graph: VulkanGraph, kinds: set[str]) -> Occurrences:
 
 def types_differ(graph: VulkanGraph) -> Occurrences:
     """Operators of several floating-point types, but what converts them or quantizes; arithmetic
-    of two types; int4 linears whose scales, sums or biases are of another than they are read in,
-    and scales and zero points of activations that are of another than those."""
+    of two types, and numbers that are moved to another; conditions that are not bool; int4 linears
+    whose scales, sums or biases are of another type than they are read in, and scales and zero
+    points of activations that are of another than those."""
     for place, operator in operators(graph, *INT4_LINEARS):
         for types in misread_types(graph, operator):
             yield Occurrence(f"{place}: {types}")
@@ -107,6 +117,11 @@ def types_differ(graph: VulkanGraph) -> Occurrences:
         dtypes = {one.dtype for one in values if isinstance(one, Tensor)}
         if len(floats := sorted(one for one in dtypes if one.startswith("float"))) > 1:
             yield Occurrence(f"{place}: {' and '.join(floats)}")
+    for place, operator in operators(graph, *_COMPARISONS, *_OF_CONDITIONS):
+        condition = operator.out if operator.kind in _COMPARISONS else operator.args[0]
+        value = graph.values[condition]
+        if isinstance(value, Tensor) and value.dtype not in _CONDITIONS:
+            yield Occurrence(f"{place}: a condition in {value.dtype}")
     for index, operator in enumerate(graph.operators):
         dtypes = _types(graph, operator)
         if len(dtypes) > 1:
@@ -126,6 +141,8 @@ def _types(graph: VulkanGraph, operator: Operator) -> set[str]:
     made = [] if kind in _COMPARISONS else graph.outputs_of(operator)[:1]
     found = [graph.values[i] for i in (*read, *made) if of_any or not is_constant(graph, i)]
     dtypes = {one.dtype for one in found if isinstance(one, Tensor)}
+    if kind in _MOVING:
+        return dtypes if dtypes - {*_CONDITIONS} else set()
     return {dtype for dtype in dtypes if of_any or dtype.startswith("float")}
 
 
