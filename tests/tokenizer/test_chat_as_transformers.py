@@ -221,6 +221,16 @@ def test_a_turn_ends_with_what_the_template_puts_behind_it(template, ends):
     assert found == sorted({1, *ends})
 
 
+def test_what_begins_the_next_question_ends_an_answer_only_if_it_is_special():
+    """An answer may have a heading with ###."""
+    template = "{% for m in messages %}{{ '### ' if m.role == 'user' }}{{ m.content }}{% endfor %}"
+    config = CONFIG | {"chat_template": template}
+    model = tokenizer_of(config).model
+    for add, ends in ((model.add_tokens, [1]), (model.add_special_tokens, [1, 3])):
+        add(["###"])
+        assert Tokenizer(model, config, "tokenizer.json").eos_ids == ends
+
+
 def test_what_is_not_a_template_is_left_out() -> None:
     damaged = ["{{ x }}", {"name": ["a"], "template": "b"}, {"name": "c"}]
     assert templates_of([*damaged, {"name": "rag", "template": "{{ y }}"}]) == {"rag": "{{ y }}"}

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tokenizers import AddedToken
 
 from quatrain.errors import InputError
 from quatrain.tokenizer.chat import render
@@ -52,25 +53,30 @@ def end_ids(tokenizer_ids: list[int], metadata: Mapping[str, Any]) -> list[int]:
     return token_ids(metadata.get("get_eos_ids")) or tokenizer_ids
 
 
-def turn_end(template: str, variables: Mapping[str, Any], tokens: Mapping[str, int]) -> list[int]:
-    """The one of the special `tokens` (by their texts) that `template` puts right behind an answer,
-    at the end of a conversation or else before the next question; none if it puts something else
-    there, or cannot be rendered.
+def turn_end(
+    template: str, variables: Mapping[str, Any], added: Mapping[int, AddedToken]
+) -> list[int]:
+    """The one of the tokens that were `added` that `template` puts right behind an answer at the
+    end of a conversation, or else the special one that it puts there before the next question; none
+    if it puts something else there, or cannot be rendered.
 
     `variables`: as in `render`.
     """
     question = {"role": "user", "content": "?"}
     messages = [question, {"role": "assistant", "content": _ANSWER}]
-    for more in ([], [question]):
+    ids = {token.content: index for index, token in added.items() if token.content}
+    # What begins a question may be written in an answer too, such as ###, unless it is special.
+    special = [token.content for token in added.values() if token.special]
+    for more, known in (([], ids), ([question], special)):
         try:
             text = render(template, messages + more, variables, "", add_generation_prompt=False)
         except InputError:
             return []  # it says why where a chat is asked for
         _, found, behind = text.rpartition(_ANSWER)
         behind = behind.lstrip()
-        ending = [token for token in tokens if token and behind.startswith(token)]
+        ending = [token for token in known if token and behind.startswith(token)]
         if found and ending:
-            return [tokens[max(ending, key=len)]]
+            return [ids[max(ending, key=len)]]
     return []
 
 

@@ -156,9 +156,8 @@ class Tokenizer:
     def _turn_end(self) -> list[int]:
         if self.chat_template is None:
             return []
-        added = self.model.get_added_tokens_decoder().items()
-        tokens = {token.content: index for index, token in added}
-        return turn_end(self.chat_template, self.special_tokens, tokens)
+        added = self.model.get_added_tokens_decoder()
+        return turn_end(self.chat_template, self.special_tokens, added)
 
 
 def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bool]:
