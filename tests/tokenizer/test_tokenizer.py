@@ -33,8 +33,9 @@ def tokenizer(tmp_path_factory):
 
 
 @settings(deadline=None)
-@given(text=st.text())
+@given(text=st.text().filter(lambda text: "<|" not in text))
 def test_round_trip(tokenizer, text):
+    """Of a text without special tokens, which are not decoded."""
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
