@@ -1,5 +1,6 @@
 """`quatrain serve`, from its start to Ctrl-C, and what it refuses before."""
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from tests.support.tiny_programs import Tiny
 
 from quatrain.commands.serve import serve
 from quatrain.errors import InputError
+from quatrain.serve.app import build_app
+from quatrain.serve.limits import Limits
 from quatrain.serve.models.served_models import load_models
 from quatrain.serve.server import listening
 
@@ -46,6 +50,28 @@ def test_it_serves_until_it_is_interrupted(tiny: Tiny) -> None:
     ]
 
 
+def test_being_cancelled_is_no_failure() -> None:
+    """As by a second Ctrl-C, and by a closed terminal."""
+    sent = []
+
+    async def life() -> None:
+        events = asyncio.Queue()
+        events.put_nowait({"type": "lifespan.startup"})
+
+        async def send(event: Any) -> None:
+            sent.append(event["type"])
+
+        app = build_app([], Limits())
+        task = asyncio.ensure_future(app({"type": "lifespan"}, events.get, send))
+        while not sent:
+            await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    asyncio.run(life())
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
 def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     copy = shutil.copy(tiny.programs["8da4w"], tmp_path)
     with pytest.raises(
@@ -59,7 +85,7 @@ def test_two_programs_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> Non
 def test_a_program_whose_name_no_client_could_send_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     copy = shutil.copy(tiny.programs["8da4w"], tmp_path / os.fsdecode(b"\xff.pte"))
     with pytest.raises(InputError, match="its name is not UTF-8, which a server needs; rename it"):
-        load_models([copy])
+        load_models([Path(copy)])
 
 
 @pytest.mark.parametrize("key", [" secret", "secret\r", "s\u00e9cret", os.fsdecode(b"\xff")])

@@ -1,12 +1,13 @@
 """The server as an ASGI application."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quatrain.errors import InputError
 from quatrain.serve.errors import ApiError, failed, left, no_such_page, not_computable, refused
@@ -43,4 +44,23 @@ def build_app(models: Sequence[ServedModel], limits: Limits, api_key: str | None
         },
         lifespan=lifespan,
     )
-    return Guard(app, api_key, metrics)
+    return Guard(_stopped_by_cancelling(app), api_key, metrics)
+
+
+def _stopped_by_cancelling(app: ASGIApp) -> ASGIApp:
+    """`app`, for which being cancelled is the end of its life.
+
+    A second Ctrl-C and a closed terminal cancel it; Starlette would print a traceback of that.
+    """
+
+    async def stoppable(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_or_stop() -> Message:
+            try:
+                return await receive()
+            except asyncio.CancelledError:
+                return {"type": "lifespan.shutdown"}
+
+        is_life = scope["type"] == "lifespan"
+        await app(scope, receive_or_stop if is_life else receive, send)
+
+    return stoppable
