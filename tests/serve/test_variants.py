@@ -1,5 +1,6 @@
 """Programs with emulated defects that are loaded once somebody asks for them."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,22 @@ def test_it_answers_as_one_that_was_loaded_at_the_start(tiny: Tiny) -> None:
         assert found == expected != _asked(client, "8da4w")
 
 
+def test_one_that_was_loaded_for_a_request_answers_it(slow: ServedModel) -> None:
+    """Though others want its place meanwhile."""
+    defects = (EmulatedDefect(INT8), EmulatedDefect(FLOAT))
+    model = replace(
+        slow, can_emulate=defects, with_defect=lambda one: replace(slow, name=f"slow+{one}")
+    )
+    with served([model], Limits(variants=1)) as url, ThreadPoolExecutor(4) as pool:
+        client = client_of(url)
+
+        def ask(defect: EmulatedDefect) -> str:
+            said = {"model": f"slow+{defect}", "prompt": [5], "max_tokens": 1, "temperature": 0}
+            return client.completions.create(**said).choices[0].text
+
+        assert set(pool.map(ask, defects * 6)) == {"w7"}
+
+
 def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
     defects = (EmulatedDefect(INT8), EmulatedDefect(FLOAT))
     model = replace(
@@ -97,7 +114,8 @@ def test_no_more_are_loaded_than_may_be(slow: ServedModel) -> None:
         )
         next(iter(stream))
         with pytest.raises(
-            openai.RateLimitError, match="1 programs with emulated defects are already busy"
+            openai.RateLimitError,
+            match=r"programs .* at a time \(--max-variants 1\) are already busy",
         ):
             _asked(client, f"slow+{FLOAT}")
         stream.close()

@@ -86,7 +86,7 @@ class Workers:
                     return
             await asyncio.sleep(_PAUSE)
         raise too_busy(
-            f"{len(self._variants)} programs with emulated defects are already busy, which is the "
-            "limit of this server (--max-variants)",
+            "all programs with emulated defects that this server loads at a time "
+            f"(--max-variants {self._limits.variants}) are already busy",
             10,
         )

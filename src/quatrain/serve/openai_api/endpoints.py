@@ -16,7 +16,6 @@ from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models.answer import Asked
 from quatrain.serve.models.served_models import ServedModel
-from quatrain.serve.models.worker import Worker
 from quatrain.serve.models.workers import Workers
 from quatrain.serve.openai_api.body import read_request
 from quatrain.serve.openai_api.openapi import openapi
@@ -78,20 +77,20 @@ class Endpoints:
 
     async def _complete(self, request: Request) -> Response:
         wanted = await read_request(request, CompletionRequest, self._limits.body_bytes)
-        worker = await self._workers.worker(wanted.model)
+        model, _ = self._workers.find(wanted.model)
         most = wanted.max_tokens or _COMPLETION_TOKENS
-        asked = await self._asked(worker.model, wanted, most, wanted.logprobs)
+        asked = await self._asked(model, wanted, most, wanted.logprobs)
         shape = CompletionShape(wanted.model, wanted.logprobs is not None)
-        return await _answered(request, worker, wanted, asked, shape)
+        return await self._answered(request, wanted, asked, shape)
 
     async def _chat(self, request: Request) -> Response:
         wanted = await read_request(request, ChatRequest, self._limits.body_bytes)
-        worker = await self._workers.worker(wanted.model)
-        most = _most_tokens(wanted, worker.model.context)
+        model, _ = self._workers.find(wanted.model)
+        most = _most_tokens(wanted, model.context)
         top = (wanted.top_logprobs or 0) if _wants_logprobs(wanted) else None
-        asked = await self._asked(worker.model, wanted, most, top)
-        shape = ChatShape(wanted.model, top is not None, _reads_calls(wanted, worker.model))
-        return await _answered(request, worker, wanted, asked, shape)
+        asked = await self._asked(model, wanted, most, top)
+        shape = ChatShape(wanted.model, top is not None, _reads_calls(wanted, model))
+        return await self._answered(request, wanted, asked, shape)
 
     def _described(self, model: ServedModel) -> dict[str, Any]:
         return {
@@ -119,19 +118,20 @@ class Endpoints:
         tokens = await asyncio.to_thread(prompt_tokens, model, wanted, limit)
         return Asked(tokens, most, _sampling(wanted), wanted.stop_strings(), top)
 
-
-async def _answered(
-    request: Request, worker: Worker, wanted: GenerationRequest, asked: Asked, shape: Shape
-) -> Response:
-    options = wanted.stream_options
-    if not wanted.stream:
-        if options is not None:
+    async def _answered(
+        self, request: Request, wanted: GenerationRequest, asked: Asked, shape: Shape
+    ) -> Response:
+        options = wanted.stream_options
+        if options is not None and not wanted.stream:
             raise ApiError(
                 400, "stream_options: is only for streams; set stream: true", "stream_options"
             )
-        return await send_whole(request, worker, asked, shape)
-    with_usage = options is not None and options.include_usage is True
-    return send_stream(request, worker, asked, shape, with_usage)
+        # At last, and submitted at once: meanwhile it could be unloaded for another request.
+        worker = await self._workers.worker(wanted.model)
+        if not wanted.stream:
+            return await send_whole(request, worker, asked, shape)
+        with_usage = options is not None and options.include_usage is True
+        return send_stream(request, worker, asked, shape, with_usage)
 
 
 def _sampling(wanted: GenerationRequest) -> Sampling:
