@@ -68,8 +68,9 @@ def check_others(
 
 
 def round_as_stored(stored: StoredData, backbone: Backbone) -> bool:
-    """Round the tensors of `backbone` that `check_others` looks for, in place, as a program of
-    another exporter stores them. Returns whether each is stored."""
+    """Round the tensors of `backbone` that `check_others` looks for, as a program of another
+    exporter stores them; the memory of the checkpoint, which may be released, is not written to.
+    Returns whether each is stored."""
     expected_tensors = _expected_tensors(backbone, biases=False)
     are_stored = [_round(stored, forms) for _, forms in expected_tensors]
     return all(are_stored)
@@ -81,13 +82,13 @@ def _round(stored: StoredData, forms: _Forms) -> bool:
     tensor = forms[0][0]
     for dtype in _DTYPES:
         if any(all(_is_in(stored, part, dtype, "") for part in form) for form in forms):
-            tensor.data.copy_(tensor.to(dtype))
+            tensor.data = tensor.detach().to(dtype).to(tensor.dtype)  # itself in float32
             return True
     expected = tensor.detach().double().flatten()
     for found in stored.of_length(len(expected)):
         for less in (0, 1):
             if _are_equal(found, expected - less):
-                tensor.data.copy_((found + less).reshape(tensor.shape))
+                tensor.data = (found + less).reshape(tensor.shape).to(tensor.dtype)
                 return True
     return False
 
