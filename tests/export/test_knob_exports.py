@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
-from tests.support.families import LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
+from tests.support.families import GEMMA4_LARGER, LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
 from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.peers import random_model, saved
 from tests.support.planned import assert_as_planned
@@ -167,6 +167,24 @@ def test_llama4_on_vulkan_is_one_delegate(tmp_path):
     shown = _inspected(tmp_path / "m.pte")
     assert "3 experts in layers 1, all computed" in shown and "3 × expert gate" in shown
     assert {linear.name for linear in find_linears(program.vulkan)} == set(names)
+
+
+@pytest.fixture(scope="module")
+def keys_as_values(tmp_path_factory):
+    """Of a layer with a window, and one without, whose keys are the values too."""
+    fields = {
+        **GEMMA4_LARGER, "num_hidden_layers": 2, "intermediate_size": 64,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }  # fmt: skip
+    return _hub_checkpoint(tmp_path_factory.mktemp("values"), "Gemma4Unified", fields)
+
+
+@pytest.mark.parametrize("options", [VULKAN, XNNPACK], ids=["vulkan", "xnnpack"])
+def test_keys_that_are_the_values(options, keys_as_values, tmp_path):
+    report = _assert_program_equals_eager(keys_as_values, options, tmp_path / "m.pte")
+    names = {row.name for row in report.linears}
+    assert {"layers.1.attention.wk", "layers.1.attention.wv"} <= names
+    assert_verified(tmp_path / "m.pte", keys_as_values)
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,9 @@ GEMMA4 = {
     "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "pad_token_id": 0,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
 }  # fmt: skip
+GEMMA4_LARGER = {name: value for name, value in GEMMA4.items() if "per_layer" not in name} | {
+    "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+}  # fmt: skip
 GEMMA3N = {
     "num_hidden_layers": 5, "head_dim": 16, "sliding_window": 8, "pad_token_id": 0,
     "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 96, "laurel_rank": 32,
@@ -380,6 +383,17 @@ ROWS = {
             "gemma4", figures=conversions.gemma4_figures, tensors=conversions.gemma4_tensors,
             fields={"final_logit_softcapping": 20.0},
         ),
+    ),
+    "gemma4 with keys that are the values": Row(
+        "Gemma 4 text", "Gemma4", GEMMA4_LARGER | {"hidden_size_per_layer_input": 0},
+        quantized=True,
+        gguf=Conversion(
+            "gemma4", figures=conversions.gemma4_figures, tensors=conversions.gemma4_tensors,
+            fields={"final_logit_softcapping": 20.0},
+        ),
+    ),
+    "gemma4 without towers": Row(
+        "Gemma 4 text without towers", "Gemma4Unified", GEMMA4_LARGER, quantized=True, fuzzed=True,
     ),
     "granite": Row(
         "Granite 3 dense", "Granite",

@@ -84,7 +84,10 @@ def gemma4_figures(config: Any) -> dict[str, Any]:
         narrow -= config.num_kv_shared_layers
         width = [width] * narrow + [2 * width] * config.num_kv_shared_layers
     wide, of_windows = _wide(config), config.to_dict()["head_dim"]
+    layers = range(config.num_hidden_layers)
+    kv_heads = [config.per_layer_config[index].num_key_value_heads for index in layers]
     return _of_layers_with_windows(config) | {
+        "head_count_kv": kv_heads,
         "feed_forward_length": width,
         "key_length": wide,
         "value_length": wide,

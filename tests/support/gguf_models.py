@@ -77,7 +77,7 @@ def _figures(config: Any) -> dict[str, Any]:
         "block_count": config.num_hidden_layers,
         "feed_forward_length": config.intermediate_size,
         "head_count": config.num_attention_heads,
-        "head_count_kv": config.num_key_value_heads,
+        "head_count_kv": config.to_dict()["num_key_value_heads"],
         "key_length": _head_dim(config),
         "value_length": _head_dim(config),
         "layer_norm_rms_eps": getattr(config, "rms_norm_eps", None),

@@ -52,9 +52,11 @@ class BackboneConfig:
     rope_linear_factor: float = 1.0  # positions count as if divided by it
     local_rope_theta: float | None = None  # of sliding-window layers, unscaled
     no_rope_layer_interval: int | None = None  # every such layer goes without
-    # Of layers without a window (Gemma 4): the width of their heads, and the part of all planes
-    # that turns, the first ones, as fast as they do where all turn.
+    # Of layers without a window (Gemma 4): the width of their heads, how many of them are keys' and
+    # values', and the part of all planes that turns, the first ones, as fast as they do where all
+    # turn.
     global_head_dim: int | None = None
+    n_global_kv_heads: int | None = None
     global_rotary_planes: float = 1.0
 
     # Attention.
@@ -194,6 +196,7 @@ class BackboneConfig:
             conv=kind == "conv",
             delta=kind == "linear_attention",
             head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
+            n_kv_heads=self.n_kv_heads if slides else self.n_global_kv_heads or self.n_kv_heads,
             hidden_dim=self.hidden_dim * (2 if wide else 1),
             sparsity=self.activation_sparsity if index < self.num_sparse_layers else 0.0,
         )

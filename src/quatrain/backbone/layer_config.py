@@ -14,8 +14,8 @@ class Layer:
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
     whether others read its own. `conv`: it has a gated short convolution instead of attention;
     `delta`: a gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its
-    feed-forward;
-    `sparsity`: the part of the feed-forward's gates that is set to 0.
+    feed-forward. `n_kv_heads`: how many heads of keys and values it has. `sparsity`: the part of
+    the feed-forward's gates that is set to 0.
     """
 
     rope: Literal["global", "local", "none"]
@@ -29,5 +29,6 @@ class Layer:
     conv: bool
     delta: bool
     head_dim: int
+    n_kv_heads: int
     hidden_dim: int
     sparsity: float

@@ -2,7 +2,8 @@
 in one dimension, and what stays in floating point, by `vector_shapes`.
 
 layers.{i}.attention.wq.weight              [n_heads * head_dim, dim]
-layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it reads another's
+layers.{i}.attention.{wk,wv}.weight         [n_kv_heads * head_dim, dim], unless it reads another's;
+                                            both numbers are those of the kind of layer
 layers.{i}.attention.wo.weight              [dim, n_heads * head_dim]
 layers.{i}.attention.og.weight              [n_heads * head_dim, dim], with use_attn_o_gate
 layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
@@ -125,7 +126,7 @@ def _mixer(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
-    queries, keys = config.n_heads * layer.head_dim, config.n_kv_heads * layer.head_dim
+    queries, keys = config.n_heads * layer.head_dim, layer.n_kv_heads * layer.head_dim
     shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, config.dim)}
     if layer.kv_source is None:
         shapes["attention.wk"] = shapes["attention.wv"] = (keys, config.dim)

@@ -70,7 +70,7 @@ def _feed_forward_biases(config: BackboneConfig, layer: Layer) -> Shapes:
 def _head_norms(config: BackboneConfig, layer: Layer) -> Shapes:
     """Of queries and keys."""
     whole = config.qk_norm_whole
-    queries, keys = (config.n_heads, config.n_kv_heads) if whole else (1, 1)
+    queries, keys = (config.n_heads, layer.n_kv_heads) if whole else (1, 1)
     shapes = {"attention.q_norm_fn.weight": (queries * layer.head_dim,)}
     if layer.kv_source is None:
         shapes["attention.k_norm_fn.weight"] = (keys * layer.head_dim,)
@@ -103,7 +103,7 @@ def _attention_biases(config: BackboneConfig, layer: Layer) -> Shapes:
     if config.attention_qkv_bias:
         shapes["attention.wq.bias"] = (config.n_heads * layer.head_dim,)
         if layer.kv_source is None:
-            keys = (config.n_kv_heads * layer.head_dim,)
+            keys = (layer.n_kv_heads * layer.head_dim,)
             shapes["attention.wk.bias"] = shapes["attention.wv.bias"] = keys
     if config.attention_output_bias:
         shapes["attention.wo.bias"] = (config.dim,)

@@ -95,7 +95,7 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {}, {FREQUENCIES: None}, r"tensor rope_freqs\.weight is missing"),
         ("gemma4", {}, {FREQUENCIES: torch.full((16,), 8.0)}, NO_PART),
         ("gemma4", {}, {FREQUENCIES: torch.ones(8)}, NO_PART),
-        ("gemma4", {"head_count_kv": [2, 2, 1, 2, 2, 1]}, {}, "expected one number for all layers"),
+        ("gemma4", {"head_count_kv": [2, 1, 1, 2, 2, 1]}, {}, "one number for each kind of layers"),
         ("gemma4", {"feed_forward_length": [96, 96, 192, 96, 96, 96]}, {}, "twice it for the last"),
         ("gemma4", {"feed_forward_length": [float("inf")] * 6}, {}, "inf.*expected one number"),
         ("gemma3n", {"feed_forward_length": [float("nan")] * 5}, {}, "nan.*expected one number"),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.families import (
     GEMMA3N,
     GEMMA4,
+    GEMMA4_LARGER,
     LFM2,
     LFM3,
     LLAMA4,
@@ -44,6 +45,7 @@ TEXTS = {
     "cohere2": WINDOWS | {"head_dim": 16, "logit_scale": 0.5},
     "exaone4": WINDOWS,
     "gemma4_text": GEMMA4,
+    "gemma4_unified_text": GEMMA4_LARGER,
     "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
     "lfm2": LFM2 | {"tie_word_embeddings": False},

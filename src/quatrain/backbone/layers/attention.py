@@ -26,7 +26,7 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = layer.head_dim
         queries = config.n_heads * layer.head_dim
-        keys = config.n_kv_heads * layer.head_dim
+        keys = layer.n_kv_heads * layer.head_dim
         owns_keys = layer.kv_source is None
         self.wq = nn.Linear(config.dim, queries, bias=config.attention_qkv_bias)
         if owns_keys:

@@ -33,7 +33,7 @@ class CachedAttention(nn.Module):
         self.attention_sinks = layer.attention_sinks
         self.shares_kv = layer.shares_kv
         self.soft_cap = config.attn_logit_softcapping
-        self.head_shape = config.n_kv_heads, layer.head_dim
+        self.head_shape = layer.n_kv_heads, layer.head_dim
         self.rounds_to_int8 = False
         for name in ("k_cache", "v_cache"):
             self.register_buffer(name, None, persistent=False)

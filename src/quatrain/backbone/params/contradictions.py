@@ -25,8 +25,10 @@ def _of_per_layer_embeddings(config: BackboneConfig) -> Iterator[str]:
 
 
 def _of_attention(config: BackboneConfig) -> Iterator[str]:
-    if config.n_heads % config.n_kv_heads:
-        yield f"n_heads {config.n_heads} is not a multiple of n_kv_heads {config.n_kv_heads}"
+    for name in ("n_kv_heads", "n_global_kv_heads"):
+        kv_heads = getattr(config, name) or 1
+        if config.n_heads % kv_heads:
+            yield f"n_heads {config.n_heads} is not a multiple of {name} {kv_heads}"
     if config.scale_query_by != 1.0 and not config.use_qk_norm:
         yield "scale_query_by scales normed queries, so it needs use_qk_norm"
     if config.layer_types is not None and len(config.layer_types) != config.n_layers:

@@ -33,6 +33,8 @@ _TOWER_AND_LINES = (*_TOWER, "image_newline")
 _SEES = ("visual", "vision_tower")  # the latter is mlx-vlm's name
 _CONNECTED = ("vision_model", "connector")
 _SEES_AND_HEARS = ("vision_tower", "embed_vision", "audio_tower", "embed_audio")
+# Without towers; the second is the hub's name for most of the first.
+_EMBEDS = ("embed_vision", "vision_embedder", "embed_audio")
 _HEARS = ("audio_tower", "multi_modal_projector")
 _VOXTRAL = {
     "vocab_size": 131072,
@@ -65,6 +67,7 @@ MULTIMODAL = {
     "gemma3": Multimodal("gemma3_text", _TOWER, tied=True),
     "gemma3n": Multimodal("gemma3n_text", _SEES_AND_HEARS, tied=True),
     "gemma4": Multimodal("gemma4_text", _SEES_AND_HEARS, tied=True),
+    "gemma4_unified": Multimodal("gemma4_unified_text", _EMBEDS, tied=True),
     "glmasr": Multimodal("llama", _HEARS, tied=True, defaults=_GLM_ASR, base=10000.0),
     "got_ocr2": Multimodal("qwen2", _TOWER, tied=True),
     "granite_speech": Multimodal("granite", ("encoder", "projector"), tied=True),

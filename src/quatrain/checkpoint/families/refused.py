@@ -17,7 +17,6 @@ _MODEL_TYPES = {
     "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "falcon": _BEFORE_LLAMA,
     "falcon_h1": _STATE_SPACE,
-    "gemma4_unified": "keys that are also used as the values",
     "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,

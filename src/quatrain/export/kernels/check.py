@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -123,9 +124,10 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     keys = [key for delegate in program.delegates for key in keys_in(bytes(delegate.blob))]
     found = Counter(len(program.named_bytes(key)) for key in keys)
     scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
-    if Counter(map(_weight_bytes, rows)) - found:
-        rows = _rows_of_joined_linears(rows)
-    missing = Counter(map(_weight_bytes, rows)) - found
+    if _missing(rows, found):
+        joined = _rows_of_joined_linears(rows)
+        rows = _distinct_rows(rows, backbone) if _missing(joined, found) else joined
+    missing = _missing(rows, found)
     quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
     if others or missing or scales != len(quantized):
         raise QuatrainError(
@@ -148,6 +150,23 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     ]
     if products:
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")
+
+
+def _missing(rows: list[LinearRow], found: Counter[int]) -> Counter[int]:
+    """How many weights of which bytes are not `found`."""
+    return Counter(map(_weight_bytes, rows)) - found
+
+
+def _distinct_rows(rows: list[LinearRow], backbone: nn.Module) -> list[LinearRow]:
+    """`rows` without those of linears with the delegate of an earlier one: they have the same
+    constants, as the values of Gemma 4 whose keys they are."""
+    found: dict[bytes, LinearRow] = {}
+    for row in rows:
+        linear: Any = backbone.get_submodule(
+            row.name
+        )  # `DelegatedLinear`, of the compiler's module
+        found.setdefault(bytes(linear.lowered.processed_bytes), row)
+    return list(found.values())
 
 
 def _rows_of_joined_linears(rows: list[LinearRow]) -> list[LinearRow]:

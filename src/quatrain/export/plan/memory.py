@@ -31,7 +31,8 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     tokens = longest_call(backbone, options.backend)
     layers = [config.layer(index) for index in range(config.n_layers)]
     head_dim = max(layer.head_dim for layer in layers)
-    queries, keys = config.n_heads * head_dim, config.n_kv_heads * head_dim
+    queries = config.n_heads * head_dim
+    keys = max(layer.n_kv_heads * layer.head_dim for layer in layers)
     experts = config.expert_dim, config.shared_expert_dim
     widest = max(*(layer.hidden_dim for layer in layers), *experts, queries)
     activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)

@@ -21,10 +21,9 @@ def longest_call(config: BackboneConfig) -> int:
     for each KV head, and once for each query head of one.
     """
     layers = [config.layer(index) for index in range(config.n_layers)]
-    masked = config.attn_logit_softcapping is not None or any(
-        layer.attention_window for layer in layers
-    )
-    beside = max(config.n_kv_heads, config.n_heads // config.n_kv_heads) if masked else 1
+    capped = config.attn_logit_softcapping is not None
+    masked = {layer.n_kv_heads for layer in layers if capped or layer.attention_window}
+    beside = max((max(keys, config.n_heads // keys) for keys in masked), default=1)
     most = CHUNK if any(layer.delta for layer in layers) else LONGEST_SIDE // beside
     return min(config.max_seq_len, config.prefill_chunk_size or most, most)
 

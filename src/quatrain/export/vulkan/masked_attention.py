@@ -14,7 +14,7 @@ from quatrain.backbone.layers.kv_cache import CachedAttention
 # What is added to a score that is not to be seen: beyond any score, and exact in half precision.
 HIDDEN = -30000.0
 
-Window = tuple[str, int] | None
+MaskKey = tuple[tuple[str, int] | None, tuple[int, int]]
 
 
 class PositionMask(nn.Module):
@@ -142,11 +142,17 @@ def _rows(q: torch.Tensor, kv_heads: int) -> torch.Tensor:
     return grouped.reshape(kv_heads, -1, width)
 
 
-def masks_for(parts: list[CachedAttention], heads_per_key: int) -> dict[Window, PositionMask]:
-    """The mask of each kind of `parts` that needs one, by its window."""
-    masks: dict[Window, PositionMask] = {}
+def masks_for(parts: list[CachedAttention], n_heads: int) -> dict[MaskKey, PositionMask]:
+    """The mask of each kind of `parts` that needs one, by its `mask_key`."""
+    masks: dict[MaskKey, PositionMask] = {}
     for part in parts:
-        window = part.attention_window
-        if (window or part.soft_cap is not None) and window not in masks:
-            masks[window] = PositionMask(part, heads_per_key)
+        key = mask_key(part)
+        if (part.attention_window or part.soft_cap is not None) and key not in masks:
+            masks[key] = PositionMask(part, n_heads // part.head_shape[0])
     return masks
+
+
+def mask_key(attend: CachedAttention) -> MaskKey:
+    """What layers that share a mask have in common: their window, and the number and the width of
+    their KV heads."""
+    return attend.attention_window, attend.head_shape

@@ -14,7 +14,13 @@ from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.vulkan.chunked_delta_rule import Chunk, ChunkedDeltaRule
 from quatrain.export.vulkan.cpu_table import CpuTable
-from quatrain.export.vulkan.masked_attention import MaskedSdpa, PositionMask, Window, masks_for
+from quatrain.export.vulkan.masked_attention import (
+    MaskedSdpa,
+    MaskKey,
+    PositionMask,
+    mask_key,
+    masks_for,
+)
 from quatrain.linear.embedding import QuantizedGroupEmbedding
 
 
@@ -83,14 +89,13 @@ def to_vulkan_operators(backbone: Backbone) -> None:
         backbone.per_layer.embeddings = CpuTable(table)
 
 
-def _masks(backbone: Backbone) -> dict[Window, PositionMask]:
-    config = backbone.config
+def _masks(backbone: Backbone) -> dict[MaskKey, PositionMask]:
     parts = [part for part in backbone.modules() if isinstance(part, CachedAttention)]
-    return masks_for(parts, config.n_heads // config.n_kv_heads)
+    return masks_for(parts, backbone.config.n_heads)
 
 
 def _vulkan_form(
-    part: nn.Module, masks: dict[Window, PositionMask], chunk: Chunk | None, context: int
+    part: nn.Module, masks: dict[MaskKey, PositionMask], chunk: Chunk | None, context: int
 ) -> nn.Module | None:
     if isinstance(part, RMSNorm):
         return VulkanRMSNorm(part)
@@ -98,7 +103,7 @@ def _vulkan_form(
         return FixedResidual(part)
     if isinstance(part, CachedAttention):
         if part.attention_window is not None or part.soft_cap is not None:
-            return MaskedSdpa(part, masks[part.attention_window])
+            return MaskedSdpa(part, masks[mask_key(part)])
         return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
     if isinstance(part, DeltaRule):
         assert chunk is not None

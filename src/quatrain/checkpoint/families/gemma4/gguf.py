@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from quatrain.checkpoint.families.family import GgufReading, Params
+from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
 from quatrain.checkpoint.gguf.rope_scaling import FREQUENCY_FACTORS
 from quatrain.checkpoint.gguf.tensor_names import POST_NORMS
+from quatrain.checkpoint.nth_layers import FULL
 from quatrain.errors import InputError
 
 _OWN_KEYS = re.compile(r"blk\.(\d+)\.attn_(?:k|v|k_norm)\.weight")
+_KEYS = re.compile(r"(blk\.\d+\.attn_)k\.weight")
 _NOT_ROTATED = 1e30  # what divides the frequency of a plane that is not rotated
 NAMES = {
     **POST_NORMS,
@@ -27,7 +31,6 @@ def shared_params(metadata: GgufMetadata) -> Params:
 
     A missing cap of the logits has llama.cpp's default."""
     return {
-        "n_kv_heads": metadata.of_all_layers("attention.head_count_kv"),
         "act_fn": "gelu_approx",
         "embedding_scale_factor": metadata.count("embedding_length") ** 0.5,
         "attention_multiplier": 1.0,
@@ -65,12 +68,35 @@ def _params(metadata: GgufMetadata) -> Params:
         | _widths(metadata)
         | {
             "layer_types": metadata.layer_types(6),
+            **_kv_heads(metadata),
             "head_dim": narrow,
             "global_head_dim": metadata.head_dim(),
             "per_layer_dim": metadata.number("embedding_length_per_layer_input", 0),
             "use_layer_scalar": True,
         }
     )
+
+
+def _kv_heads(metadata: GgufMetadata) -> Params:
+    """The number of KV heads, which may be another in layers without a window."""
+    key, kinds = "attention.head_count_kv", metadata.layer_types(6)
+    counts = metadata.numbers(key, len(kinds))
+    of_full = {count for count, kind in zip(counts, kinds, strict=True) if kind == FULL}
+    of_windows = {count for count, kind in zip(counts, kinds, strict=True) if kind != FULL}
+    if len(of_full) > 1 or len(of_windows) > 1 or not all(map(is_count, counts)):
+        raise metadata.refuse(key, "expected one number for each kind of layers")
+    every, full = of_windows or of_full, of_full or of_windows
+    return {"n_kv_heads": int(min(every)), "n_global_kv_heads": int(min(full))}
+
+
+def _tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
+    """In layers without values the keys, before their norm and rotation, are the values too."""
+    made = dict(tensors)
+    for name, tensor in tensors.items():
+        match = _KEYS.fullmatch(name)
+        if match and f"{match[1]}v.weight" not in tensors:
+            made[f"{match[1]}v.weight"] = replace(tensor, name=f"{match[1]}v.weight")
+    return made
 
 
 def _widths(metadata: GgufMetadata) -> Params:
@@ -116,5 +142,6 @@ GGUF = GgufReading(
     params=_params,
     rope=_rope,
     names=NAMES | {"layer_output_scale": "layer_scalar"},
+    tensors=_tensors,
     unused=unused_keys,
 )

@@ -33,19 +33,15 @@ _ROPE = {
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
 }
 _OWN_KEYS = re.compile(r"model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm)\..+")
+_VALUES = re.compile(r"(model\.layers\.(\d+)\.self_attn\.)v_proj(\..+)")
+_KEYS = re.compile(r"(model\.layers\.(\d+)\.self_attn\.)k_proj(\..+)")
 _SCALAR = re.compile(r"model\.layers\.\d+\.layer_scalar")
 
 
 def _params(fields: Fields) -> Params:
-    _refuse_what_larger_ones_have(fields)
+    _refuse_what_is_not_implemented(fields)
     kinds = _kinds(fields)
-    width, vocabulary = (
-        fields.integer(name, least=0)
-        for name in ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
-    )
-    if width and vocabulary != fields.integer("vocab_size"):
-        expected = f"vocab_size, {fields['vocab_size']}"
-        raise fields.refusal("vocab_size_per_layer_input", expected)
+    head_dim, kv_heads = _of_global_heads(fields, kinds)
     return {
         "embedding_scale_factor": fields.integer("hidden_size") ** 0.5,
         "attention_multiplier": 1.0,
@@ -54,26 +50,37 @@ def _params(fields: Fields) -> Params:
         "post_ffn_norm": True,
         "sliding_window": fields.integer("sliding_window"),
         "layer_types": kinds,
-        "global_head_dim": _global_head_dim(fields, kinds),
+        "global_head_dim": head_dim,
+        "n_global_kv_heads": kv_heads,
         "num_kv_shared_layers": shared_layers(fields),
         "kv_shared_by_type": True,
         "double_wide_shared_ffn": fields.flag("use_double_wide_mlp"),
-        "per_layer_dim": width,
+        "per_layer_dim": _per_layer_dim(fields),
         "use_layer_scalar": True,
         "output_soft_cap_temp": fields.number_or_none("final_logit_softcapping"),
     }
 
 
-def _refuse_what_larger_ones_have(fields: Fields) -> None:
-    lacking = {
-        "attention_k_eq_v": "keys that are also used as the values",
-        "enable_moe_block": "experts whose outputs, not inputs, are weighted",
-    }
-    for name, has in lacking.items():
-        if fields.flag(name):
-            raise InputError(
-                f"{fields.source}: {name} is true: the model has {has}, which is not implemented"
-            )
+def _per_layer_dim(fields: Fields) -> int:
+    """The width of the embeddings for each layer; 0 without them."""
+    if "hidden_size_per_layer_input" not in fields:
+        return 0  # of Gemma 4 without towers
+    width, vocabulary = (
+        fields.integer(name, least=0)
+        for name in ("hidden_size_per_layer_input", "vocab_size_per_layer_input")
+    )
+    if width and vocabulary != fields.integer("vocab_size"):
+        expected = f"vocab_size, {fields['vocab_size']}"
+        raise fields.refusal("vocab_size_per_layer_input", expected)
+    return width
+
+
+def _refuse_what_is_not_implemented(fields: Fields) -> None:
+    if fields.flag("enable_moe_block"):
+        raise InputError(
+            f"{fields.source}: enable_moe_block is true: the model has experts whose outputs, not "
+            "inputs, are weighted, which is not implemented"
+        )
     if fields.get("use_bidirectional_attention") not in (None, "vision", False):
         raise fields.refusal("use_bidirectional_attention", "null or 'vision'")
 
@@ -84,21 +91,31 @@ def _kinds(fields: Fields) -> list[str]:
     return [*kinds[:-1], FULL]
 
 
-def _global_head_dim(fields: Fields, kinds: list[str]) -> int:
-    """That of the layers without a window, as transformers 5 writes it or as releases state it."""
+def _of_global_heads(fields: Fields, kinds: list[str]) -> tuple[int, int | None]:
+    """(the head dimension, the number of KV heads if it differs) of the layers without a window, as
+    transformers 5 writes them or as releases state them."""
     by_layer = fields.object_of("per_layer_config")
     if not by_layer:
-        return fields.integer_or_none("global_head_dim") or _GLOBAL_HEAD_DIM
+        kv_heads = fields.integer_or_none("num_global_key_value_heads")
+        # In transformers the number counts only if keys are the values too.
+        counts = fields.flag("attention_k_eq_v")
+        head_dim = fields.integer_or_none("global_head_dim") or _GLOBAL_HEAD_DIM
+        return head_dim, kv_heads if counts else None
     full = [index for index, kind in enumerate(kinds) if kind == FULL]
     # Of models with ten layers and more their numbers are written with as many digits: "05".
     by_index = {int(key): value for key, value in by_layer.items() if _is_number(key)}
     first: Any = by_index.get(full[0])
     stated = by_index == dict.fromkeys(full, first) and len(by_index) == len(by_layer)
-    if not stated or not isinstance(first, dict) or first.keys() != {"head_dim"}:
+    known = {"head_dim"}, {"head_dim", "num_key_value_heads"}
+    if not stated or not isinstance(first, dict) or first.keys() not in known:
         layers = ", ".join(map(str, full))
-        expected = f"one head_dim, and no other field, for the layers of '{FULL}', {layers}"
+        expected = (
+            "one head_dim, and perhaps num_key_value_heads, but no other field, for the layers of "
+            f"'{FULL}', {layers}"
+        )
         raise fields.refusal("per_layer_config", expected)
-    return Fields(first, fields.source).integer("head_dim")
+    heads = Fields(first, fields.source)
+    return heads.integer("head_dim"), heads.integer_or_none("num_key_value_heads")
 
 
 def _is_number(key: str) -> bool:
@@ -120,10 +137,31 @@ def unused_keys(stored: LazyTensors, fields: Fields) -> set[str]:
     return {name for name, match in own.items() if match and int(match[1]) >= first}
 
 
+def _unused(stored: LazyTensors, fields: Fields) -> set[str]:
+    """Those, and values beside keys that are the values too."""
+    values = {name: _VALUES.fullmatch(name) for name in stored}
+    as_keys = _layers_of_keys_as_values(fields)
+    beside = {name for name, match in values.items() if match and int(match[2]) in as_keys}
+    return unused_keys(stored, fields) | beside
+
+
+def _layers_of_keys_as_values(fields: Fields) -> set[int]:
+    """The layers whose keys, before their norm and rotation, are the values too."""
+    if not fields.flag("attention_k_eq_v"):
+        return set()
+    return {index for index, kind in enumerate(_kinds(fields)) if kind == FULL}
+
+
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
-    return stored.renamed(
+    named = stored.renamed(
         {name: f"{name}.weight" if _SCALAR.fullmatch(name) else name for name in stored}
     )
+    made, as_keys = dict(named.stored), _layers_of_keys_as_values(fields)
+    for name, tensor in named.stored.items():
+        match = _KEYS.fullmatch(name)
+        if match and int(match[2]) in as_keys:
+            made[f"{match[1]}v_proj{match[3]}"] = tensor
+    return LazyTensors(made)
 
 
 # Those of Gemma 3n too.
@@ -144,7 +182,7 @@ HUGGING_FACE = HuggingFaceReading(
     rope=lambda fields: proportional_rope(fields, _ROPE),
     names=NAMES | {"layer_scalar": "layer_scalar"},
     tensors=_tensors,
-    unused=unused_keys,
+    unused=_unused,
     activations=gemma.ACTIVATIONS,
     by_layer=True,
     tied=True,
