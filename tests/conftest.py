@@ -9,7 +9,7 @@ import torch
 from tests.support.downloads import use_new_cache
 
 if TYPE_CHECKING:
-    from tests.support.tiny_programs import Tiny
+    from tests.support.models.tiny_programs import Tiny
 
 # Files of few tests that take long, and folders of such: a worker begins with these, so that none
 # is left with one when all others are done.
@@ -52,6 +52,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 @pytest.fixture(scope="session")
 def tiny(shared: Path) -> "Tiny":
     """A tiny int4 checkpoint, and its programs, made once for all tests."""
-    from tests.support.tiny_programs import shared_tiny  # takes the exporters, which few tests need
+    from tests.support.models.tiny_programs import (
+        shared_tiny,  # takes the exporters, which few tests need
+    )
 
     return shared_tiny(shared)

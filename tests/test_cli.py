@@ -19,13 +19,13 @@ import pytest
 import typer
 from rich.console import Console
 from tests.support.command_line import invoked
-from tests.support.gguf_files import write_gguf
+from tests.support.formats.gguf_files import write_gguf
+from tests.support.models.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_models import float_tensors
+from tests.support.models.tiny_programs import Tiny, shared_tiny_xnnpack
 from tests.support.paths import ROOT
 from tests.support.programs import artifact
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
-from tests.support.tiny_models import float_tensors
-from tests.support.tiny_programs import Tiny, shared_tiny_xnnpack
 
 from quatrain.cli import COMMANDS, build_app, exit_cleanly, main
 from quatrain.commands._before_torch import check_output, leave_cores_to_executorch

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.support.rounding import assert_equal_but_for_rounding, nudged
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding, nudged
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.verify.eager import load_eager

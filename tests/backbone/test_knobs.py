@@ -3,8 +3,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
-from tests.support.peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
+from tests.support.models.knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_meta_folder
+from tests.support.models.peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
 
 from quatrain.backbone.params.params import config_from_params
 from quatrain.errors import InputError

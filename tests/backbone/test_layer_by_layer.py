@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
-from tests.support.peers import backbone_of
+from tests.support.models.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
+from tests.support.models.peers import backbone_of
 
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.peers import (
+from tests.support.models.peers import (
     TOLERANCE,
     backbone_of,
     prefill_then_decode,

@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError

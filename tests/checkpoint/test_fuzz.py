@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
-from tests.support import gguf_files as ggufs
-from tests.support import meta_releases as releases
-from tests.support import quantized_folders as folders
-from tests.support import sentencepiece_models as spm
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import meta_releases as releases
+from tests.support.formats import quantized_folders as folders
+from tests.support.formats import sentencepiece_models as spm
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.files.formats import Form
 from quatrain.checkpoint.open import (

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file, save_model
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
-from tests.support.peers import (
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
+from tests.support.models.peers import (
     TOLERANCE,
     backbone_of,
     change_config,

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import tiny_models as tiny
-from tests.support.families import ROWS
-from tests.support.family_errors import model_of
-from tests.support.peers import saved
+from tests.support.models import tiny_models as tiny
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import model_of
+from tests.support.models.peers import saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -8,9 +8,9 @@ from textwrap import indent
 
 import pytest
 import typer
-from tests.support.families import ROWS
+from tests.support.models.families import ROWS
+from tests.support.models.peers import TOLERANCE
 from tests.support.paths import DOCS, ROOT
-from tests.support.peers import TOLERANCE
 from tests.support.snippets import PAGES, snippets
 
 from quatrain.cli import COMMANDS, build_app

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
+from tests.support.models.tiny_checkpoint import FEW_SHAPES
 from tests.support.paths import ROOT
 from tests.support.snippets import PAGES, RUN, SHOWN, run_shell, snippets
-from tests.support.tiny_checkpoint import FEW_SHAPES
 
 from quatrain import export_checkpoint, open_program, quantize_model, write_program
 from quatrain.program.edit.retarget import retarget

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.support.planned import assert_as_planned
-from tests.support.rounding import assert_equal_but_for_rounding
-from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, QWEN_LIKE, write_checkpoint
-from tests.support.verified import assert_verified
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.verified import assert_verified
+from tests.support.models.tiny_checkpoint import FEW_SHAPES, PARAMS, QWEN_LIKE, write_checkpoint
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone

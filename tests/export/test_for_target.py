@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.errors import InputError
 from quatrain.export import ExportRequest, export_checkpoint, export_for_target

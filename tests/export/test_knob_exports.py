@@ -6,14 +6,19 @@ from functools import cache
 import pytest
 import torch
 from tests.support.command_line import invoked
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.verified import (
+    assert_verified,
+    exchange_experts,
+    verified,
+    wrong_beside,
+)
 from tests.support.devices import DEVICES_OF
-from tests.support.families import GEMMA4_LARGER, LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
-from tests.support.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
-from tests.support.peers import random_model, saved
-from tests.support.planned import assert_as_planned
-from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.models.families import GEMMA4_LARGER, LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
+from tests.support.models.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
+from tests.support.models.peers import random_model, saved
 from tests.support.thorough import thorough
-from tests.support.verified import assert_verified, exchange_experts, verified, wrong_beside
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.model import Backbone

@@ -9,12 +9,12 @@ from functools import cache, partial
 
 import pytest
 import torch
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.verified import assert_verified
 from tests.support.devices import DEVICES_OF
-from tests.support.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.made_once import made_once
-from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.models.knobs import ALL, KNOBS, TINY, Peer, write_meta_folder
 from tests.support.thorough import thorough
-from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint.open import open_checkpoint

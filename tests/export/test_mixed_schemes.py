@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from tests.support.rounding import assert_equal_but_for_rounding
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.checkpoint.open import open_checkpoint

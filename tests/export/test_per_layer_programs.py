@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.verified import assert_verified
 from tests.support.devices import DEVICES_OF
-from tests.support.families import GEMMA3N, GEMMA4
-from tests.support.peers import (
+from tests.support.models.families import GEMMA3N, GEMMA4
+from tests.support.models.peers import (
     TOLERANCE,
     exact_logits,
     random_model,
@@ -12,8 +14,6 @@ from tests.support.peers import (
     relative_error,
     saved,
 )
-from tests.support.planned import assert_as_planned
-from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone

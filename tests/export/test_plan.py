@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.support.command_line import invoked
-from tests.support.gguf_files import write_gguf
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
-from tests.support.tiny_models import float_tensors, write_hugging_face
+from tests.support.formats.gguf_files import write_gguf
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.models.tiny_models import float_tensors, write_hugging_face
 
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params.params import config_from_params

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.support.findings import findings
-from tests.support.planned import assert_as_planned
-from tests.support.rounding import assert_equal_but_for_rounding
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.defects.findings import findings
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone

@@ -1,15 +1,15 @@
 """Programs with gated short convolutions: text after text, in pieces and steps."""
 
 import pytest
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.verified import assert_one_number_is_told
 from tests.support.devices import DEVICES_OF
-from tests.support.kept_state import (
+from tests.support.models.kept_state import (
     assert_answers_are_read_anew,
     assert_calls_follow,
     assert_texts_agree,
 )
-from tests.support.peers import random_model, saved
-from tests.support.planned import assert_as_planned
-from tests.support.verified import assert_one_number_is_told
+from tests.support.models.peers import random_model, saved
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.export import ExportOptions, export_checkpoint

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_checkpoint import write_checkpoint
-from tests.support.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.formats.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain import atomic_files
 from quatrain.errors import InputError

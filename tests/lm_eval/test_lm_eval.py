@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import tokenizers
 import transformers
-from tests.support.peers import random_model, saved
-from tests.support.tiny_programs import Tiny
+from tests.support.models.peers import random_model, saved
+from tests.support.models.tiny_programs import Tiny
 
 from quatrain.errors import InputError
 from quatrain.lm_eval.__main__ import main

@@ -22,8 +22,8 @@ from executorch.examples.models.llama.source_transformation.quantize import (
 )
 from executorch.extension.llm.export.builder import DType
 from executorch.extension.llm.export.config.llm_config import DtypeOverride, LlmConfig
+from tests.support.models.peer_models import CONTEXT, LLAMA, QWEN, model_args, random_weights
 from tests.support.paths import ARTIFACTS as FOLDER
-from tests.support.peer_models import CONTEXT, LLAMA, QWEN, model_args, random_weights
 
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]
 PROMPT = 6

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
+from tests.support.pages.browser import dom, needs_chromium, screenshot, width_on_a_phone
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.one_operator import FALSE, NULL, TRUE, Argument, T, call, ints, number
+from tests.support.defects.one_operator import FALSE, NULL, TRUE, Argument, T, call, ints, number
 from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.edited_methods import Edit, edited_method, planned_over
+from tests.support.defects.edited_methods import Edit, edited_method, planned_over
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import EVERY, artifact
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.edited_methods import ids, returning, text, truth, under_names, whole
+from tests.support.defects.edited_methods import ids, returning, text, truth, under_names, whole
 from tests.support.programs import VULKAN, GraphMaker, artifact, write_new_program
 
 from quatrain.errors import InputError

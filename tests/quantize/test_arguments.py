@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from tests.support import tiny_models as tiny
 from tests.support.command_line import invoked
+from tests.support.models import tiny_models as tiny
 
 from quatrain.errors import InputError
 from quatrain.quantize.arguments import check_arguments, check_calibration

@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
 from tests.support.command_line import invoked
-from tests.support.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.formats.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError

@@ -9,7 +9,7 @@ import tokenizers
 import torch
 import torch.nn.functional as F
 from tests.support.command_line import invoked
-from tests.support.peers import random_model, saved
+from tests.support.models.peers import random_model, saved
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint, open_float_model

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 import torch
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
 
 MEMORY = """
 import sys

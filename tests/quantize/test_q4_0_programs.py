@@ -6,11 +6,11 @@ import gguf
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
+from tests.support.comparisons.rounding import follows_but_for_rounding
 from tests.support.devices import DEVICES_OF
-from tests.support.rounding import follows_but_for_rounding
-from tests.support.tiny_checkpoint import FEW_SHAPES
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
+from tests.support.models.tiny_checkpoint import FEW_SHAPES
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.export import ExportOptions, export_checkpoint

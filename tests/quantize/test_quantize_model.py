@@ -13,10 +13,10 @@ import tokenizers
 import torch
 import typer
 from safetensors.torch import load_file
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
 from tests.support.command_line import invoked
-from tests.support.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats.tokenizer_files import EMPTY_TOKENIZER
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.commands.printing.checkpoint import print_programs_and_next

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.real_models import RealModel, smollm2_model
+from tests.support.models.real_models import RealModel, smollm2_model
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """SmolLM2's perplexity: alike in both schemes, and what the known defect makes of it."""
 
 import pytest
-from tests.support.real_models import RealModel
+from tests.support.models.real_models import RealModel
 
 from quatrain.verify.evaluate.evaluate import DEFAULT_TEXT, evaluate_models
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import gguf
 import pytest
 import torch
-from tests.support.gemma import LlamaCpp, gemma_model, in_float32
-from tests.support.gguf_files import GGUF_NAMES
-from tests.support.real_models import PROGRAMS, RealModel
-from tests.support.tiny_models import renamed
+from tests.support.formats.gguf_files import GGUF_NAMES
+from tests.support.models.gemma import LlamaCpp, gemma_model, in_float32
+from tests.support.models.real_models import PROGRAMS, RealModel
+from tests.support.models.tiny_models import renamed
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint, open_float_model

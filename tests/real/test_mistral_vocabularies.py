@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import sentencepiece
 import tiktoken
-from tests.support import gguf_files as ggufs
-from tests.support import sentencepiece_models as models
-from tests.support.cpp_tokenizer import cpp_tokenizer
 from tests.support.downloads import users_cache
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import sentencepiece_models as models
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
 from tests.support.thorough import thorough
 
 from quatrain.atomic_files import cache_folder, whole_folder

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.real_models import RealModel
+from tests.support.models.real_models import RealModel
 
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget

@@ -1,7 +1,7 @@
 """SmolLM2's programs are as large as was planned, and their memory plans as their memory was."""
 
 import pytest
-from tests.support.real_models import PROGRAMS
+from tests.support.models.real_models import PROGRAMS
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export.plan.programs import programs_of

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.real_models import PROGRAMS, RealModel
-from tests.support.rounding import nudged
-from tests.support.side_by_side import logits_side_by_side
-from tests.support.sign_flips import FALSE_ALARMS, chance_of_so_low
+from tests.support.comparisons.rounding import nudged
+from tests.support.comparisons.side_by_side import logits_side_by_side
+from tests.support.comparisons.sign_flips import FALSE_ALARMS, chance_of_so_low
+from tests.support.models.real_models import PROGRAMS, RealModel
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.model import Backbone

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.made_once import made_once
+from tests.support.models.tiny_checkpoint import FEW_SHAPES
+from tests.support.models.tiny_models import float_tensors, write_meta
+from tests.support.models.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from tests.support.release_speed import as_fast_each_time
 from tests.support.releases import merged_spec
-from tests.support.tiny_checkpoint import FEW_SHAPES
-from tests.support.tiny_models import float_tensors, write_meta
-from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.export import ExportOptions
 from quatrain.release.release import make_release

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.errors import InputError
 from quatrain.release.plan import ReleasePlan, plan_release

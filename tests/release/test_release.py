@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.support.command_line import invoked
+from tests.support.models.tiny_models import write_meta
 from tests.support.releases import copied, merged_spec, release_again, report_of, sha256
-from tests.support.tiny_models import write_meta
 from typer.testing import Result
 
 from quatrain.commands.printing.release import print_release

@@ -7,7 +7,7 @@ Each case is right or refused by name; one that is wrong or crashes fails. Lower
 from pathlib import Path
 
 import pytest
-from tests.support.executorch_operators import generate, outcome, suite
+from tests.support.comparisons.executorch_operators import generate, outcome, suite
 
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.wgpu import WgpuRunner

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.comparisons.rounding import rounding_explains
 from tests.support.devices import RUNNERS
 from tests.support.paths import CONFORMANCE, DOCS, REAL_RUNTIME
-from tests.support.rounding import rounding_explains
 
 from quatrain.program import Tensor, open_program
 from quatrain.runtime.reference import ReferenceRunner

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from executorch.backends.vulkan.op_registry import vulkan_supported_ops
-from tests.support.executorch_operators import generate, outcome
+from tests.support.comparisons.executorch_operators import generate, outcome
 
 from quatrain.program import Operator
 from quatrain.runtime.reference import ReferenceRunner

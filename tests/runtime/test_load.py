@@ -10,8 +10,7 @@ from typing import NoReturn
 
 import pytest
 import torch
-from tests.support.devices import RUNNERS, needs_gpu
-from tests.support.edited_methods import (
+from tests.support.defects.edited_methods import (
     Edit,
     beyond_its_memory,
     called_otherwise,
@@ -24,6 +23,7 @@ from tests.support.edited_methods import (
     tokens_given_back,
     tokens_of_one_length,
 )
+from tests.support.devices import RUNNERS, needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 from tests.support.paths import CONFORMANCE
 

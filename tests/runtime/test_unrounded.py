@@ -9,9 +9,9 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import ExecutorchBackendConfig, to_edge, to_edge_transform_and_lower
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from executorch.runtime import Runtime
-from tests.support.edited_methods import Edit, edited_method
-from tests.support.rounding import called, largest_error
-from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
+from tests.support.comparisons.rounding import called, largest_error
+from tests.support.defects.edited_methods import Edit, edited_method
+from tests.support.models.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from torch import nn
 
 from quatrain.errors import InputError

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 import torch
-from tests.support.servers import client_of, served
-from tests.support.tiny_programs import Tiny
+from tests.support.models.tiny_programs import Tiny
+from tests.support.pages.servers import client_of, served
 
 from quatrain.serve.models.served_models import ServedModel, load_models
 from quatrain.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from dataclasses import replace
 import openai
 import pytest
 import torch
-from tests.support.servers import served
+from tests.support.pages.servers import served
 
 from quatrain.serve.limits import Limits
 from quatrain.serve.models.served_models import ServedModel

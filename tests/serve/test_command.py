@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.support.models.tiny_programs import Tiny
 from tests.support.programs import artifact
-from tests.support.tiny_programs import Tiny
 
 from quatrain.commands.serve import serve
 from quatrain.errors import InputError

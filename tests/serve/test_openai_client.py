@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 import torch
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.load import load_runner

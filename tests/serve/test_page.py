@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tests.support.browser import needs_chromium
-from tests.support.devtools import opened
+from tests.support.pages.browser import needs_chromium
+from tests.support.pages.devtools import opened
 
 import quatrain.serve
 

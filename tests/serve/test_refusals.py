@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.servers import served
+from tests.support.pages.servers import served
 
 from quatrain.serve.limits import Limits
 from quatrain.serve.models.served_models import ServedModel

@@ -7,10 +7,10 @@ from pathlib import Path
 import openai
 import pytest
 from tests.support.command_line import invoked
-from tests.support.kernel_defects import dynamic, embedding
+from tests.support.defects.kernel_defects import dynamic, embedding
+from tests.support.models.tiny_programs import Tiny
+from tests.support.pages.servers import client_of, served
 from tests.support.programs import artifact
-from tests.support.servers import client_of, served
-from tests.support.tiny_programs import Tiny
 
 from quatrain.errors import InputError
 from quatrain.program import open_program

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.kernel_defects import measured
+from tests.support.defects.kernel_defects import measured
 from tests.support.paths import DOCS, ROOT
 
 from quatrain.program import open_program

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 from tests.support.made_once import made_once
+from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.programs import artifact
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
 from typer.testing import CliRunner
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS

@@ -3,20 +3,20 @@
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import DRIVER_CASES, dynamic_zero_points, linear, methods
-from tests.support.findings import findings
-from tests.support.form_defects import FORM_CASES, int4_linear
-from tests.support.kernel_defects import KERNEL_CASES, dynamic, embedding
-from tests.support.length_forms import LENGTH_CASES
-from tests.support.load_checks import (
+from tests.support.defects.driver_defects import DRIVER_CASES, dynamic_zero_points, linear, methods
+from tests.support.defects.findings import findings
+from tests.support.defects.form_defects import FORM_CASES, int4_linear
+from tests.support.defects.kernel_defects import KERNEL_CASES, dynamic, embedding
+from tests.support.defects.length_forms import LENGTH_CASES
+from tests.support.defects.load_checks import (
     LOAD_CHECK_CASES,
     convolution,
     long_attention,
     qcs4w,
 )
-from tests.support.one_operator import Make
-from tests.support.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
-from tests.support.size_defects import SIZE_CASES
+from tests.support.defects.one_operator import Make
+from tests.support.defects.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
+from tests.support.defects.size_defects import SIZE_CASES
 
 from quatrain.program import open_program
 from quatrain.program.vulkan.linear_kernels import group_sums_are_right

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from tests.support.driver_defects import dynamic_zero_points
-from tests.support.edited_methods import edited_method, of_two_delegates, under_names
-from tests.support.findings import findings
-from tests.support.kernel_defects import embedding, weight_only
-from tests.support.one_operator import FALSE, NULL, TRUE, Argument, T, call, number
+from tests.support.defects.driver_defects import dynamic_zero_points
+from tests.support.defects.edited_methods import edited_method, of_two_delegates, under_names
+from tests.support.defects.findings import findings
+from tests.support.defects.kernel_defects import embedding, weight_only
+from tests.support.defects.one_operator import FALSE, NULL, TRUE, Argument, T, call, number
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result

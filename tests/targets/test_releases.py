@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.support.kernel_defects import measured
+from tests.support.defects.kernel_defects import measured
 from tests.support.programs import artifact
 
 from quatrain.errors import InputError

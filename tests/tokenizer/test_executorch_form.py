@@ -7,9 +7,9 @@ import sys
 import pytest
 import tokenizers
 import transformers
-from tests.support import tiny_models as tiny
-from tests.support.cpp_tokenizer import cpp_tokenizer
-from tests.support.sentencepiece_models import trained
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
+from tests.support.formats.sentencepiece_models import trained
+from tests.support.models import tiny_models as tiny
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from quatrain.checkpoint.open import open_checkpoint

@@ -7,8 +7,8 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import gguf_files as ggufs
-from tests.support.cpp_tokenizer import cpp_tokenizer
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError

@@ -4,9 +4,9 @@ and in C++."""
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.support import sentencepiece_models as models
-from tests.support.cpp_tokenizer import cpp_tokenizer
-from tests.support.gguf_files import gguf_file
+from tests.support.formats import sentencepiece_models as models
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
+from tests.support.formats.gguf_files import gguf_file
 from transformers import GemmaTokenizer
 from transformers.tokenization_utils_base import generate_merges
 

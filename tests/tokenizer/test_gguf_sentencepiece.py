@@ -8,8 +8,8 @@ import sentencepiece
 import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from tests.support import sentencepiece_models as models
-from tests.support.cpp_tokenizer import cpp_tokenizer
+from tests.support.formats import sentencepiece_models as models
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
 
 from quatrain.checkpoint.gguf.file import read_gguf
 from quatrain.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from tests.support.sentencepiece_models import trained
+from tests.support.formats.sentencepiece_models import trained
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from quatrain.checkpoint.families import FAMILIES

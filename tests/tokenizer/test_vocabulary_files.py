@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import tokenizers
-from tests.support.cpp_tokenizer import cpp_tokenizer
-from tests.support.sentencepiece_models import trained
+from tests.support.formats.cpp_tokenizer import cpp_tokenizer
+from tests.support.formats.sentencepiece_models import trained
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from quatrain.errors import InputError, UnknownTokenizer

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_programs import shared_tiny_xnnpack
+from tests.support.models.tiny_programs import shared_tiny_xnnpack
 
 
 @pytest.fixture(scope="session")

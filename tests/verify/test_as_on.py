@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
 from tests.support.devices import DEVICES_OF
-from tests.support.tiny_checkpoint import write_checkpoint
-from tests.support.tiny_programs import TEXT, Tiny, write_word_tokenizer
+from tests.support.models.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_programs import TEXT, Tiny, write_word_tokenizer
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
 from quatrain.errors import InputError

@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
-from tests.support.edited_methods import edited_constants
+from tests.support.defects.edited_methods import edited_constants
+from tests.support.models.peer_models import LLAMA, QWEN, write_peer_checkpoint
+from tests.support.models.tiny_models import PARAMS
+from tests.support.models.tiny_programs import Tiny
 from tests.support.paths import ARTIFACTS
-from tests.support.peer_models import LLAMA, QWEN, write_peer_checkpoint
-from tests.support.tiny_models import PARAMS
-from tests.support.tiny_programs import Tiny
 
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.params.params import config_from_params

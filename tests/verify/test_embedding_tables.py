@@ -9,17 +9,23 @@ import torch
 from torch import nn
 
 from quatrain.verify.checks import embedding_tables
-from quatrain.verify.checks.embedding_tables import _not_nearest, _rows, _Table
+from quatrain.verify.checks.embedding_tables import _not_nearest
+from quatrain.verify.checks.stored_tables import StoredTable, _rows
 
 
-def table(weight: torch.Tensor, dtype: type = np.float16) -> _Table:
-    return _Table(len(weight), weight.shape[1], None, partial(_rows, weight.numpy().astype(dtype)))
+def table(weight: torch.Tensor, dtype: type = np.float16) -> StoredTable:
+    return StoredTable(
+        len(weight), weight.shape[1], None, partial(_rows, weight.numpy().astype(dtype))
+    )
 
 
 def _wrong_rows(
-    one: _Table, embedding: nn.Embedding, strict: bool = False, folded: float | None = None
-) -> torch.Tensor | _Table | None:
-    return embedding_tables._wrong_rows([one], embedding, strict, folded, lambda part: None)
+    one: StoredTable, embedding: nn.Embedding, strict: bool = False, folded: float | None = None
+) -> torch.Tensor | StoredTable | None:
+    fit = embedding_tables._most_like([one], embedding)
+    if fit is None:
+        return None
+    return embedding_tables._wrong_rows(fit, embedding, strict, folded, lambda part: None)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.tiny_programs import Tiny
+from tests.support.models.tiny_programs import Tiny
 
 from quatrain.errors import InputError
 from quatrain.verify.eager import load_eager

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
-from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.models.tiny_programs import TEXT, Tiny
 from tests.support.thorough import thorough
-from tests.support.tiny_programs import TEXT, Tiny
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.edited_methods import edited_method, planned_over
-from tests.support.tiny_programs import Tiny
-from tests.support.verified import Tensors, wrong_beside
+from tests.support.comparisons.verified import Tensors, wrong_beside
+from tests.support.defects.edited_methods import edited_method, planned_over
+from tests.support.models.tiny_programs import Tiny
 
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record

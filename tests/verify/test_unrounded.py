@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.edited_methods import edited_delegate, edited_method
+from tests.support.comparisons.verified import Tensors, verified, wrong_beside
+from tests.support.defects.edited_methods import edited_delegate, edited_method
+from tests.support.models.peer_models import QWEN, write_peer_checkpoint
+from tests.support.models.tiny_programs import TEXT, Tiny
 from tests.support.paths import ARTIFACTS
-from tests.support.peer_models import QWEN, write_peer_checkpoint
-from tests.support.tiny_programs import TEXT, Tiny
-from tests.support.verified import Tensors, verified, wrong_beside
 
 from quatrain.program.file.flatbuffer import Record
 from quatrain.runtime.executorch import ExecutorchRunner

@@ -12,11 +12,11 @@ import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
+from tests.support.comparisons.rounding import follows_but_for_rounding
+from tests.support.defects.edited_methods import edited_method
 from tests.support.devices import DEVICES_OF
-from tests.support.edited_methods import edited_method
-from tests.support.rounding import follows_but_for_rounding
-from tests.support.tiny_checkpoint import write_checkpoint
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.models.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain.errors import CheckFailed, InputError
 from quatrain.program import (

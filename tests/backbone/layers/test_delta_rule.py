@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tests.support.families import QWEN3_5
-from tests.support.kept_state import (
+from tests.support.models.families import QWEN3_5
+from tests.support.models.kept_state import (
     assert_equals_executorch,
     assert_pieces_equal_transformers,
     assert_side_by_side_equals_each_alone,
 )
-from tests.support.peers import (
+from tests.support.models.peers import (
     TOLERANCE,
     random_model,
     relative_error,

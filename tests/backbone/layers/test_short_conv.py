@@ -1,13 +1,13 @@
 """Gated short convolutions against transformers' and ExecuTorch's, in pieces, text after text."""
 
 import pytest
-from tests.support.families import ROWS
-from tests.support.kept_state import (
+from tests.support.models.families import ROWS
+from tests.support.models.kept_state import (
     assert_equals_executorch,
     assert_pieces_equal_transformers,
     assert_side_by_side_equals_each_alone,
 )
-from tests.support.peers import (
+from tests.support.models.peers import (
     TOLERANCE,
     random_model,
     saved,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import transformers
-from tests.support.families import ROWS
-from tests.support.family_errors import float_error, gguf_error, quantized_error
-from tests.support.quantized_models import METHODS
+from tests.support.formats.quantized_models import METHODS
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import float_error, gguf_error, quantized_error
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import ROWS
-from tests.support.peers import random_model, saved
+from tests.support.models.families import ROWS
+from tests.support.models.peers import random_model, saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -8,7 +8,7 @@ import gguf
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.support.families import (
+from tests.support.models.families import (
     LFM2_MOE,
     LLAMA3_ROPE,
     LLAMA4,
@@ -20,7 +20,7 @@ from tests.support.families import (
     ROWS,
     SLIDING,
 )
-from tests.support.peers import change_config, config_class, random_model, saved
+from tests.support.models.peers import change_config, config_class, random_model, saved
 from tests.support.thorough import thorough
 from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from tests.support.families import GEMMA, LLAMA4, MINISTRAL3_ROPE
-from tests.support.multimodal import multimodal_model
-from tests.support.peers import (
+from tests.support.models.families import GEMMA, LLAMA4, MINISTRAL3_ROPE
+from tests.support.models.multimodal import multimodal_model
+from tests.support.models.peers import (
     TINY,
     TOLERANCE,
     backbone_of,

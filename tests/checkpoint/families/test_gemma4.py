@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import GEMMA4
-from tests.support.peers import change_config, random_model, saved
+from tests.support.models.families import GEMMA4
+from tests.support.models.peers import change_config, random_model, saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

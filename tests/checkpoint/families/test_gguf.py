@@ -8,9 +8,9 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tests.support.families import ROWS
-from tests.support.family_errors import model_of
-from tests.support.gguf_models import write_gguf_model
+from tests.support.formats.gguf_models import write_gguf_model
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import model_of
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from tests.support.families import LFM2, ROWS
-from tests.support.family_errors import model_of
-from tests.support.gguf_models import write_gguf_model
-from tests.support.peers import change_config, random_model, saved
+from tests.support.formats.gguf_models import write_gguf_model
+from tests.support.models.families import LFM2, ROWS
+from tests.support.models.family_errors import model_of
+from tests.support.models.peers import change_config, random_model, saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import LLAMA4
-from tests.support.knobs import TINY as KNOBS_TINY
-from tests.support.meta_folders import write_meta_llama4
-from tests.support.peers import (
+from tests.support.formats.meta_folders import write_meta_llama4
+from tests.support.models.families import LLAMA4
+from tests.support.models.knobs import TINY as KNOBS_TINY
+from tests.support.models.peers import (
     TOLERANCE,
     backbone_of,
     parity_error,

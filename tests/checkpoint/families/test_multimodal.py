@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.families import (
+from tests.support.models.families import (
     GEMMA3N,
     GEMMA4,
     GEMMA4_LARGER,
@@ -18,8 +18,8 @@ from tests.support.families import (
     QWEN3_5,
     QWEN3_5_MOE,
 )
-from tests.support.multimodal import multimodal_model
-from tests.support.peers import (
+from tests.support.models.multimodal import multimodal_model
+from tests.support.models.peers import (
     TINY,
     TOLERANCE,
     backbone_of,
@@ -74,7 +74,7 @@ WHOLE = {
 LOGITS = {"aya_vision": 0.5, "cohere2_vision": 0.5, "granite_speech": 1 / 4}
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
          "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
-# What tests/support/families.py compares already, or has its tensors named as one of USUAL.
+# What tests/support/models/families.py compares already, or has its tensors named as one of USUAL.
 # transformers makes no vision tower of Gemma 3n and FastVLM without timm: see
 # test_gemma_3n_as_the_hub_has_it and test_fast_vlm_is_a_llava.
 OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n", "fast_vlm"})

@@ -1,10 +1,10 @@
 """Every row of the table against its model in transformers, by each of its readings."""
 
 import pytest
-from tests.support.families import ROWS
-from tests.support.family_errors import float_error, gguf_error, meta_error, quantized_error
-from tests.support.peers import TOLERANCE
-from tests.support.quantized_models import METHODS
+from tests.support.formats.quantized_models import METHODS
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import float_error, gguf_error, meta_error, quantized_error
+from tests.support.models.peers import TOLERANCE
 
 from quatrain.checkpoint.families import FAMILIES
 from quatrain.checkpoint.families.family import Family

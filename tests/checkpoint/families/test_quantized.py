@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
-from tests.support import quantized_models
-from tests.support.families import ROWS
-from tests.support.family_errors import checkpoint_error, mlx_error, model_of
-from tests.support.peers import TOLERANCE, change_config
-from tests.support.quantized_models import write_quantized_model
+from tests.support.formats import quantized_folders as folders
+from tests.support.formats import quantized_models
+from tests.support.formats.quantized_models import write_quantized_model
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import checkpoint_error, mlx_error, model_of
+from tests.support.models.peers import TOLERANCE, change_config
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
 

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 from huggingface_hub.utils import filter_repo_objects
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.errors import InputError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
 from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.backbone.layers.rope import Rope

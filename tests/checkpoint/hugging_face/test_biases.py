@@ -3,9 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
-from tests.support.families import ROWS
-from tests.support.peers import TINY, change_config, config_class, random_model, saved
+from tests.support.formats import quantized_folders as folders
+from tests.support.models.families import ROWS
+from tests.support.models.peers import TINY, change_config, config_class, random_model, saved
 from transformers import AutoModel
 
 from quatrain.checkpoint.families import hugging_face_reading

@@ -1,7 +1,7 @@
 """What config.json says of a model, and what is refused in it."""
 
 import pytest
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
+from tests.support.models.peers import change_config
 from tests.support.paths import WRITTEN_ELSEWHERE
-from tests.support.peers import change_config
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.checkpoint.hugging_face.tensors.float8 import in_floating_point

@@ -4,7 +4,7 @@ import json
 import shlex
 
 import pytest
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.commands.chat import chat

@@ -7,10 +7,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
-from tests.support.peers import change_config
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
+from tests.support.models.peers import change_config
 
 from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.checkpoint.source_files import source_files

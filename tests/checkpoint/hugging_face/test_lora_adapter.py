@@ -8,8 +8,8 @@ import pytest
 import tokenizers
 import torch
 from safetensors.torch import save_file
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError

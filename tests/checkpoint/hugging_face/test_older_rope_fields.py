@@ -1,8 +1,8 @@
 """Fields of the rotary embedding that transformers 4 and 5 read otherwise."""
 
 import pytest
-from tests.support.families import GEMMA, GEMMA3N, GEMMA4, LFM3
-from tests.support.peers import TINY, change_config, random_model, saved
+from tests.support.models.families import GEMMA, GEMMA3N, GEMMA4, LFM3
+from tests.support.models.peers import TINY, change_config, random_model, saved
 from transformers import AutoConfig
 
 from quatrain.checkpoint.hugging_face.config import read_config

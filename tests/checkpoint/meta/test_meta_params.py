@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from tests.support import meta_releases as releases
-from tests.support import tiny_models as tiny
-from tests.support.families import LLAMA4
-from tests.support.meta_folders import write_meta_llama4
-from tests.support.peers import random_model
+from tests.support.formats import meta_releases as releases
+from tests.support.formats.meta_folders import write_meta_llama4
+from tests.support.models import tiny_models as tiny
+from tests.support.models.families import LLAMA4
+from tests.support.models.peers import random_model
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tests.support import meta_releases as releases
-from tests.support import tiny_models as tiny
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.verified import assert_verified
 from tests.support.devices import DEVICES_OF
-from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.formats import meta_releases as releases
+from tests.support.models import tiny_models as tiny
 from tests.support.thorough import thorough
-from tests.support.verified import assert_verified
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.backbone.build import build_backbone

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from tests.support import tiny_models as tiny
-from tests.support.meta_releases import (
+from tests.support.formats.meta_releases import (
     HIDDEN,
     LORA,
     PARAMS,
@@ -13,6 +12,7 @@ from tests.support.meta_releases import (
     release_tensors,
     write_release,
 )
+from tests.support.models import tiny_models as tiny
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint

@@ -3,7 +3,7 @@
 import gguf
 import pytest
 import torch
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.family_errors import checkpoint_error
-from tests.support.peers import change_config, random_model, saved
+from tests.support.models.family_errors import checkpoint_error
+from tests.support.models.peers import change_config, random_model, saved
 from transformers.integrations.bitnet import pack_weights
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
-from tests.support.families import ROWS
-from tests.support.family_errors import model_of
-from tests.support.mlx_folders import write_mlx_model
+from tests.support.formats import quantized_folders as folders
+from tests.support.formats.mlx_folders import write_mlx_model
+from tests.support.models import tiny_models as tiny
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import model_of
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError

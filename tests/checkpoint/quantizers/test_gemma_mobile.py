@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.support.family_errors import checkpoint_error
-from tests.support.peers import change_config, random_model, saved
+from tests.support.models.family_errors import checkpoint_error
+from tests.support.models.peers import change_config, random_model, saved
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError

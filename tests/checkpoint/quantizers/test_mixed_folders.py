@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
+from tests.support.models.peers import change_config
 from tests.support.paths import WRITTEN_ELSEWHERE
-from tests.support.peers import change_config
 from transformers.integrations import metal_quantization
 
 from quatrain.backbone.build import build_backbone

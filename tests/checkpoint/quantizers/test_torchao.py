@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint

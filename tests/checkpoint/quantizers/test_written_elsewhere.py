@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support import quantized_folders as folders
+from tests.support.formats import quantized_folders as folders
 from tests.support.paths import WRITTEN_ELSEWHERE
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor

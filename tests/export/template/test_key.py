@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 import quatrain
 from quatrain.backbone.build import build_backbone

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone

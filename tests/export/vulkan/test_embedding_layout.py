@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.vulkan import lowering

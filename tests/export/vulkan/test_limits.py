@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
 
 from quatrain.backbone.params.params import config_from_params
 from quatrain.checkpoint.open import open_checkpoint

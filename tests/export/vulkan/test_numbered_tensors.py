@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.tiny_checkpoint import write_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.support.comparisons.planned import assert_as_planned
 from tests.support.devices import DEVICES_OF
-from tests.support.planned import assert_as_planned
+from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, ExportRequest, export_checkpoint, export_for_target

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
 from tests.support.devices import DEVICES_OF
-from tests.support.rounding import assert_equal_but_for_rounding
+from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import write_checkpoint
 
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError

@@ -4,9 +4,9 @@ import pytest
 import torch
 from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.exir import to_edge_transform_and_lower
-from tests.support.planned import assert_as_planned
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.models.tiny_checkpoint import QWEN_LIKE, write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import QWEN_LIKE, write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint

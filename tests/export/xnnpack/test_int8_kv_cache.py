@@ -3,12 +3,12 @@
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.edited_methods import edited_method, whole
-from tests.support.peers import random_model, saved
-from tests.support.planned import assert_as_planned
-from tests.support.rounding import assert_equal_but_for_rounding, largest_error
-from tests.support.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
-from tests.support.tiny_programs import TEXT, write_word_tokenizer
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding, largest_error
+from tests.support.defects.edited_methods import edited_method, whole
+from tests.support.models.peers import random_model, saved
+from tests.support.models.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
+from tests.support.models.tiny_programs import TEXT, write_word_tokenizer
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.layers.kv_cache import CachedAttention, quantize_kv_cache

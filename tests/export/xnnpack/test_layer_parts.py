@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.support.tiny_checkpoint import PARAMS
-from tests.support.tiny_programs import shared_tiny_xnnpack
+from tests.support.models.tiny_checkpoint import PARAMS
+from tests.support.models.tiny_programs import shared_tiny_xnnpack
 
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.rope import Rope, rotary_for

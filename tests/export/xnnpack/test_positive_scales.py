@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
+from tests.support.formats.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
 
 from quatrain.export.xnnpack.positive_scales import make_scales_positive, positive_scales
 from quatrain.linear.int4 import WeightOnlyInt4Linear

@@ -10,9 +10,9 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
 )
 from executorch.exir import to_edge_transform_and_lower
 from executorch.exir.lowered_backend_module import LoweredBackendModule
-from tests.support.rounding import assert_equal_but_for_rounding, called
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding, called
+from tests.support.models.tiny_checkpoint import PARAMS, QWEN_LIKE, write_checkpoint
 from tests.support.thorough import thorough
-from tests.support.tiny_checkpoint import PARAMS, QWEN_LIKE, write_checkpoint
 from torch import nn
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.peers import random_model, saved
-from tests.support.planned import assert_as_planned
-from tests.support.rounding import largest_error
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import largest_error
+from tests.support.models.peers import random_model, saved
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.models.tiny_programs import write_word_tokenizer
 
 from quatrain.arithmetic import XNNPACK_ARITHMETIC
 from quatrain.backbone.build import build_backbone

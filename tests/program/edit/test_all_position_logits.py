@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.support.comparisons.rounding import ROUNDING, rounding_explains
 from tests.support.paths import ARTIFACTS as FOLDER
-from tests.support.rounding import ROUNDING, rounding_explains
 
 from quatrain.program import Operator, Program, open_program
 from quatrain.program.edit.all_position_logits import give_all_position_logits

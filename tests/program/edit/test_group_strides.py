@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.defects.findings import findings
 from tests.support.devices import RUNNERS
-from tests.support.findings import findings
 from tests.support.paths import CONFORMANCE
 
 from quatrain.errors import InputError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.size_defects import split, squeeze
+from tests.support.defects.size_defects import split, squeeze
 
 from quatrain.program import open_program
 from quatrain.program.edit.retarget_file import retarget_file

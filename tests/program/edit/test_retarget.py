@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.edited_methods import edited_method, of_two_delegates, under_names
-from tests.support.load_checks import linear as linear_of
+from tests.support.defects.edited_methods import edited_method, of_two_delegates, under_names
+from tests.support.defects.load_checks import linear as linear_of
 from tests.support.programs import artifact, run_tokens
 
 from quatrain.errors import InputError

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.edited_methods import edited_method, of_two_delegates, under_names
+from tests.support.defects.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.programs import EVERY, GraphMaker, artifact
 
 from quatrain.program import open_program, write_program

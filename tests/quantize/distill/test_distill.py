@@ -15,8 +15,8 @@ import pytest
 import tokenizers
 import torch
 import torch.nn.functional as F
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
 from tests.support.paths import ROOT, contents
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.support.families import ROWS
-from tests.support.family_errors import model_of
-from tests.support.peers import saved
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import model_of
+from tests.support.models.peers import saved
 from tests.support.thorough import thorough
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC

@@ -10,12 +10,12 @@ import pytest
 import tokenizers
 import torch
 import typer
-from tests.support import gguf_files as ggufs
-from tests.support import tiny_models as tiny
-from tests.support.families import ROWS
-from tests.support.family_errors import model_of
-from tests.support.knobs import KNOBS, Peer, write_meta_folder
-from tests.support.peers import saved
+from tests.support.formats import gguf_files as ggufs
+from tests.support.models import tiny_models as tiny
+from tests.support.models.families import ROWS
+from tests.support.models.family_errors import model_of
+from tests.support.models.knobs import KNOBS, Peer, write_meta_folder
+from tests.support.models.peers import saved
 from tests.support.thorough import thorough
 
 from quatrain.backbone.build import build_backbone

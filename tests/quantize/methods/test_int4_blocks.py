@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import gguf_files as ggufs
-from tests.support.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats.q4_0_blocks import blocks_of, blocks_of_ggml, weight_of
 
 from quatrain.quantize.methods.int4_blocks import layout_of_blocks
 

@@ -3,9 +3,9 @@
 from functools import partial
 
 import pytest
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
-from tests.support import tiny_models as tiny
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
+from tests.support.models import tiny_models as tiny
 from tests.support.paths import contents
 
 from quatrain.checkpoint.open import open_checkpoint

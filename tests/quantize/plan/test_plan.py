@@ -3,8 +3,8 @@
 from typing import get_args
 
 import torch
-from tests.support import gguf_files as ggufs
-from tests.support import quantized_folders as folders
+from tests.support.formats import gguf_files as ggufs
+from tests.support.formats import quantized_folders as folders
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.quantize.calibrated_method import CALIBRATED

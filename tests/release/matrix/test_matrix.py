@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.browser import needs_chromium, width_on_a_phone
 from tests.support.command_line import invoked
 from tests.support.made_once import made_once
-from tests.support.page_outline import PageOutline
+from tests.support.models.tiny_models import float_tensors, write_meta
+from tests.support.pages.browser import needs_chromium, width_on_a_phone
+from tests.support.pages.page_outline import PageOutline
 from tests.support.release_speed import as_fast_each_time
 from tests.support.thorough import thorough
-from tests.support.tiny_models import float_tensors, write_meta
 from typer.testing import Result
 
 from quatrain.errors import InputError

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support.tiny_models import float_tensors, write_hugging_face
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.models.tiny_models import float_tensors, write_hugging_face
+from tests.support.models.tiny_programs import write_word_tokenizer
 from transformers import LlamaForCausalLM
 
 from quatrain.errors import InputError

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.support.browser import dom, needs_chromium, screenshot, width_on_a_phone
-from tests.support.devtools import opened
-from tests.support.page_outline import PageOutline
+from tests.support.pages.browser import dom, needs_chromium, screenshot, width_on_a_phone
+from tests.support.pages.devtools import opened
+from tests.support.pages.page_outline import PageOutline
 
 from quatrain.release.report.page import markdown_page, web_page
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.models.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from tests.support.release_speed import as_fast_each_time
 from tests.support.releases import assert_same_files, copied, merged_spec, release_again, report_of
 from tests.support.thorough import thorough
-from tests.support.tiny_programs import shared_tiny, shared_tiny_xnnpack
 
 from quatrain.errors import InputError
 from quatrain.release.release import make_release

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
-from tests.support.tiny_programs import shared_tiny
+from tests.support.models.tiny_programs import shared_tiny
 
 from quatrain.commands._turns import interruptible
 from quatrain.commands.chat import _lines_of_terminal

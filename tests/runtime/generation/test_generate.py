@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain import Conversation, InputError, generate_text, verify_program
 from quatrain.runtime.generation.generate import generate

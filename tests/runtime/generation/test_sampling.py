@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from hypothesis import given, settings
-from tests.support.tiny_checkpoint import PARAMS, write_checkpoint
+from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
 
 from quatrain.errors import InputError
 from quatrain.runtime.generation.generate import Generation, generate

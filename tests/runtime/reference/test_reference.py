@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.comparisons.rounding import called, rounding_explains
 from tests.support.programs import (
     ARTIFACTS,
     PROMPT,
@@ -15,7 +16,6 @@ from tests.support.programs import (
     GraphMaker,
     artifact,
 )
-from tests.support.rounding import called, rounding_explains
 from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC

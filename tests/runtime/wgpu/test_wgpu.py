@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding, called
 from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
-from tests.support.rounding import assert_equal_but_for_rounding, called
 
 from quatrain.errors import InputError, QuatrainError
 from quatrain.program import Operator, open_program

@@ -6,7 +6,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import checks
-from tests.support.servers import served
+from tests.support.pages.servers import served
 from tests.support.thorough import thorough
 
 from quatrain.serve.models.served_models import ServedModel

@@ -9,7 +9,7 @@ import openai
 import pytest
 import tokenizers
 import torch
-from tests.support.servers import served
+from tests.support.pages.servers import served
 from transformers import PreTrainedTokenizerFast
 
 from quatrain.serve.errors import ApiError

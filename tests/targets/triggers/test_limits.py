@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from tests.support.driver_defects import constant_of, huge
-from tests.support.findings import findings
-from tests.support.one_operator import Make
+from tests.support.defects.driver_defects import constant_of, huge
+from tests.support.defects.findings import findings
+from tests.support.defects.one_operator import Make
 
 from quatrain.program import Tensor, open_program
 from quatrain.targets import examine, find_gpu

@@ -1,7 +1,7 @@
 """The logits that are given to routers have every expert picked."""
 
 import torch
-from tests.support.knobs import TINY
+from tests.support.models.knobs import TINY
 
 from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.params.params import config_from_params

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain.errors import InputError
 from quatrain.verify.diagnose.diagnose import activation_statistics, diagnose_activations

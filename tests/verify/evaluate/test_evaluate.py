@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.command_line import invoked
+from tests.support.comparisons.logits import step_logits
 from tests.support.devices import DEVICES_OF
-from tests.support.logits import step_logits
+from tests.support.models.tiny_programs import Tiny
 from tests.support.paths import ARTIFACTS
-from tests.support.tiny_programs import Tiny
 
 from quatrain.backbone.model import Backbone
 from quatrain.errors import InputError

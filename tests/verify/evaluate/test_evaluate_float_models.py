@@ -13,7 +13,7 @@ import tokenizers
 import torch
 import transformers
 from tests.support.command_line import invoked
-from tests.support.peers import random_model, saved
+from tests.support.models.peers import random_model, saved
 
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.logits import step_logits
+from tests.support.comparisons.logits import step_logits
+from tests.support.models.tiny_programs import Tiny
 from tests.support.paths import ARTIFACTS
-from tests.support.tiny_programs import Tiny
 
 from quatrain.checkpoint.open import is_program
 from quatrain.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.support.command_line import invoked
-from tests.support.tiny_programs import TEXT, Tiny
+from tests.support.models.tiny_programs import TEXT, Tiny
 
 from quatrain.arithmetic import (
     VULKAN_ARITHMETIC,

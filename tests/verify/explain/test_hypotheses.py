@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.models.tiny_programs import write_word_tokenizer
 
 from quatrain.arithmetic import (
     VULKAN_ARITHMETIC,

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.models.tiny_programs import write_word_tokenizer
 
 from quatrain.tokenizer import Tokenizer, find_tokenizer
 from quatrain.verify.explain.evidence import as_likely, next_likeliest

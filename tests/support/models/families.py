@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from tests.support import gguf_conversions as conversions
-from tests.support.gguf_models import Conversion
-from tests.support.meta_folders import write_meta_llama, write_meta_llama4
-from tests.support.peers import config_class
+from tests.support.formats import gguf_conversions as conversions
+from tests.support.formats.gguf_models import Conversion
+from tests.support.formats.meta_folders import write_meta_llama, write_meta_llama4
+from tests.support.models.peers import config_class
 from transformers import PreTrainedModel
 
 

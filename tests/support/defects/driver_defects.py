@@ -4,7 +4,7 @@ limit of a GPU, each beside one that does not."""
 from pathlib import Path
 
 import numpy as np
-from tests.support.edited_methods import (
+from tests.support.defects.edited_methods import (
     Edit,
     beyond_its_memory,
     called_twice,
@@ -16,7 +16,7 @@ from tests.support.edited_methods import (
     tokens_of_one_length,
     under_names,
 )
-from tests.support.one_operator import FALSE, NULL, Make, T, call, number
+from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, number
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import GraphMaker, artifact
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.support.knobs import Peer, write_meta_folder
-from tests.support.peers import (
+from tests.support.models.knobs import Peer, write_meta_folder
+from tests.support.models.peers import (
     TOLERANCE,
     backbone_of,
     exact_logits,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.support import quantized_folders as folders
+from tests.support.formats import quantized_folders as folders
 
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 

@@ -9,7 +9,7 @@ from executorch.examples.models.llama.llama_transformer import construct_transfo
 from executorch.examples.models.llama.model_args import ModelArgs
 from executorch.examples.models.llama.source_transformation.quantize import quantize
 from executorch.extension.llm.export.builder import DType
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.models.tiny_programs import write_word_tokenizer
 
 CONTEXT = 32
 LLAMA = {

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import sentencepiece
-from tests.support.gguf_files import gguf_file
+from tests.support.formats.gguf_files import gguf_file
 from tests.support.paths import ROOT
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6

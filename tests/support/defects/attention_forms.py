@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tests.support.kernel_defects import measured
-from tests.support.load_checks import attention
-from tests.support.one_operator import NULL, Make, T, call
+from tests.support.defects.kernel_defects import measured
+from tests.support.defects.load_checks import attention
+from tests.support.defects.one_operator import NULL, Make, T, call
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import GraphMaker
 

@@ -5,7 +5,7 @@ Meta's llama_models read them.
 """
 
 import torch
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 HIDDEN = 128  # a power of two, as 8192 is
 PARAMS = tiny.PARAMS | {

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from safetensors.torch import save_file
-from tests.support.tiny_models import int4_tensors
+from tests.support.models.tiny_models import int4_tensors
 
 PARAMS = {
     "dim": 64,

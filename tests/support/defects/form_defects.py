@@ -2,10 +2,10 @@
 takes. Each form was run on ExecuTorch's runtime."""
 
 import torch
-from tests.support import load_checks
-from tests.support.attention_forms import ATTENTION_FORMS
-from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
-from tests.support.static_int8_forms import STATIC_INT8_FORMS
+from tests.support.defects import load_checks
+from tests.support.defects.attention_forms import ATTENTION_FORMS
+from tests.support.defects.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
+from tests.support.defects.static_int8_forms import STATIC_INT8_FORMS
 
 EPS, NO_MOMENTUM = ("double", 1e-5), ("double", 0.1)
 

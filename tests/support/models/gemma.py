@@ -6,9 +6,9 @@ from pathlib import Path
 
 import gguf
 import pytest
-from tests.support.gguf_files import gguf_file
+from tests.support.formats.gguf_files import gguf_file
 from tests.support.made_once import made_once
-from tests.support.real_models import RealModel
+from tests.support.models.real_models import RealModel
 
 VARIABLE = "QUATRAIN_GEMMA"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tests.support.multimodal import multimodal_model
+from tests.support.models.multimodal import multimodal_model
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from quatrain.backbone.build import build_backbone

@@ -8,8 +8,8 @@ import gguf
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from tests.support.models.tiny_models import float_tensors, renamed
 from tests.support.paths import WRITTEN_ELSEWHERE
-from tests.support.tiny_models import float_tensors, renamed
 
 GGUF_NAMES = {
     "tok_embeddings": "token_embd",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tests.support import tiny_models as tiny
+from tests.support.models import tiny_models as tiny
 
 GROUP = 32
 _SHIFTS = torch.arange(0, 32, 4)

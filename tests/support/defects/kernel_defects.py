@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.driver_defects import peer
-from tests.support.one_operator import FALSE, NULL, Make, T, call, number
+from tests.support.defects.driver_defects import peer
+from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, number
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 

@@ -1,8 +1,8 @@
 """Static int8 in a form that a phone's runtime refuses, or computes as another, beside one that it
 takes. Each form was run on ExecuTorch's runtime."""
 
-from tests.support.load_checks import total
-from tests.support.one_operator import NULL, Make, T, call
+from tests.support.defects.load_checks import total
+from tests.support.defects.one_operator import NULL, Make, T, call
 
 _SCALED = (("double", 0.02), ("int", -17))
 _WEIGHT, _EIGHT = T((8, 32), constant=True), T((8,), constant=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 from tests.support.made_once import made_once
-from tests.support.tiny_checkpoint import FEW_SHAPES, write_checkpoint
+from tests.support.models.tiny_checkpoint import FEW_SHAPES, write_checkpoint
 
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.program import Program, open_program, write_program

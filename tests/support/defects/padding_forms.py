@@ -4,7 +4,7 @@ ones of what has not. Each was run on ExecuTorch's runtime, in memory filled wit
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.one_operator import FALSE, Make, T, ints, number
+from tests.support.defects.one_operator import FALSE, Make, T, ints, number
 from tests.support.programs import GraphMaker
 
 from quatrain.program import SymInt, ValueList

@@ -10,8 +10,8 @@ from typing import Any
 import gguf
 import torch
 import transformers
-from tests.support.gguf_conversions import Tensors
-from tests.support.gguf_files import gguf_file
+from tests.support.formats.gguf_conversions import Tensors
+from tests.support.formats.gguf_files import gguf_file
 
 
 @dataclass(frozen=True)

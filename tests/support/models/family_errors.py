@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import torch
-from tests.support.families import ROWS, Row
-from tests.support.gguf_models import write_gguf_model
-from tests.support.mlx_folders import write_mlx_model
-from tests.support.peers import (
+from tests.support.formats.gguf_models import write_gguf_model
+from tests.support.formats.mlx_folders import write_mlx_model
+from tests.support.formats.quantized_models import write_quantized_model
+from tests.support.models.families import ROWS, Row
+from tests.support.models.peers import (
     backbone_of,
     exact_logits,
     parity_error,
@@ -16,7 +17,6 @@ from tests.support.peers import (
     relative_error,
     saved,
 )
-from tests.support.quantized_models import write_quantized_model
 from transformers import PreTrainedModel
 
 from quatrain.backbone.build import build_backbone

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.support.edited_methods import Edit, all_in_buffers, edited_method
-from tests.support.kernel_defects import embedding, int4_embedding, on_the_cpu, sigmoid
-from tests.support.one_operator import FALSE, NULL, Make, T, call
+from tests.support.defects.edited_methods import Edit, all_in_buffers, edited_method
+from tests.support.defects.kernel_defects import embedding, int4_embedding, on_the_cpu, sigmoid
+from tests.support.defects.one_operator import FALSE, NULL, Make, T, call
 from tests.support.programs import GraphMaker
 
 from quatrain.program import Tensor, open_program, write_program

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tests.support.quantized_folders import GROUP, pack_words
+from tests.support.formats.quantized_folders import GROUP, pack_words
 
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from tests.support.one_operator import FALSE, NULL, Make, T, call, ints, number
+from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, ints, number
 from tests.support.programs import GraphMaker
 
 from quatrain.program import SymInt, ValueList

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.support.browser import CHROMIUM, FLAGS
+from tests.support.pages.browser import CHROMIUM, FLAGS
 
 
 class _Navigated(Exception):

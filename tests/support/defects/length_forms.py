@@ -4,10 +4,10 @@ computes otherwise, beside ones that it computes for any. Each was run on ExecuT
 from pathlib import Path
 
 import torch
-from tests.support.attention_forms import fused_attention
-from tests.support.edited_methods import edited_method, varying_input
-from tests.support.form_defects import convolution, image, reduced
-from tests.support.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
+from tests.support.defects.attention_forms import fused_attention
+from tests.support.defects.edited_methods import edited_method, varying_input
+from tests.support.defects.form_defects import convolution, image, reduced
+from tests.support.defects.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
 
 from quatrain.program import Plain, SymInt, open_program, write_program
 from quatrain.program.vulkan.graph import Operator

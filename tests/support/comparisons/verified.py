@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.tiny_programs import write_word_tokenizer
+from tests.support.models.tiny_programs import write_word_tokenizer
 
 from quatrain.program import open_program
 from quatrain.verify.verify import VerifyReport, verify_program

@@ -1,0 +1,1 @@
+"""The models of tests: tiny ones of every family, and real ones."""
