@@ -91,13 +91,16 @@ def write_llama4(folder):
     return write_meta_llama4(folder, random_model("Llama4", **LLAMA4))
 
 
-def test_types_of_more_layers_than_there_are_as_in_executorchs_params_of_lfm2(tmp_path):
+def test_types_of_one_layer_more_than_there_are_as_in_executorchs_params_of_lfm2(tmp_path):
     types = ["sliding_attention", "full_attention", "full_attention"]
     folder = tiny.write_meta(tmp_path, sliding_window=8, layer_types=types)
     config = open_float_model(folder).config
     assert config.n_layers == 2 and list(config.layer_types or ()) == types[:2]
-    with pytest.raises(InputError, match="layer_types has 1 entries, n_layers is 2"):
-        open_float_model(change(folder, layer_types=types[:1]))
+    for wrong in (types[:1], [*types, "full_attention"]):
+        with pytest.raises(
+            InputError, match=f"layer_types has {len(wrong)} entries, n_layers is 2"
+        ):
+            open_float_model(change(folder, layer_types=wrong))
 
 
 @pytest.mark.parametrize("before", [True, False, ...])

@@ -34,12 +34,12 @@ def read_meta_params(path: Path) -> dict[str, Any]:
 
 
 def _types_of_layers(params: dict[str, Any]) -> dict[str, Any]:
-    """The `layer_types` of as many layers as there are. ExecuTorch's own params of LFM2 have one
-    more, which its model never looks at."""
+    """The `layer_types` without the one that ExecuTorch's own params of LFM2 have too many, which
+    its model never looks at."""
     types, layers = params.get("layer_types"), params.get("n_layers")
-    if not isinstance(types, list) or type(layers) is not int or not 0 < layers < len(types):
-        return {}
-    return {"layer_types": types[:layers]}
+    if isinstance(types, list) and type(layers) is int and 0 < layers == len(types) - 1:
+        return {"layer_types": types[:-1]}
+    return {}
 
 
 def with_vocabulary(params: dict[str, Any], tensors: LazyTensors) -> dict[str, Any]:
