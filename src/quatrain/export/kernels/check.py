@@ -162,9 +162,8 @@ def _distinct_rows(rows: list[LinearRow], backbone: nn.Module) -> list[LinearRow
     constants, as the values of Gemma 4 whose keys they are."""
     found: dict[bytes, LinearRow] = {}
     for row in rows:
-        linear: Any = backbone.get_submodule(
-            row.name
-        )  # `DelegatedLinear`, of the compiler's module
+        # A `DelegatedLinear`, whose module would import the compiler.
+        linear: Any = backbone.get_submodule(row.name)
         found.setdefault(bytes(linear.lowered.processed_bytes), row)
     return list(found.values())
 
