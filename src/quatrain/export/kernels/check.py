@@ -160,11 +160,11 @@ def _missing(rows: list[LinearRow], found: Counter[int]) -> Counter[int]:
 def _distinct_rows(rows: list[LinearRow], backbone: nn.Module) -> list[LinearRow]:
     """`rows` without those of linears with the delegate of an earlier one: they have the same
     constants, as the values of Gemma 4 whose keys they are."""
-    found: dict[bytes, LinearRow] = {}
+    modules, found = dict(backbone.named_modules()), {}
     for row in rows:
-        # A `DelegatedLinear`, whose module would import the compiler.
-        linear: Any = backbone.get_submodule(row.name)
-        found.setdefault(bytes(linear.lowered.processed_bytes), row)
+        # Of a `DelegatedLinear`, whose own module would import the compiler.
+        lowered: Any = getattr(modules.get(row.name), "lowered", None)
+        found.setdefault(row.name if lowered is None else bytes(lowered.processed_bytes), row)
     return list(found.values())
 
 
