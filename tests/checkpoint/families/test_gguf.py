@@ -86,6 +86,7 @@ def changed(path, name, figures=None, tensors=None, q4_0=None, **fields):
 
 FREQUENCIES = "rope.freqs.weight"
 NO_PART = r"is not 16 numbers, 1 for rotated planes and 1e\+30 for the others"
+V_PROJ = "model.layers.0.self_attn.v_proj.weight"
 A_LOG = "model.layers.1.linear_attn.A_log"
 
 
@@ -99,6 +100,8 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("gemma4", {"feed_forward_length": [96, 96, 192, 96, 96, 96]}, {}, "twice it for the last"),
         ("gemma4", {"feed_forward_length": [float("inf")] * 6}, {}, "inf.*expected one number"),
         ("gemma3n", {"feed_forward_length": [float("nan")] * 5}, {}, "nan.*expected one number"),
+        ("gemma4", {}, {V_PROJ: None}, r"blk\.0\.attn_v\.weight is missing"),
+        ("gemma4 with keys that are the values", {}, {V_PROJ: None}, r"blk\.0\.attn_v"),
         ("apertus", {"xielu_alpha_p": [1.0]}, {}, r"xielu\.alpha_p is .*expected 3 finite numbers"),
         ("apertus", {"xielu_alpha_n": None}, {}, r"xielu\.alpha_n is None, expected 3 finite"),
         ("apertus", {"xielu_eps": [-0.1] * 3}, {}, r"eps is -0\.1, expected -1e-05 to 0"),

@@ -14,7 +14,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.rope.older_rope_fields import rope_params_or
+from quatrain.checkpoint.hugging_face.rope.default_rope import rope_params_or
 from quatrain.errors import InputError
 
 _UNLIKE_LLAMA = {"feed_forward_gate": False, "act_fn": "xielu"}

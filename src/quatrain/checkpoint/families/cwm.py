@@ -5,7 +5,7 @@ from functools import partial
 from quatrain.checkpoint.families.family import NO_BIASES, Family, HuggingFaceReading, Params
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import window_where
-from quatrain.checkpoint.hugging_face.rope.older_rope_fields import rope_params_or
+from quatrain.checkpoint.hugging_face.rope.default_rope import rope_params_or
 
 _ROPE = {
     "rope_type": "llama3",

@@ -13,7 +13,6 @@ from quatrain.checkpoint.nth_layers import FULL
 from quatrain.errors import InputError
 
 _OWN_KEYS = re.compile(r"blk\.(\d+)\.attn_(?:k|v|k_norm)\.weight")
-_KEYS = re.compile(r"(blk\.\d+\.attn_)k\.weight")
 _NOT_ROTATED = 1e30  # what divides the frequency of a plane that is not rotated
 NAMES = {
     **POST_NORMS,
@@ -90,12 +89,16 @@ def _kv_heads(metadata: GgufMetadata) -> Params:
 
 
 def _tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
-    """In layers without values the keys, before their norm and rotation, are the values too."""
+    """If no layer without a window has values, its keys, before their norm and rotation, are the
+    values too."""
+    full = [index for index, kind in enumerate(metadata.layer_types(6)) if kind == FULL]
     made = dict(tensors)
-    for name, tensor in tensors.items():
-        match = _KEYS.fullmatch(name)
-        if match and f"{match[1]}v.weight" not in tensors:
-            made[f"{match[1]}v.weight"] = replace(tensor, name=f"{match[1]}v.weight")
+    for index in full:
+        keys, values = f"blk.{index}.attn_k.weight", f"blk.{index}.attn_v.weight"
+        if values in tensors:
+            return tensors
+        if keys in tensors:
+            made[values] = replace(tensors[keys], name=values)
     return made
 
 

@@ -32,9 +32,7 @@ _ROPE = {
     SLIDING: {"rope_type": "default", "rope_theta": 10000.0},
     FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0},
 }
-_OWN_KEYS = re.compile(r"model\.layers\.(\d+)\.self_attn\.(?:k_proj|v_proj|k_norm)\..+")
-_VALUES = re.compile(r"(model\.layers\.(\d+)\.self_attn\.)v_proj(\..+)")
-_KEYS = re.compile(r"(model\.layers\.(\d+)\.self_attn\.)k_proj(\..+)")
+_OWN_KEYS = re.compile(r"model\.layers\.(\d+)\.self_attn\.(k_proj|v_proj|k_norm)\..+")
 _SCALAR = re.compile(r"model\.layers\.\d+\.layer_scalar")
 
 
@@ -133,15 +131,19 @@ def unused_keys(stored: LazyTensors, fields: Fields) -> set[str]:
     """The keys and values of layers that use those of other layers; transformers drops them as
     well."""
     first = fields.layer_count() - shared_layers(fields)
-    own = {name: _OWN_KEYS.fullmatch(name) for name in stored}
-    return {name for name, match in own.items() if match and int(match[1]) >= first}
+    return {name for name, layer, _ in _own_keys(stored) if layer >= first}
+
+
+def _own_keys(stored: LazyTensors) -> list[tuple[str, int, str]]:
+    """(the name, the layer, the module) of each tensor that makes keys or values"""
+    matches = filter(None, map(_OWN_KEYS.fullmatch, stored))
+    return [(match[0], int(match[1]), match[2]) for match in matches]
 
 
 def _unused(stored: LazyTensors, fields: Fields) -> set[str]:
     """Those, and values beside keys that are the values too."""
-    values = {name: _VALUES.fullmatch(name) for name in stored}
-    as_keys = _layers_of_keys_as_values(fields)
-    beside = {name for name, match in values.items() if match and int(match[2]) in as_keys}
+    as_keys, own = _layers_of_keys_as_values(fields), _own_keys(stored)
+    beside = {name for name, layer, module in own if module == "v_proj" and layer in as_keys}
     return unused_keys(stored, fields) | beside
 
 
@@ -157,10 +159,9 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
         {name: f"{name}.weight" if _SCALAR.fullmatch(name) else name for name in stored}
     )
     made, as_keys = dict(named.stored), _layers_of_keys_as_values(fields)
-    for name, tensor in named.stored.items():
-        match = _KEYS.fullmatch(name)
-        if match and int(match[2]) in as_keys:
-            made[f"{match[1]}v_proj{match[3]}"] = tensor
+    for name, layer, module in _own_keys(stored):
+        if module == "k_proj" and layer in as_keys:
+            made[name.replace("k_proj", "v_proj")] = named.stored[name]
     return LazyTensors(made)
 
 

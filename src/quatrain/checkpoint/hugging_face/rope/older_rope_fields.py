@@ -1,15 +1,8 @@
 """Refuses fields of the rotary embedding that transformers 4 and 5 read differently, unless
 config.json says which version the model was trained with."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.rope.rope_parameters import (
-    rope_params,
-    rope_type,
-    scaled_rope,
-)
+from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_type
 from quatrain.checkpoint.nth_layers import FULL
 from quatrain.errors import InputError
 
@@ -45,15 +38,6 @@ def refuse_unread_base(fields: Fields, taken: float, of: str = "all layers") -> 
             f"it uses {taken}; set the model's rope_parameters, with the rope_theta of {of} in "
             "them"
         )
-
-
-def rope_params_or(fields: Fields, default: Mapping[str, Any]) -> dict[str, Any]:
-    """As `rope_params`, of a family whose class has `default` for missing rope_parameters. Raises
-    `InputError` if rope_theta is then another than that one's."""
-    if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
-        return rope_params(fields)
-    refuse_unread_base(fields, default["rope_theta"])
-    return scaled_rope(fields, Fields(default, fields.source))
 
 
 def full_scaling(fields: Fields, full: Fields) -> Fields:
