@@ -7,6 +7,7 @@ from tests.support.models.knobs import ALL, KNOBS, LONGROPE, TINY, Peer, write_m
 from tests.support.models.peers import TOLERANCE, backbone_of, prefill_then_decode, relative_error
 
 from quatrain.backbone.params.params import config_from_params
+from quatrain.backbone.params.written import written_params
 from quatrain.errors import InputError
 from quatrain.quantize.pipeline import quantize_model
 from quatrain.verify.eager import load_eager
@@ -169,4 +170,4 @@ def test_contradictions_are_refused(fields, message):
 @pytest.mark.parametrize("fields", [ALL, {**LONGROPE, "rope_scaling_attention_factor": 1.0}])
 def test_params_survive_a_round_trip(fields):
     config = config_from_params({**TINY, **fields}, "params.json")
-    assert config_from_params(config.to_params(), "params.json") == config
+    assert config_from_params(written_params(config), "params.json") == config

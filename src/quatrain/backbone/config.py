@@ -4,9 +4,8 @@ Field names are those of Meta's `params.json` and of ExecuTorch's `ModelArgs`, s
 serves Quatrain and ExecuTorch's own exporter.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from quatrain.backbone.layer_config import Layer
 
@@ -223,27 +222,3 @@ class BackboneConfig:
         if has_rope and chunk is not None and chunk < self.max_seq_len:
             return "chunk", chunk
         return None
-
-    def to_params(self) -> dict[str, Any]:
-        """The fields as a JSON-ready mapping: those every backbone has, and what differs from a
-        plain Llama."""
-        fields = {field.name: field for field in dataclasses.fields(self)}
-        values = dataclasses.asdict(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-            if name in _ALWAYS_WRITTEN
-            or value != fields[name].default
-            # A LongRoPE without it has a factor that follows from its contexts.
-            or (name == ATTENTION_FACTOR and self.rope_scaling_long_factor is not None)
-        }
-
-
-_ALWAYS_WRITTEN = {
-    "dim", "n_layers", "n_heads", "vocab_size", "n_kv_heads", "head_dim", "hidden_dim", "norm_eps",
-    "rope_theta", "use_hf_rope", "use_scaled_rope", "rope_scale_factor", "low_freq_factor",
-    "high_freq_factor", "original_max_position_embeddings", "attention_qkv_bias", "use_qk_norm",
-    "qk_norm_before_rope", "max_seq_len",
-}  # fmt: skip
-
-ATTENTION_FACTOR = "rope_scaling_attention_factor"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.params.written import written_params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.layout import (
     StoredModel,
@@ -97,7 +98,7 @@ def params_of(
     config: BackboneConfig, trained_context: int, bos_id: int | None, eos_ids: list[int]
 ) -> dict[str, Any]:
     """What a params.json says about `config`, with the tokens that begin and end a text."""
-    params = config.to_params() | {"max_context_len": trained_context}
+    params = written_params(config) | {"max_context_len": trained_context}
     if bos_id is not None:
         params["bos_idx"] = bos_id
     if eos_ids:

@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from quatrain.backbone.config import ATTENTION_FACTOR, BackboneConfig
+from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.params.contradictions import contradictions
 from quatrain.backbone.params.field_types import typed_value
+from quatrain.backbone.params.written import ATTENTION_FACTOR
 from quatrain.errors import InputError
 from quatrain.multiples import up_to
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from quatrain.backbone.params.params import config_from_params
+from quatrain.backbone.params.written import written_params
 from quatrain.checkpoint.families import meta_reading
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.unread_files import unread_weights
@@ -41,7 +42,7 @@ def open_meta_model(folder: Path) -> FloatModel:
             source=folder,
             tensors=kept,
             config=config,
-            params={**params, **config.to_params()},
+            params={**params, **written_params(config)},
             write_tokenizer=lambda output: copy_tokenizer_files(
                 folder, output, params.get("bos_idx"), token_ids(params.get("eos_idx"))
             ),

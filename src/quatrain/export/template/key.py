@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.params.written import written_params
 from quatrain.executorch_wheel import installed_versions
 from quatrain.export.template.constants import tensors_of
 from quatrain.int4 import Scheme
@@ -31,7 +32,7 @@ def template_key(backbone: Backbone, scheme: Scheme, settings: dict[str, Any]) -
     """
     tensors = [(name, str(t.dtype), *t.shape) for name, t in tensors_of(backbone).items()]
     depends_on = {
-        "config": backbone.config.to_params(),
+        "config": written_params(backbone.config),
         "tensors": tensors,
         "modules": module_descriptions(backbone, scheme),
         "settings": settings,
