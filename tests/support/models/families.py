@@ -134,6 +134,12 @@ GRANITE4 = {
     "logits_scaling": 2.5, "num_local_experts": 0, "shared_intermediate_size": 128,
     "layer_types": ["full_attention"] * 3, "position_embedding_type": "rope",
 }  # fmt: skip
+MINICPM = {"scale_emb": 3, "scale_depth": 0.7, "dim_model_base": 24}
+# Heads of 16 channels, in a context twice that of pretraining.
+MINICPM4_ROPE = {name: LONGROPE[name] for name in LONGROPE if name != "partial_rotary_factor"} | {
+    "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5],
+    "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0, 6.0, 7.0],
+}
 QWEN3_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 16,
     "norm_topk_prob": True,
@@ -409,6 +415,23 @@ ROWS = {
                 "logit_scale": config.logits_scaling,
             },
         ),
+    ),
+    "minicpm": Row(
+        "MiniCPM 1, 2, 4", "MiniCPM", MINICPM, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "minicpm", interleaved=True,
+            figures=lambda config: {
+                "embedding_scale": config.scale_emb,
+                "residual_scale": config.scale_depth / config.num_hidden_layers**0.5,
+                "logit_scale": config.hidden_size / config.dim_model_base,
+            },
+        ),
+    ),
+    "minicpm, tied, for long texts": Row(
+        "MiniCPM 1, 2, 4", "MiniCPM",
+        MINICPM | {"tie_word_embeddings": True, "attention_bias": True,
+                   "rope_parameters": MINICPM4_ROPE},
+        by_context=True,
     ),
     "qwen2 vl": Row(
         "Qwen 2 VL, 2.5 VL text", "Qwen2VL", {"rope_parameters": MROPE}, quantized=True,

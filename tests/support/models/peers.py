@@ -4,9 +4,11 @@ import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import transformers
+from tests.support.models import minicpm
 from tests.support.models.multimodal import multimodal_model
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -25,7 +27,12 @@ TINY = {
 def config_class(kind: str) -> type[transformers.PreTrainedConfig]:
     """The configuration of `{kind}ForCausalLM`: of models that also see, the text model's own."""
     prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
-    return getattr(transformers, f"{prefix}Config")
+    return getattr(_home(kind), f"{prefix}Config")
+
+
+def _home(kind: str) -> ModuleType:
+    """Where the classes of `kind` are."""
+    return minicpm if kind == "MiniCPM" else transformers
 
 
 def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedModel:
@@ -33,8 +40,8 @@ def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedM
     have none, of the whole whose text model it is."""
     torch.manual_seed(seed)
     config = config_class(kind)(**{**TINY, **fields})
-    if hasattr(transformers, f"{kind}ForCausalLM"):
-        return with_random_weights(getattr(transformers, f"{kind}ForCausalLM")(config))
+    if hasattr(_home(kind), f"{kind}ForCausalLM"):
+        return with_random_weights(getattr(_home(kind), f"{kind}ForCausalLM")(config))
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:  # another family's class
         return with_random_weights(transformers.AutoModelForCausalLM.from_config(config))
     whole = getattr(transformers, f"{kind}Config").model_type

@@ -29,8 +29,18 @@ def _defined() -> Iterator[Family]:
 FAMILIES = tuple(_defined())
 
 _BY_MODEL_TYPE = {family.hugging_face.model_type: family.hugging_face for family in FAMILIES}
+_UNNAMED = {family.hugging_face.unnamed: family.hugging_face for family in FAMILIES}
 _BY_ARCHITECTURE = {family.gguf.architecture: family.gguf for family in FAMILIES if family.gguf}
 _META = [family.meta for family in FAMILIES if family.meta]
+
+
+def with_model_type(fields: Fields) -> Fields:
+    """`fields` with the `model_type` of models whose own files state none."""
+    kinds = fields.get("architectures")
+    if fields.get("model_type") is not None or not isinstance(kinds, list) or len(kinds) != 1:
+        return fields
+    reading = _UNNAMED.get(kinds[0]) if kinds[0] and isinstance(kinds[0], str) else None
+    return fields | {"model_type": reading.model_type} if reading else fields
 
 
 def hugging_face_reading(fields: Fields) -> HuggingFaceReading:

@@ -58,6 +58,9 @@ class HuggingFaceReading:
     `by_layer`: whether `params` reads `per_layer_config`, the fields of single layers.
     `tied`: whether output and embedding are tied if config.json does not say.
     `biases`: which linears have one.
+    `notes(fields)`: complete sentences about fields whose values are not used.
+    `unnamed`: what `architectures` has in files without a `model_type`, as some are that come with
+    code of their own.
     """
 
     model_type: str
@@ -76,6 +79,8 @@ class HuggingFaceReading:
     by_layer: bool = False
     tied: bool = False
     biases: Biases = Biases()
+    notes: Callable[[Fields], tuple[str, ...]] = lambda fields: ()
+    unnamed: str = ""
 
     def called(self, name: str) -> str:
         """What transformers calls the tensor `name` of a file of the hub."""

@@ -81,7 +81,8 @@ def _yarn(metadata: GgufMetadata) -> dict[str, Any]:
 
 
 def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
-    """As in llama.cpp, which also divides positions by a factor in addition to the divisors."""
+    """As in llama.cpp, which also divides positions by a factor in addition to the divisors, and
+    takes the model's context for that of pretraining if no other is stated."""
     if metadata.text("rope.scaling.type") == "yarn":
         raise metadata.refuse(
             "rope.scaling.type", f"expected 'longrope' beside {LONGROPE_FACTORS['long']}"
@@ -102,7 +103,9 @@ def _longrope(metadata: GgufMetadata) -> dict[str, Any]:
     }
     return divisors | {
         "rope_scaling_attention_factor": metadata.number("rope.scaling.attn_factor", 1.0),
-        "original_max_position_embeddings": metadata.number("rope.scaling.original_context_length"),
+        "original_max_position_embeddings": metadata.number(
+            "rope.scaling.original_context_length", metadata.get("context_length")
+        ),
     }
 
 

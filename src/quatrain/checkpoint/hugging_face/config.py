@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quatrain.checkpoint.families import hugging_face_reading
+from quatrain.checkpoint.families import hugging_face_reading, with_model_type
 from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
@@ -47,12 +47,12 @@ class Config:
         unused = self.reading.unused(tensors, self.fields)
         if unused:
             notes += (f"Not used, as in transformers: {', '.join(sorted(unused))}.",)
-        return tensors.without(unused), notes
+        return tensors.without(unused), (*notes, *self.reading.notes(self.fields))
 
 
 def read_config(folder: Path) -> Config:
     """What `folder`'s config.json says. Raises `InputError` for a model that is not read."""
-    fields = read_fields(folder / "config.json")
+    fields = with_model_type(read_fields(folder / "config.json"))
     model_type, multimodal = str(fields.get("model_type")), multimodal_of(fields.get("model_type"))
     if multimodal is not None:
         fields = text_fields(fields, multimodal)
