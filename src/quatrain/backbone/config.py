@@ -71,6 +71,8 @@ class BackboneConfig:
     attn_logit_softcapping: float | None = None
     use_attn_o_norm: bool = False
     use_attn_o_gate: bool = False
+    # RMS norms, with weights, of what wo and w2 read (BitNet).
+    use_sub_norms: bool = False
     use_v_norm: bool = False  # a scaleless RMS norm of each value head
     num_kv_shared_layers: int = 0
     # Of layers with and without a window each reads the last of its own kind before them.

@@ -25,6 +25,8 @@ layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alo
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
 layers.{i}.feed_forward.{w1,w2,w3}.bias     with feed_forward_bias
+layers.{i}.attention.sub_norm.weight        [n_heads * head_dim], with use_sub_norms
+layers.{i}.feed_forward.sub_norm.weight     [hidden_dim], with use_sub_norms
 layers.{i}.feed_forward.activate.{alpha_p,alpha_n,beta}   [1], with act_fn xielu
 layers.{i}.per_layer.{gate,projection}.weight  [per_layer_dim, dim], [dim, per_layer_dim]
 layers.{i}.per_layer.norm.weight            [dim]

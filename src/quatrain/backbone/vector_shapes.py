@@ -22,6 +22,9 @@ def vector_shapes(config: BackboneConfig) -> Shapes:
 def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
     stream = (config.dim,)
     shapes = _norms_before(config) | _mixer(config, layer)
+    if config.use_sub_norms:
+        shapes["attention.sub_norm.weight"] = (config.n_heads * layer.head_dim,)
+        shapes["feed_forward.sub_norm.weight"] = (layer.hidden_dim,)
     if config.feed_forward_bias and not layer.moe:
         shapes |= _feed_forward_biases(config, layer)
     if config.act_fn == "xielu":

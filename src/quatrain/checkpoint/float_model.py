@@ -51,7 +51,7 @@ class FloatModel:
         params: The content for its params.json.
         write_tokenizer: Called with a folder, writes tokenizer.json and tokenizer_config.json there
             and returns the files, none if the model has no tokenizer.
-        int4_blocks: The tensors that its file stores as symmetric int4 (GGUF's Q4_0 and Q3_K).
+        int4_blocks: The tensors that its file stores as symmetric int4 (such as GGUF's Q4_0).
         notes: Complete sentences about statements in its files that are not true.
     """
 

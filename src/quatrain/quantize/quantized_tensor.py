@@ -11,7 +11,7 @@ import torch
 class RoundingError(NamedTuple):
     """The rounding error of one tensor: sums over the source's weights.
 
-    `exact_groups`: how many groups are already int4 in the source (GGUF's Q4_0, Q3_K), which are
+    `exact_groups`: how many groups are already int4 in the source (such as GGUF's Q4_0), which are
     kept exactly; `negative_scales`: how many groups have a negative scale. `zero_rows`: how many
     rows contain only zeros; of a table, the most neighbouring ones that another row follows.
     `why`: why a linear of a quantized source had to be requantized.

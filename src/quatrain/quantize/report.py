@@ -52,7 +52,7 @@ class QuantizeReport:
             squared weights.
         relative_rms_error_by_part: The same for all weights of the embedding, the layers and the
             output, for a floating-point source; empty for others.
-        exact_groups: The number of groups that the source stores as int4 (GGUF's Q4_0, Q3_K) and
+        exact_groups: The number of groups that the source stores as int4 (such as GGUF's Q4_0) and
             that are kept exactly.
         negative_scales: The number of groups with a negative scale.
         rounded_linears: The linears of a quantized source that were quantized again.

@@ -49,6 +49,20 @@ def test_k_quants_read_as_ggml_reads_them(tmp_path, kind):
     assert torch.allclose(found, made[f"{kind}.read"], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_types_are_int4_in_groups_of_256(kind):
+    wanted = gguf.GGMLQuantizationType[kind]
+    weights = np.random.default_rng(0).standard_normal((4, 512), np.float32)
+    tensor = GgufTensor(
+        "blk.0.ffn_up.weight", kind, (4, 512), gguf.quants.quantize(weights, wanted)
+    )
+    values, scales = int4_blocks(tensor)
+    assert int4_group_size(tensor) == 256 and scales.shape == (4, 2)
+    assert values.unique().tolist() == [-1, 0, 1]
+    found = (values.unflatten(1, (2, 256)) * scales[..., None]).flatten(1)
+    assert np.array_equal(found.numpy(), gguf.quants.dequantize(tensor.data, wanted))
+
+
 def test_q3_k_is_int4_in_groups_of_16():
     made = load_file(WRITTEN_ELSEWHERE / "k_quants.safetensors")
     tensor = GgufTensor("blk.0.ffn_up.weight", "Q3_K", (4, 512), made["Q3_K.packed"].numpy())
@@ -422,7 +436,8 @@ def test_unsupported_gguf_type_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (31, r"is Q4_0 repacked.*use the model's Q4_0 file"),
+        (31, r"is Q4_0 repacked.*use the model's Q4_0 file$"),
+        (36, r"is IQ4_NL repacked.*a BitNet of Microsoft's llama\.cpp.*its Hugging Face folder"),
         (99, "of the type 99, which"),
     ],
 )

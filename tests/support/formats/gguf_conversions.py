@@ -191,3 +191,14 @@ def qwen3_next_figures(config: Any) -> dict[str, Any]:
 
 def qwen3_5_moe_figures(config: Any) -> dict[str, Any]:
     return qwen3_next_figures(config) | {"feed_forward_length": None}
+
+
+def bitnet_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The norms as the gguf package knows them, by the names of the first models."""
+    first = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
+    renamed = {}
+    for name, tensor in tensors.items():
+        for ours, theirs in first.items():
+            name = name.replace(ours, theirs)
+        renamed[name] = tensor
+    return renamed

@@ -20,7 +20,8 @@ class Conversion:
 
     `interleaved`: whether it puts the rows of Q and K in that order. `norms_plus_one`: whether it
     adds 1 to the weights of norms. `figures(config)`: metadata beyond a Llama's, by the names of
-    the gguf package's writer (`add_{name}`); None stands for one that is not written.
+    the gguf package's writer (`add_{name}`), or texts by keys that it lacks; None stands for one
+    that is not written.
     `tensors(tensors, config)`: its tensors changed, by their names in transformers.
     `figures_of_tensors(tensors)`: metadata that are tensors in transformers. `fields`:
     of the model's configuration, those that a GGUF can not or need not say, in place of the row's.
@@ -50,7 +51,9 @@ def write_gguf_model(
         of_tensors = conversion.figures_of_tensors(model.state_dict())
         figures = _figures(config) | of_tensors | conversion.figures(config)
         for name, value in figures.items():
-            if value is not None:
+            if value is not None and not hasattr(writer, f"add_{name}"):
+                writer.add_string(f"{conversion.architecture}.{name}", value)
+            elif value is not None:
                 getattr(writer, f"add_{name}")(value)
         for name, tensor in _changed(model, conversion).items():
             known = names.get_name(_called_by_gguf(name), try_suffixes=(".weight", ".bias"))

@@ -433,6 +433,20 @@ ROWS = {
                    "rope_parameters": MINICPM4_ROPE},
         by_context=True,
     ),
+    "bitnet": Row(
+        "BitNet b1.58", "BitNet", quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "bitnet", tensors=conversions.bitnet_tensors, fields={"tie_word_embeddings": True},
+            figures=lambda config: {"hidden_activation": config.hidden_act},
+        ),
+    ),
+    "bitnet of the first models": Row(
+        "BitNet b1.58", "BitNet",
+        {"hidden_act": "silu", "attention_bias": True, "tie_word_embeddings": True},
+        gguf=Conversion(
+            "bitnet", tensors=conversions.bitnet_tensors, fields={"attention_bias": False}
+        ),
+    ),
     "qwen2 vl": Row(
         "Qwen 2 VL, 2.5 VL text", "Qwen2VL", {"rope_parameters": MROPE}, quantized=True,
         fuzzed=True, gguf=Conversion("qwen2vl"),

@@ -19,7 +19,7 @@ class Attention(nn.Module):
     What a layer has beside that, its `Layer` and the config say: bias on the four projections,
     RMS norm of each query and key head before or after the rotation (Qwen 3, Llama 4) or of all
     together (OLMo 2), no rotation, queries that grow with their position, another layer's keys and
-    values, a norm and a gate on what each head attended to.
+    values, a norm and a gate on what each head attended to, a norm of what all did together.
     """
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
@@ -48,6 +48,7 @@ class Attention(nn.Module):
         self.attend = CachedAttention(config, layer) if owns_keys else None
         self.o_norm = plain_norm() if config.use_attn_o_norm else None
         self.og = nn.Linear(config.dim, queries, bias=False) if config.use_attn_o_gate else None
+        self.sub_norm = RMSNorm(queries, config.norm_eps) if config.use_sub_norms else None
 
     def forward(
         self,
@@ -78,6 +79,8 @@ class Attention(nn.Module):
         attended = attended.reshape(texts, length, -1)
         if self.og is not None:
             attended = torch.sigmoid(self.og(x)) * attended
+        if self.sub_norm is not None:
+            attended = self.sub_norm(attended)
         return self.wo(attended)
 
     def _normed_and_rotated(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.scaling import Factor
 
 
@@ -61,7 +62,8 @@ class XIELU(nn.Module):
 
 class FeedForward(nn.Module):
     """`w2(act(w1(x)) * w3(x))`, or `w2(act(w1(x)))` without a gate: x [B, T, dim] through
-    hidden_dim and back. With `sparsity` that part of w1(x) is cut to 0."""
+    hidden_dim and back. With `sparsity` that part of w1(x) is cut to 0; with `use_sub_norms` w2
+    reads a norm."""
 
     def __init__(
         self, config: BackboneConfig, hidden_dim: int, bias: bool, sparsity: float = 0.0
@@ -73,9 +75,11 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(config.dim, hidden_dim, bias=bias) if gated else None
         self.activate = XIELU() if config.act_fn == "xielu" else activation(config)
         self.cut = GaussianTopK(sparsity) if sparsity else None
+        self.sub_norm = RMSNorm(hidden_dim, config.norm_eps) if config.use_sub_norms else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.w2(self._hidden(x))
+        hidden = self._hidden(x)
+        return self.w2(hidden if self.sub_norm is None else self.sub_norm(hidden))
 
     def _hidden(self, x: torch.Tensor) -> torch.Tensor:
         """[B, T, hidden_dim]. Intermediate results are freed, which matters for many texts."""

@@ -98,6 +98,8 @@ def _of_norms(config: BackboneConfig) -> Iterator[str]:
         yield "norm_bias is for norm_type 'layer'"
     if config.qk_norm_whole and not config.qk_norm_before_rope:
         yield "qk_norm_whole is a norm before the rotation, so it needs qk_norm_before_rope"
+    if config.use_sub_norms and (config.num_experts or config.layer_types):
+        yield "use_sub_norms is for layers that all attend, without experts or layer_types"
     if config.use_residual_gate and config.post_attention_norm:
         yield "use_residual_gate and post_attention_norm are two norms in one place"
 

@@ -9,7 +9,6 @@ _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama
 # By config.json's model_type.
 _MODEL_TYPES = {
     "bamba": _STATE_SPACE,
-    "bitnet": "ternary weights, and norms inside attention and feed-forward",
     "bloom": _BEFORE_LLAMA,
     "cohere2_moe": _SHARED_EXPERT,
     "deepseek_v2": f"{_LATENT_ATTENTION} and {_SHARED_EXPERT}",

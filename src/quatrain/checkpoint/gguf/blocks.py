@@ -64,6 +64,8 @@ class _Int4:
 _ONE = np.float16(1).tobytes()
 _INT4 = {
     "Q4_0": _Int4(32, (0, _ONE), (2, b"\x99" * 16)),
+    "TQ1_0": _Int4(256, (52, _ONE), (0, b"\xff" * 48 + b"\xfd" * 4)),
+    "TQ2_0": _Int4(256, (64, _ONE), (0, b"\xaa" * 64)),
     "Q3_K": _Int4(16, (96, b"\x11" * 8 + b"\xaa" * 4 + _ONE), (0, b"\xff" * 32 + b"\x55" * 64)),
 }
 

@@ -30,6 +30,8 @@ _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9
 # Types that llama.cpp wrote once and no longer reads, with what holds the same weights.
 _WITHDRAWN = {31: "Q4_0", 32: "Q4_0", 33: "Q4_0", 36: "IQ4_NL", 37: "IQ4_NL", 38: "IQ4_NL"}
+# Microsoft's own llama.cpp for BitNet gives I2_S, TL1 and TL2 the numbers from 36 on.
+_OF_BITNET = "; if it is a BitNet of Microsoft's llama.cpp (I2_S, TL1), its Hugging Face folder"
 _BIG_ENDIAN = (2 << 24, 3 << 24)  # the versions, read as little-endian
 _MOST_DIMENSIONS = 4
 _Header = tuple[str, tuple[int, ...], int, int]  # a tensor's name, shape, type and offset
@@ -211,9 +213,10 @@ def _tensor_header(cursor: _Cursor) -> _Header:
 def _type(path: Path, name: str, kind: int) -> gguf.GGMLQuantizationType:
     if kind in _WITHDRAWN:
         usual = _WITHDRAWN[kind]
+        ternary = "" if usual == "Q4_0" else _OF_BITNET
         raise InputError(
             f"{path}: tensor {name} is {usual} repacked for one processor (type {kind}), which "
-            f"llama.cpp no longer reads either; use the model's {usual} file"
+            f"llama.cpp no longer reads either; use the model's {usual} file{ternary}"
         )
     try:
         return gguf.GGMLQuantizationType(kind)

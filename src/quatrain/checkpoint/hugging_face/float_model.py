@@ -27,6 +27,7 @@ from quatrain.checkpoint.hugging_face.tensors.mlx_layout import as_transformers_
 from quatrain.checkpoint.hugging_face.tensors.tensor_names import in_file, meta_name
 from quatrain.checkpoint.hugging_face.tensors.tied_output import with_embedding, without_tied_output
 from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.quantizers.bitnet import is_ternary_at_run_time
 from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
 from quatrain.errors import AlreadyQuantized
@@ -81,7 +82,7 @@ def _read(
     elif settings is not None or is_unpacked(stored):
         if adapter is None:  # else no command is named that might refuse it too
             quantizer, _ = checked_quantizer(stored, metadata, settings, str(folder))
-            if all_floating(stored):
+            if all_floating(stored) and not is_ternary_at_run_time(settings):
                 raise not_quantized(quantizer.name, str(folder))
         raise _quantized_already(folder, adapter)
     tied = output_is_tied(fields, reading, set(stored), folder)

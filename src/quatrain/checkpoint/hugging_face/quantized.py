@@ -39,6 +39,7 @@ from quatrain.checkpoint.hugging_face.tensors.tensor_names import (
 )
 from quatrain.checkpoint.hugging_face.tensors.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
+from quatrain.checkpoint.quantizers.bitnet import notes_on_ternary
 from quatrain.checkpoint.quantizers.compressed_groups import notes_on_activations
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
@@ -91,7 +92,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         kept, metadata, settings, str(folder), round_again, of_whole,
         stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
     )  # fmt: skip
-    notes += notes_on_activations(settings)
+    notes += (*notes_on_activations(settings), *notes_on_ternary(settings))
     tensors = family.tensors(tensors, fields)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)

@@ -38,6 +38,7 @@ def quantized_tensors(
     if settings is None:
         _require_known_integers(stored, source)
     quantizer, settings = checked_quantizer(stored, metadata, settings, source, asymmetric)
+    stored = quantizer.prepare(stored, settings, source)
     modules, others = _by_module(stored, quantizer)
     linears = {}
     for name, parts in modules.items():
