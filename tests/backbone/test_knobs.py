@@ -60,6 +60,23 @@ def test_pruned_tables_load_like_whole_ones(tmp_path):
     assert torch.isneginf(expected[..., left_out]).all()
 
 
+def test_an_output_bias_is_cut_with_the_output(tmp_path):
+    """It is added to the logits of the tokens that stay, and to no hidden state."""
+    fields, kept = (
+        KNOBS["output_prune_map"],
+        [*KNOBS["output_prune_map"]["output_prune_map"].values()],
+    )
+    state, inputs = Peer(fields).state, _inputs(fields)
+    without = backbone_of(write_meta_folder(tmp_path / "without", fields, state))
+    expected = prefill_then_decode(without, inputs, 5)
+    state["output_bias.bias"] = torch.arange(float(TINY["vocab_size"]))
+    folder = write_meta_folder(tmp_path / "with", fields | {"output_bias": True}, state)
+    found = prefill_then_decode(backbone_of(folder), inputs, 5)
+    _assert_equal(found[..., kept] - torch.tensor(kept), expected[..., kept])
+    hidden = [backbone_of(each, hidden_output=True) for each in (folder, tmp_path / "without")]
+    assert torch.equal(*(prefill_then_decode(backbone, inputs, 5) for backbone in hidden))
+
+
 PRUNED = [row * 3 + 1 for row in range(32)]
 OUTPUTS = {
     "in the same order": PRUNED,

@@ -95,7 +95,7 @@ UNLIKE_LLAMA = {
         "feed_forward_gate": False, "act_fn": "relu2", "partial_rotary_factor": 0.5,
     },
     "one layer norm, in parallel, learned slopes": {
-        "norm_type": "layer", "norm_bias": True, "parallel_residual": True,
+        "norm_type": "layer", "norm_bias": True, "parallel_residual": True, "output_bias": True,
         "feed_forward_gate": False, "act_fn": "xielu",
     },
 }  # fmt: skip

@@ -141,6 +141,7 @@ class BackboneConfig:
     normalize_tok_embeddings: bool = False
     embedding_scale_factor: float = 1.0
     output_linear_intermediate_dim: int = 0
+    output_bias: bool = False  # of logits, before anything else is done to them
     output_soft_cap_temp: float | None = None
     logits_scaling: float = 1.0  # what logits are divided by
     input_prune_map: dict[int, int] | None = None  # row to token id, in the order of the rows

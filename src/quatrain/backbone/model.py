@@ -12,6 +12,7 @@ from quatrain.backbone.layers.alt_up import AltUpEnds
 from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.layers.norm import RMSNorm, stream_norm
+from quatrain.backbone.layers.output_bias import OutputBias
 from quatrain.backbone.layers.per_layer import PerLayerInputs
 from quatrain.backbone.layers.rope import Rope
 from quatrain.backbone.layers.scaling import SoftCap, factor_or_none
@@ -52,13 +53,14 @@ class Backbone(nn.Module):
         self.alt_up = AltUpEnds(config) if config.altup_num_inputs > 1 else None
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
         self.norm = stream_norm(config)
-        self.output = self.output_intermediate = self.expand = None
+        self.output = self.output_intermediate = self.output_bias = self.expand = None
         self.scale_logits = self.cap_logits = None
         if not hidden_output:
             width = config.output_linear_intermediate_dim
             if width:
                 self.output_intermediate = nn.Linear(config.dim, width, bias=False)
             self.output = nn.Linear(width or config.dim, output_rows(config), bias=False)
+            self.output_bias = OutputBias(output_rows(config)) if config.output_bias else None
             self.scale_logits = factor_or_none(1.0 / config.logits_scaling)
             if config.output_soft_cap_temp is not None:
                 self.cap_logits = SoftCap(config.output_soft_cap_temp)
@@ -140,6 +142,8 @@ class Backbone(nn.Module):
             hidden = self.output_intermediate(hidden)
         assert self.output is not None
         logits = self.output(hidden)
+        if self.output_bias is not None:
+            logits = self.output_bias(logits)
         if self.scale_logits is not None:
             logits = self.scale_logits(logits)
         if self.cap_logits is not None:

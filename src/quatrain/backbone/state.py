@@ -21,7 +21,7 @@ def state_for(
 ) -> dict[str, torch.Tensor]:
     """The tensors that this backbone has a place for, floating ones in float32."""
     unused = ("tok_embeddings.",) * embedding_input
-    unused += ("output.", "output_intermediate.") * hidden_output
+    unused += ("output.", "output_bias.", "output_intermediate.") * hidden_output
     state = {}
     for name in tensors:
         if not name.startswith(unused):
@@ -34,7 +34,7 @@ def state_for(
     for name in list(state):
         if name.startswith("tok_embeddings."):
             state[name] = kept_rows(state[name], config.input_prune_map, config.vocab_size)
-        elif name.startswith("output."):
+        elif name.startswith(("output.", "output_bias.")):
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
     state = experts_apart(state)
     # Nothing else: of a matrix with one row, or a number, every dimension counts.

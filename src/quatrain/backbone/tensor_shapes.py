@@ -54,6 +54,8 @@ norm.weight                                 [dim]
 per_layer.embeddings.weight                 [vocab_size, n_layers * per_layer_dim]
 per_layer.projection.weight                 [n_layers * per_layer_dim, dim]
 per_layer.norm.weight                       [per_layer_dim]
+output_bias.bias                            [vocab_size], with output_bias, whole also where
+                                            there is an output_prune_map
 output_intermediate.weight                  [output_linear_intermediate_dim, dim]
 tok_embeddings.weight                       [vocab_size, dim], or the rows of input_prune_map
 output.weight                               [vocab_size, dim or the intermediate dim], or the

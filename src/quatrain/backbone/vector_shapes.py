@@ -16,6 +16,8 @@ def vector_shapes(config: BackboneConfig) -> Shapes:
     }
     if config.per_layer_dim:
         shapes["per_layer.norm.weight"] = (config.per_layer_dim,)
+    if config.output_bias and config.apply_output:
+        shapes["output_bias.bias"] = (config.vocab_size,)
     return shapes | _norm("norm", config)
 
 

@@ -135,6 +135,7 @@ NOT_IMPLEMENTED = [
     ),
     ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
+    ("Phi", {"qk_layernorm": True}, "qk_layernorm is true: each head has its own layer norm"),
     ("GraniteMoeHybrid", {"layer_types": ["full_attention"] * 3}, "num_local_experts is 8, and"),
 ]
 

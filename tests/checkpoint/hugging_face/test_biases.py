@@ -17,9 +17,15 @@ from quatrain.errors import InputError
 FLAGS = ("attention_bias", "attention_out_bias", "use_bias", "use_qkv_bias", "qkv_bias", "mlp_bias")
 PARTS = {
     "qkv": ("q_proj.bias", "qkv_proj.bias"),
-    "wo": ("o_proj.bias", "self_attn.out_proj.bias"),
-    "feed_forward": ("mlp.down_proj.bias", "mlp.c_proj.bias", "feed_forward.w2.bias"),
+    "wo": ("o_proj.bias", "self_attn.out_proj.bias", "self_attn.dense.bias"),
+    "feed_forward": (
+        "mlp.down_proj.bias",
+        "mlp.c_proj.bias",
+        "mlp.fc2.bias",
+        "feed_forward.w2.bias",
+    ),
 }
+DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2")
 KINDS = {row.model_type: row for row in ROWS.values()}
 GATED = ("qwen3_5_text", "qwen3_5_moe_text")  # whose attention_bias is refused
 
@@ -40,7 +46,7 @@ def test_families_have_the_biases_of_transformers(model_type):
         for part, ends in PARTS.items():
             theirs = any(name.endswith(ends) for name in names)
             ours = has_bias(part, known, reading)
-            dense = any(part in name for name in names for part in ("mlp.down_proj", "mlp.c_proj"))
+            dense = any(part in name for name in names for part in DENSE)
             experts = part == "feed_forward" and not dense
             assert ours == theirs or experts, (part, stated)
 

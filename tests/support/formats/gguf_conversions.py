@@ -202,3 +202,20 @@ def bitnet_tensors(tensors: Tensors, config: Any) -> Tensors:
             name = name.replace(ours, theirs)
         renamed[name] = tensor
     return renamed
+
+
+def phi2_tensors(tensors: Tensors, config: Any) -> Tensors:
+    return {
+        name.replace("final_layernorm", "norm").replace("self_attn.dense", "self_attn.o_proj"): each
+        for name, each in tensors.items()
+    }
+
+
+def phi2_tensors_of_the_first_files(tensors: Tensors, config: Any) -> Tensors:
+    """Queries, keys and values in one."""
+    made = phi2_tensors(tensors, config)
+    for layer in range(config.num_hidden_layers):
+        for kind in ("weight", "bias"):
+            parts = [made.pop(f"model.layers.{layer}.self_attn.{x}_proj.{kind}") for x in "qkv"]
+            made[f"blk.{layer}.attn_qkv.{kind}"] = torch.cat(parts)
+    return made

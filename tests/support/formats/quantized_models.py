@@ -21,6 +21,7 @@ LINEARS = (
     ".in_proj_qkvz.weight",
     ".in_proj_z.weight",
     "_linear.weight",
+    ".self_attn.dense.weight",
     ".c_fc.weight",
     ".fc1.weight",
     ".fc2.weight",

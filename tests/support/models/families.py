@@ -58,6 +58,7 @@ LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0],
     "original_max_position_embeddings": 32,
 }  # fmt: skip
+PHI2_ROPE = {"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.25}
 PHI4_MINI = {
     "rope_parameters": LONGROPE, "pad_token_id": 0, "original_max_position_embeddings": 32,
 }  # fmt: skip
@@ -188,6 +189,16 @@ def phi3_figures(config: Any) -> dict[str, Any]:
         "rope_dimension_count": int(rope["partial_rotary_factor"] * head_dim),
         "rope_scaling_orig_ctx_len": rope["original_max_position_embeddings"],
         "rope_scaling_attn_factors": rope.get("attention_factor") or 1.0,
+    }
+
+
+def phi2_figures(config: Any) -> dict[str, Any]:
+    head_dim = config.hidden_size // config.num_attention_heads
+    part = config.rope_parameters["partial_rotary_factor"]
+    return {
+        "rope_dimension_count": int(head_dim * part),
+        "layer_norm_eps": config.layer_norm_eps,
+        "layer_norm_rms_eps": None,
     }
 
 
@@ -330,6 +341,16 @@ ROWS = {
     "phi4 mini, long": Row(
         "Phi-3, Phi-4-mini", "Phi3", PHI4_MINI | {"max_position_embeddings": 64},
         fuzzed=True, by_context=True,
+    ),
+    "phi": Row(
+        "Phi 1, 1.5, 2", "Phi", quantized=True, fuzzed=True,
+        gguf=Conversion("phi2", figures=phi2_figures, tensors=conversions.phi2_tensors),
+    ),
+    "phi of the first files": Row(
+        "Phi 1, 1.5, 2", "Phi", {"rope_parameters": PHI2_ROPE, "num_key_value_heads": None},
+        gguf=Conversion(
+            "phi2", figures=phi2_figures, tensors=conversions.phi2_tensors_of_the_first_files
+        ),
     ),
     "gemma": Row(
         "Gemma 1", "Gemma", {"head_dim": 32, "tie_word_embeddings": True},

@@ -31,7 +31,6 @@ _MODEL_TYPES = {
     "olmo": "layer norms without weights, clipped queries, keys and values",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
-    "phi": "an output layer with bias",
     "phimoe": "an output layer with bias, and a router that masks its logits after each choice",
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
     "recurrent_gemma": "recurrent layers, which keep a state beside the KV cache",

@@ -33,7 +33,12 @@ class GgufTensor:
     factors: np.ndarray | None = None
 
     def part(self, name: str, first: int, shape: tuple[int, ...]) -> "GgufTensor":
-        """The tensor `name` of that `shape` that begins at the row `first` of `data`."""
+        """The tensor `name` of that `shape` that begins at the row `first` of `data`; of a vector,
+        at its number `first`."""
+        if len(self.shape) == 1:  # in floating point: of one row
+            width = self.data.shape[-1] // self.shape[0]
+            numbers = slice(first * width, (first + shape[0]) * width)
+            return replace(self, name=name, shape=shape, data=self.data[:, numbers])
         rows = slice(first, first + math.prod(shape[:-1]))
         factors = None if self.factors is None else self.factors[rows]
         return replace(self, name=name, shape=shape, data=self.data[rows], factors=factors)

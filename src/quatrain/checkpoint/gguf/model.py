@@ -161,7 +161,8 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
     """`file` with each tensor that is several in one as those: views of its rows."""
     tensors: dict[str, GgufTensor] = {}
     for name, tensor in file.tensors.items():
-        block, _, module = name.removesuffix(".weight").rpartition(".")
+        stem, _, kind = name.rpartition(".")
+        block, _, module = stem.rpartition(".")
         parts = fused.get(module)
         if parts is None:
             tensors[name] = tensor
@@ -172,7 +173,7 @@ def _with_fused_apart(file: GgufFile, fused: dict[str, dict[str, int]]) -> GgufF
             )
         first = 0
         for part, rows in parts.items():
-            named = f"{block}.{part}.weight"
+            named = f"{block}.{part}.{kind}"
             if named != name and named in file.tensors:  # Phi: ffn_up is gate and up
                 raise InputError(f"{file.path}: holds {named} twice, by itself and in {name}")
             tensors[named] = tensor.part(named, first, (rows, *tensor.shape[1:]))

@@ -16,6 +16,7 @@ from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
+from quatrain.backbone.layers.output_bias import OutputBias
 from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch, PerLayerInputs
 from quatrain.backbone.layers.residual import FixedResidual
 from quatrain.backbone.layers.scaling import Factor, SoftCap
@@ -35,7 +36,7 @@ _INT4_LINEAR, _SUMS, _BIAS, _CUT_CHANNELS, _FLOAT_LINEAR = 458, 172, 115, 130, 3
 _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 228, 253, 228
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 2_340, 600, 280, 3_220  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR, _XIELU = 314, 442, 140, 400, 1_390
-_LAYER_NORM, _CONV, _TEMPERATURE = 300, 3_100, 560
+_LAYER_NORM, _CONV, _TEMPERATURE = 600, 3_100, 560
 _DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
@@ -58,13 +59,14 @@ def vulkan_bytes(
 
 def _graph_bytes(backbone: Backbone) -> int:
     dynamic = any(isinstance(part, Int8DynActInt4WeightLinear) for part in backbone.modules())
-    parts = (_part_bytes(name, part) for name, part in backbone.named_modules())
+    shared = _shared_inputs(backbone)
+    parts = (_part_bytes(name, part, shared) for name, part in backbone.named_modules())
     return _GRAPH + _GRAPH_OF_PROMPTS * dynamic + sum(parts)
 
 
-def _part_bytes(name: str, part: nn.Module) -> int:
+def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
     if isinstance(part, Int4Linear):
-        return _linear_bytes(name, part)
+        return _linear_bytes(name, part, shared)
     if isinstance(part, QuantizedGroupEmbedding):
         return _INT4_EMBEDDING if part.bit_width == 4 else _EMBEDDING
     if isinstance(part, Attention):
@@ -88,23 +90,25 @@ def _part_bytes(name: str, part: nn.Module) -> int:
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
         SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE, XIELU: _XIELU,
+        OutputBias: _FACTOR,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 
 
-def _linear_bytes(name: str, linear: Int4Linear) -> int:
+def _linear_bytes(name: str, linear: Int4Linear, shared: tuple[str, ...]) -> int:
     total = _INT4_LINEAR + _BIAS * (linear.bias is not None)
     total += _CUT_CHANNELS * (linear.out_features % CHANNELS_TOGETHER > 0)
     if isinstance(linear, Int8DynActInt4WeightLinear):
-        total += _SUMS + _QPARAMS * _quantizes_its_input(name, linear)
+        total += _SUMS + _QPARAMS * _quantizes_its_input(name, linear, shared)
     return total
 
 
 def quantized_inputs(backbone: Backbone) -> int:
     """How many tensors are quantized for the linears that read them."""
     mixtures = (part for part in backbone.modules() if isinstance(part, MixtureOfExperts))
-    shared = sum(map(_inputs_that_experts_share, mixtures))
-    return sum(_quantizes_its_input(name, part) for name, part in backbone.named_modules()) - shared
+    of_experts = sum(map(_inputs_that_experts_share, mixtures))
+    shared, parts = _shared_inputs(backbone), backbone.named_modules()
+    return sum(_quantizes_its_input(name, part, shared) for name, part in parts) - of_experts
 
 
 def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
@@ -114,5 +118,10 @@ def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
     return (len(mixture.experts) - 1) * shares
 
 
-def _quantizes_its_input(name: str, part: nn.Module) -> bool:
-    return isinstance(part, Int8DynActInt4WeightLinear) and not name.endswith(_SHARED_INPUT)
+def _shared_inputs(backbone: Backbone) -> tuple[str, ...]:
+    """What the names of linears end in that read what another one reads."""
+    return _SHARED_INPUT + ("feed_forward.w1",) * backbone.config.parallel_residual
+
+
+def _quantizes_its_input(name: str, part: nn.Module, shared: tuple[str, ...]) -> bool:
+    return isinstance(part, Int8DynActInt4WeightLinear) and not name.endswith(shared)

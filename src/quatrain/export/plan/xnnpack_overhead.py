@@ -16,6 +16,7 @@ from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
+from quatrain.backbone.layers.output_bias import OutputBias
 from quatrain.backbone.layers.residual import FixedResidual
 from quatrain.backbone.layers.rope import InterleavedRotary
 from quatrain.backbone.layers.scaling import Factor, SoftCap
@@ -42,7 +43,7 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2,
     Factor: 1, SoftCap: 3, FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    GatedDeltaNet: 40, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9,
+    GatedDeltaNet: 40, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _RING_PLACES = 30  # once for all layers of a window
