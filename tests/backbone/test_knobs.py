@@ -17,6 +17,10 @@ DELTA = {
     "layer_types": ["linear_attention"] * 4, "linear_num_key_heads": 2,
     "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 16,
 }  # fmt: skip
+LATENT = {
+    "kv_lora_rank": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+    "head_dim": 12,
+}  # fmt: skip
 SHARED = {"num_kv_shared_layers": 2, "sliding_window": 8, "local_rope_theta": 100.0}
 
 
@@ -139,6 +143,11 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         (DELTA | {"linear_num_value_heads": 3}, "3 is not a multiple of linear_num_key_heads 2"),
         (DELTA | {"linear_conv_kernel_dim": 1}, "linear_conv_kernel_dim 1, expected 2 or more"),
         (DELTA | {"num_kv_shared_layers": 1}, "layers that all attend, and layer_types has others"),
+        ({"v_head_dim": 8}, "v_head_dim is for latent attention, which needs kv_lora_rank"),
+        ({"kv_lora_rank": 8}, "kv_lora_rank is 8, which needs qk_nope_head_dim"),
+        (LATENT | {"head_dim": 16}, r"head_dim is 16, expected qk_nope_head_dim \+ qk_rope"),
+        (LATENT | {"qk_rope_head_dim": 3, "head_dim": 11}, "qk_rope_head_dim 3 is odd"),
+        (LATENT | {"use_qk_norm": True}, "use_qk_norm is for attention to keys and values"),
         ({"per_layer_dim": 8, "apply_embedding": False}, "needs token ids"),
         ({"global_rotary_planes": 0.5}, "global_rotary_planes below 1 .* needs use_hf_rope"),
         ({"global_head_dim": 15}, "is odd"),

@@ -10,6 +10,7 @@ from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.feed_forward import FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.latent_attention import LatentAttention
 from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.layers.norm import InputScaledNorm, RMSNorm, stream_norm
 from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch
@@ -80,6 +81,8 @@ class Block(nn.Module):
         normed = x if self.attention_norm is None else self.attention_norm(x)
         if isinstance(self.attention, Attention):
             branch = self.attention(normed, angles, start, kv_source)
+        elif isinstance(self.attention, LatentAttention):
+            branch = self.attention(normed, angles, start)
         else:
             mixer = self.conv or self.attention
             assert mixer is not None
@@ -106,9 +109,13 @@ class Block(nn.Module):
         return x + branch if residual is None else residual(x, branch)
 
 
-def _attention(config: BackboneConfig, layer: Layer) -> Attention | GatedDeltaNet | None:
+def _attention(
+    config: BackboneConfig, layer: Layer
+) -> Attention | LatentAttention | GatedDeltaNet | None:
     if layer.delta:
         return GatedDeltaNet(config)
+    if layer.latent:
+        return LatentAttention(config, layer)
     return None if layer.conv else Attention(config, layer)
 
 

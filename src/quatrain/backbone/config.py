@@ -74,6 +74,13 @@ class BackboneConfig:
     # RMS norms, with weights, of what wo and w2 read (BitNet).
     use_sub_norms: bool = False
     use_v_norm: bool = False  # a scaleless RMS norm of each value head
+    # Multi-head latent attention (DeepSeek V2): the widths of the latent vector of keys and values,
+    # and of queries' if there is one, and a head's channels without and with rotation, and values.
+    kv_lora_rank: int = 0
+    q_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
     num_kv_shared_layers: int = 0
     # Of layers with and without a window each reads the last of its own kind before them.
     kv_shared_by_type: bool = False
@@ -171,6 +178,11 @@ class BackboneConfig:
             return None
         return "long" if self.max_seq_len > self.original_max_position_embeddings else "short"
 
+    @property
+    def rotary_dim(self) -> int:
+        """The channels of a head that rotate, but for `partial_rotary_factor`."""
+        return self.qk_rope_head_dim if self.kv_lora_rank else self.head_dim
+
     def layer(self, index: int) -> Layer:
         """What is particular to layer `index`."""
         interval = self.no_rope_layer_interval
@@ -179,6 +191,7 @@ class BackboneConfig:
         has_rope = attends and (interval is None or (index + 1) % interval != 0)
         slides = self.sliding_window is not None and (kind is None or kind == "sliding_attention")
         kv_source, shares_kv = self._shared_keys(index)
+        kv_heads, head_dim = self._kv_heads(slides)
         window = self._attention_window(slides, has_rope)
         wide = kv_source is not None and self.double_wide_shared_ffn
         rope = "local" if slides and self.local_rope_theta else "global"
@@ -197,11 +210,20 @@ class BackboneConfig:
             and (index + 1) % self.interleave_moe_layer_step == 0,
             conv=kind == "conv",
             delta=kind == "linear_attention",
-            head_dim=self.head_dim if slides else self.global_head_dim or self.head_dim,
-            n_kv_heads=self.n_kv_heads if slides else self.n_global_kv_heads or self.n_kv_heads,
+            head_dim=head_dim,
+            n_kv_heads=kv_heads,
+            latent=self.kv_lora_rank > 0,
             hidden_dim=self.hidden_dim * (2 if wide else 1),
             sparsity=self.activation_sparsity if index < self.num_sparse_layers else 0.0,
         )
+
+    def _kv_heads(self, slides: bool) -> tuple[int, int]:
+        """(number, width)"""
+        if self.kv_lora_rank:
+            return 1, self.kv_lora_rank + self.qk_rope_head_dim
+        if slides:
+            return self.n_kv_heads, self.head_dim
+        return self.n_global_kv_heads or self.n_kv_heads, self.global_head_dim or self.head_dim
 
     def _shared_keys(self, index: int) -> tuple[int | None, bool]:
         """(the layer whose keys and values layer `index` reads, if any, whether others read its)"""

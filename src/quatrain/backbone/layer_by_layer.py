@@ -9,6 +9,7 @@ from quatrain.backbone.build import build_backbone, load_layer
 from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.latent_attention import LatentAttention
 from quatrain.backbone.layers.rope import Rope
 
 
@@ -35,7 +36,8 @@ class LayerByLayer:
     def load(self, index: int, texts: int, length: int) -> Block:
         """Layer `index` with room for `texts` texts of `length` tokens."""
         block = load_layer(self.config, index, self.tensors)
-        attend = block.attention.attend if isinstance(block.attention, Attention) else None
+        mixer = block.attention
+        attend = mixer.attend if isinstance(mixer, Attention | LatentAttention) else None
         if attend is not None:
             attend.make_room(texts, length)
             if attend.shares_kv:

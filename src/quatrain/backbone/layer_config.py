@@ -14,7 +14,9 @@ class Layer:
     `kv_source`: the layer whose keys and values it reads instead of making its own; `shares_kv`:
     whether others read its own. `conv`: it has a gated short convolution instead of attention;
     `delta`: a gated delta rule. `head_dim`, `hidden_dim`: the widths of its heads and of its
-    feed-forward. `n_kv_heads`: how many heads of keys and values it has. `sparsity`: the part of
+    feed-forward. `n_kv_heads`: how many heads of keys and values it has. `latent`: it has
+    latent attention, to one vector of a token, its key and its value: `head_dim` is that vector's,
+    and there is one KV head. `sparsity`: the part of
     the feed-forward's gates that is set to 0.
     """
 
@@ -30,5 +32,6 @@ class Layer:
     delta: bool
     head_dim: int
     n_kv_heads: int
+    latent: bool
     hidden_dim: int
     sparsity: float

@@ -10,6 +10,14 @@ layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
 layers.{i}.attention.wo.bias                with attention_output_bias
 layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine; with
                                             qk_norm_whole as wide as the projection
+  with kv_lora_rank, H heads, in place of these:
+layers.{i}.attention.wq.weight              [H * head_dim, dim]; with q_lora_rank instead
+layers.{i}.attention.{wq_a,wq_b}.weight     [q_lora_rank, dim], [H * head_dim, q_lora_rank]
+layers.{i}.attention.wkv_a.weight           [kv_lora_rank + qk_rope_head_dim, dim]
+layers.{i}.attention.wk_b.weight            [H, qk_nope_head_dim, kv_lora_rank], floating point
+layers.{i}.attention.wv_b.weight            [H, kv_lora_rank, v_head_dim], floating point
+layers.{i}.attention.wo.weight              [dim, H * v_head_dim]
+layers.{i}.attention.{q_norm,kv_norm}.weight   [q_lora_rank], [kv_lora_rank]
   in a layer that layer_types calls conv, in place of attention:
 layers.{i}.conv.{B_proj,C_proj,x_proj,out_proj}.weight   [dim, dim]
 layers.{i}.conv.conv.weight                 [dim, 1, conv_L_cache], floating point
@@ -126,7 +134,9 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
 def _mixer(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
     if layer.delta:
         return _delta_rule(config)
-    return _convolution(config) if layer.conv else _attention(config, layer)
+    if layer.conv:
+        return _convolution(config)
+    return _latent_attention(config) if layer.latent else _attention(config, layer)
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -138,6 +148,18 @@ def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...
     if config.use_attn_o_gate:
         shapes["attention.og"] = (queries, config.dim)
     return shapes
+
+
+def _latent_attention(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    dim, queries = config.dim, config.n_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"attention.wq": (queries, dim)}
+    if config.q_lora_rank:
+        shapes = {
+            "attention.wq_a": (config.q_lora_rank, dim),
+            "attention.wq_b": (queries, config.q_lora_rank),
+        }
+    shapes["attention.wkv_a"] = (config.kv_lora_rank + config.qk_rope_head_dim, dim)
+    return shapes | {"attention.wo": (dim, config.n_heads * config.v_head_dim)}
 
 
 def _convolution(config: BackboneConfig) -> dict[str, tuple[int, ...]]:

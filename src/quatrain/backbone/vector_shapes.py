@@ -63,7 +63,21 @@ def _norms_before(config: BackboneConfig) -> Shapes:
 def _mixer(config: BackboneConfig, layer: Layer) -> Shapes:
     if layer.conv:
         return {"conv.conv.weight": (config.dim, 1, config.conv_L_cache)}
+    if layer.latent:
+        return _latent_attention(config)
     return _delta_vectors(config) if layer.delta else _attention_biases(config, layer)
+
+
+def _latent_attention(config: BackboneConfig) -> Shapes:
+    heads, latent = config.n_heads, config.kv_lora_rank
+    shapes: Shapes = {
+        "attention.kv_norm.weight": (latent,),
+        "attention.wk_b.weight": (heads, config.qk_nope_head_dim, latent),
+        "attention.wv_b.weight": (heads, latent, config.v_head_dim),
+    }
+    if config.q_lora_rank:
+        shapes["attention.q_norm.weight"] = (config.q_lora_rank,)
+    return shapes
 
 
 def _feed_forward_biases(config: BackboneConfig, layer: Layer) -> Shapes:

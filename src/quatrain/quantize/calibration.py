@@ -9,6 +9,7 @@ import torch
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layers.kv_cache import cached_width
 from quatrain.backbone.pruned_vocabulary import known_rows
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.errors import InputError, UnknownTokenizer, require_several
@@ -153,7 +154,7 @@ def _require_memory_to_write(model: FloatModel, texts: int, length: int) -> None
     """Refuse, before any work, what this machine's memory cannot hold: about what is needed."""
     config = model.config
     floats = sum(prod(tensor.shape) for tensor in model.tensors.stored.values())
-    floats += 2 * texts * length * config.n_layers * config.n_kv_heads * config.head_dim
+    floats += 2 * texts * length * cached_width(config)
     floats += 3 * texts * config.vocab_size  # logits, and what is drawn by
     there = installed_memory_bytes()
     if (needed := 4 * floats) > there:

@@ -86,6 +86,8 @@ def changed(path, name, figures=None, tensors=None, q4_0=None, **fields):
 
 FREQUENCIES = "rope.freqs.weight"
 NO_PART = r"is not 16 numbers, 1 for rotated planes and 1e\+30 for the others"
+V_B_PROJ = "model.layers.0.self_attn.v_b_proj.weight"
+KV_B_PROJ = "model.layers.0.self_attn.kv_b_proj.weight"
 V_PROJ = "model.layers.0.self_attn.v_proj.weight"
 A_LOG = "model.layers.1.linear_attn.A_log"
 
@@ -105,6 +107,14 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("apertus", {"xielu_alpha_p": [1.0]}, {}, r"xielu\.alpha_p is .*expected 3 finite numbers"),
         ("apertus", {"xielu_alpha_n": None}, {}, r"xielu\.alpha_n is None, expected 3 finite"),
         ("apertus", {"xielu_eps": [-0.1] * 3}, {}, r"eps is -0\.1, expected -1e-05 to 0"),
+        ("youtu", {"leading_dense_block_count": 1}, {}, "expected 3: layers with experts beside"),
+        ("youtu", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),
+        ("youtu", {"key_length_mla": None}, {}, "key_length_mla' is None, expected a number"),
+        ("youtu", {"key_length": 24}, {}, "key_length is 24, expected 40, as wide as what is"),
+        ("youtu", {"rope_dimension_count": 24}, {}, "is 24, expected less than a head's 24"),
+        ("youtu", {"rope_scaling_type": gguf.RopeScalingType.YARN}, {}, "GGUF files with latent"),
+        ("youtu", {}, {V_B_PROJ: torch.zeros(4, 40, 16)}, r"attn_v_b\.weight is .*, expected"),
+        ("minicpm 3", {}, {KV_B_PROJ: torch.zeros(96, 32)}, r"attn_kv_b\.weight is .*\[128, 32\]"),
         ("gemma4", {"sliding_window_pattern": 6}, {}, "expected 6 booleans"),
         ("gemma3", {"sliding_window_pattern": [True] * 3}, {}, "expected 4 booleans"),
         ("gemma2", {"sliding_window_pattern": 0}, {}, "is 0, expected one or more"),

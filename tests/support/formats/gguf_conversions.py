@@ -219,3 +219,44 @@ def phi2_tensors_of_the_first_files(tensors: Tensors, config: Any) -> Tensors:
             parts = [made.pop(f"model.layers.{layer}.self_attn.{x}_proj.{kind}") for x in "qkv"]
             made[f"blk.{layer}.attn_qkv.{kind}"] = torch.cat(parts)
     return made
+
+
+def minicpm3_figures(config: Any) -> dict[str, Any]:
+    return {
+        "q_lora_rank": config.q_lora_rank,
+        "kv_lora_rank": config.kv_lora_rank,
+        "key_length": config.qk_nope_head_dim + config.qk_rope_head_dim,
+        "value_length": None,
+        "rope_dimension_count": config.qk_rope_head_dim,
+    }
+
+
+def deepseek2_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The matrices of heads apart, those of keys transposed."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        if name.endswith("kv_b_proj.weight"):
+            still = config.qk_nope_head_dim
+            heads = tensor.unflatten(0, (config.num_attention_heads, -1))
+            made[name.replace("kv_b_proj", "k_b_proj")] = heads[:, :still].transpose(1, 2)
+            made[name.replace("kv_b_proj", "v_b_proj")] = heads[:, still:]
+        else:
+            made[name] = tensor
+    return made
+
+
+def deepseek2_figures(config: Any) -> dict[str, Any]:
+    """Of a model without experts."""
+    return {
+        "head_count_kv": 1,
+        "leading_dense_block_count": config.num_hidden_layers,
+        "expert_feed_forward_length": config.intermediate_size,
+        "expert_shared_count": 0,
+        "q_lora_rank": config.q_lora_rank,
+        "kv_lora_rank": config.kv_lora_rank,
+        "key_length": config.kv_lora_rank + config.qk_rope_head_dim,
+        "value_length": config.kv_lora_rank,
+        "key_length_mla": config.qk_nope_head_dim + config.qk_rope_head_dim,
+        "value_length_mla": config.v_head_dim,
+        "rope_dimension_count": config.qk_rope_head_dim,
+    }

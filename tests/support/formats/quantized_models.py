@@ -17,6 +17,7 @@ LINEARS = (
     *(f"_projections.{stream}.weight" for stream in range(3)),
     "_projection.weight",
     "_proj.weight",
+    ".kv_a_proj_with_mqa.weight",
     ".in_proj_qkv.weight",
     ".in_proj_qkvz.weight",
     ".in_proj_z.weight",

@@ -51,6 +51,15 @@ YARN = {
     "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16,
     "rope_theta": 10000.0,
 }  # fmt: skip
+LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 24,
+}
+MINICPM3 = {**LATENT, "scale_emb": 3, "scale_depth": 0.7, "dim_model_base": 24}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 HUNYUAN_ROPE = {"rope_type": "dynamic", "factor": 1.0, "alpha": 20.0, "rope_theta": 10000.0}
 LONGROPE = {
@@ -576,6 +585,35 @@ ROWS = {
             figures_of_tensors=conversions.apertus_figures,
             fields={"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
         ),
+    ),
+    "youtu": Row(
+        "Youtu-LLM", "Youtu", LATENT, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "deepseek2", tensors=conversions.deepseek2_tensors,
+            figures=conversions.deepseek2_figures,
+        ),
+    ),
+    "youtu halves": Row(
+        "Youtu-LLM", "Youtu",
+        {**LATENT, "rope_interleave": False, "q_lora_rank": None,
+         "rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 1.3}},
+        quantized=True,
+    ),
+    "minicpm 3": Row(
+        "MiniCPM 3", "MiniCPM3", MINICPM3, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "minicpm3", figures=conversions.minicpm3_figures,
+            # llama.cpp fixes the multipliers, and takes values as wide as the embedding.
+            fields={"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256, "v_head_dim": 16},
+        ),
+    ),
+    "minicpm 3 longrope": Row(
+        "MiniCPM 3", "MiniCPM3",
+        {**MINICPM3,
+         "rope_parameters": {**LONGROPE, "partial_rotary_factor": 1.0,
+                             "short_factor": [1.0, 1.1, 1.3, 1.6],
+                             "long_factor": [2.0, 2.2, 2.6, 3.2]}},
+        by_context=True,
     ),
     "granite 4": Row("Granite 4 dense", "GraniteMoeHybrid", GRANITE4, quantized=True, fuzzed=True),
     "granite 4 without rotation": Row(

@@ -32,6 +32,7 @@ class CachedAttention(nn.Module):
         self.attention_window = layer.attention_window
         self.attention_sinks = layer.attention_sinks
         self.shares_kv = layer.shares_kv
+        self.values_are_keys = layer.latent
         self.soft_cap = config.attn_logit_softcapping
         self.head_shape = layer.n_kv_heads, layer.head_dim
         self.rounds_to_int8 = False
@@ -90,6 +91,12 @@ class CachedAttention(nn.Module):
             enable_gqa=True,
         )
         return attended.transpose(1, 2)
+
+
+def cached_width(config: BackboneConfig) -> int:
+    """The channels of a token's keys in all layers, and so of its values."""
+    layers = (config.layer(index) for index in range(config.n_layers))
+    return sum(layer.n_kv_heads * layer.head_dim for layer in layers)
 
 
 def quantize_kv_cache(backbone: nn.Module) -> None:

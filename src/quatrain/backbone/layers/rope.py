@@ -28,7 +28,7 @@ class Rope(nn.Module):
         theta = config.rope_theta
         if local and config.local_rope_theta:
             theta = config.local_rope_theta
-        width = config.head_dim if local else config.global_head_dim or config.head_dim
+        width = config.head_dim if local else config.global_head_dim or config.rotary_dim
         frequencies = _frequencies(config, theta, width)
         if not local:
             frequencies = _scaled(frequencies, config)

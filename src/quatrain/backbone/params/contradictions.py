@@ -4,10 +4,18 @@ from collections.abc import Iterator
 
 from quatrain.backbone.config import BackboneConfig
 
+# What latent attention has none of.
+_NOT_LATENT = (
+    "attention_qkv_bias", "attention_output_bias", "use_qk_norm", "use_attn_o_norm",
+    "use_attn_o_gate", "use_v_norm", "use_sub_norms", "num_kv_shared_layers",
+    "attn_temperature_tuning", "no_rope_layer_interval", "global_head_dim", "n_global_kv_heads",
+)  # fmt: skip
+
 
 def contradictions(config: BackboneConfig) -> Iterator[str]:
     """Each pair of fields that do not go together, as a sentence."""
     yield from _of_attention(config)
+    yield from _of_latent_attention(config)
     yield from _of_rotations(config)
     yield from _of_norms(config)
     yield from _of_feed_forward(config)
@@ -51,7 +59,7 @@ def _of_rotations(config: BackboneConfig) -> Iterator[str]:
         yield "global_rotary_planes below 1 is for rotations in halves, so it needs use_hf_rope"
     if config.partial_rotary_factor > 1:
         yield f"partial_rotary_factor is {config.partial_rotary_factor}, expected at most 1"
-    rotated = int(config.head_dim * config.partial_rotary_factor)
+    rotated = int(config.rotary_dim * config.partial_rotary_factor)
     if not rotated or rotated % 2:
         yield f"partial_rotary_factor {config.partial_rotary_factor} rotates {rotated} channels"
     for name in ("short", "long"):
@@ -60,6 +68,26 @@ def _of_rotations(config: BackboneConfig) -> Iterator[str]:
             yield f"rope_scaling_{name}_factor has {len(factors)} figures, expected {rotated // 2}"
     if (config.rope_scaling_short_factor is None) != (config.rope_scaling_long_factor is None):
         yield "rope_scaling_short_factor and rope_scaling_long_factor belong together"
+
+
+def _of_latent_attention(config: BackboneConfig) -> Iterator[str]:
+    parts = "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
+    if not config.kv_lora_rank:
+        stated = [name for name in ("q_lora_rank", *parts) if getattr(config, name)]
+        if stated:
+            yield f"{stated[0]} is for latent attention, which needs kv_lora_rank"
+        return
+    for name in parts:
+        if not getattr(config, name):
+            yield f"kv_lora_rank is {config.kv_lora_rank}, which needs {name}"
+    if config.head_dim != config.qk_nope_head_dim + config.qk_rope_head_dim:
+        yield f"head_dim is {config.head_dim}, expected qk_nope_head_dim + qk_rope_head_dim"
+    if config.qk_rope_head_dim % 2:
+        yield f"qk_rope_head_dim {config.qk_rope_head_dim} is odd; rotary embedding needs even"
+    plain = BackboneConfig(1, 1, 1, 1, 1, 1, 1)
+    for name in _NOT_LATENT:
+        if getattr(config, name) != getattr(plain, name):
+            yield f"{name} is for attention to keys and values, and kv_lora_rank for latent vectors"
 
 
 def _of_convolutions(config: BackboneConfig) -> Iterator[str]:

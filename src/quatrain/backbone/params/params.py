@@ -40,7 +40,7 @@ _FIELDS_READ_ELSEWHERE = {
 # What only Mistral's own files state, beside folders of Hugging Face's with the same model.
 _OF_MISTRAL = {
     "yarn", "llama_4_scaling", "tied_embeddings", "vision_encoder", "quantization", "moe",
-    "_sliding_window", "q_lora_rank", "kv_lora_rank",
+    "_sliding_window",
 }  # fmt: skip
 
 _REQUIRED = ("dim", "n_layers", "n_heads", "vocab_size")

@@ -112,7 +112,8 @@ class GgufReading:
     and Meta's names for them. `fused(metadata)`: tensors that contain several, with the names and
     rows of the parts. `filters`: tensors [channels, taps] with a filter for each channel, which are
     [channels, 1, taps] in other files. `tensors(tensors, metadata)`: splits or reorders tensors
-    that Meta's layout stores differently. `unused(names, metadata)`: tensors that files may have
+    that Meta's layout stores differently; `floats(tensors, metadata)`: the same in floating point,
+    for what needs values. `unused(names, metadata)`: tensors that files may have
     and the model does not use; they are left out, with a note. `biased`: whether Q, K and V always
     have a bias."""
 
@@ -126,6 +127,7 @@ class GgufReading:
     tensors: Callable[[dict[str, GgufTensor], GgufMetadata], dict[str, GgufTensor]] = (
         lambda tensors, metadata: tensors
     )
+    floats: Callable[[LazyTensors, GgufMetadata], LazyTensors] = lambda tensors, metadata: tensors
     unused: Callable[[Iterable[str], GgufMetadata], set[str]] = lambda names, metadata: set()
     biased: bool = False
 

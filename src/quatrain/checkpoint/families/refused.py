@@ -3,7 +3,6 @@
 _STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cache"
 _SHARED_EXPERT = "a shared expert beside experts whose outputs are weighted"
 _BIASED_PICK = "experts that are chosen by a score with a bias"
-_LATENT_ATTENTION = "multi-head latent attention"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
@@ -11,8 +10,8 @@ _MODEL_TYPES = {
     "bamba": _STATE_SPACE,
     "bloom": _BEFORE_LLAMA,
     "cohere2_moe": _SHARED_EXPERT,
-    "deepseek_v2": f"{_LATENT_ATTENTION} and {_SHARED_EXPERT}",
-    "deepseek_v3": f"{_LATENT_ATTENTION} and {_SHARED_EXPERT}",
+    "deepseek_v2": _SHARED_EXPERT,
+    "deepseek_v3": _SHARED_EXPERT,
     "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "falcon": _BEFORE_LLAMA,
     "falcon_h1": _STATE_SPACE,
@@ -25,7 +24,6 @@ _MODEL_TYPES = {
     "jamba": _STATE_SPACE,
     "mamba": _STATE_SPACE,
     "mamba2": _STATE_SPACE,
-    "minicpm3": _LATENT_ATTENTION,
     "mllama": "layers that attend to an image",
     "nemotron_h": _STATE_SPACE,
     "olmo": "layer norms without weights, clipped queries, keys and values",
@@ -37,7 +35,6 @@ _MODEL_TYPES = {
 }
 # By a GGUF file's architecture, if that differs from the model_type.
 _ARCHITECTURES = {
-    "deepseek2": "deepseek_v2",
     "ernie4_5-moe": "ernie4_5_moe",
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",

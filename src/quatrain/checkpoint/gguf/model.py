@@ -66,7 +66,8 @@ def open_gguf_model(path: Path) -> FloatModel:
     file = replace(file, tensors=with_scales(file.tensors))
     file = _with_fused_apart(_with_filters(file, reading.filters), reading.fused(metadata))
     file = replace(file, tensors=reading.tensors(file.tensors, metadata))
-    unnamed = file.tensors.keys() - rope_factors(file.tensors)
+    tensors = reading.floats(file.float_tensors(), metadata)
+    unnamed = tensors.keys() - rope_factors(tensors)
     names = {name: meta_name(name, reading.names) for name in unnamed}
     params = _params(file, metadata, reading, own, set(names.values()))
     config = config_from_params(params, str(path))
@@ -74,7 +75,7 @@ def open_gguf_model(path: Path) -> FloatModel:
     return checked(
         FloatModel(
             source=path,
-            tensors=file.float_tensors().renamed(names),
+            tensors=tensors.renamed(names),
             config=config,
             params=params_of(
                 config, metadata.trained_context(), bos_id, end_ids_of_gguf(file.metadata)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from quatrain.backbone.layers.alt_up import AltUp
+from quatrain.backbone.layers.latent_attention import HeadMatrices
 from quatrain.errors import QuatrainError
 from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
@@ -138,15 +139,16 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
         )
     capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
     streams = any(isinstance(part, AltUp) for part in backbone.modules())
-    # Attention with a soft cap and the prediction of streams have no operator of their own, so
-    # their matrix products remain.
-    of_activations = ("aten::bmm.out", "aten.bmm.out") if capped or streams else ()
+    latent = any(isinstance(part, HeadMatrices) for part in backbone.modules())
+    # Attention with a soft cap, the prediction of streams and the matrices of single heads have no
+    # operator of their own, so their matrix products remain.
+    remaining = ("aten::bmm.out", "aten.bmm.out") if capped or streams or latent else ()
     products = [
         step.target
         for step in program.methods["forward"].instructions
         if step.kind == "kernel"
         and "mm." in str(step.target).split("::")[-1]
-        and step.target not in of_activations
+        and step.target not in remaining
     ]
     if products:
         raise QuatrainError(f"matrix products were left outside the delegates: {products}")

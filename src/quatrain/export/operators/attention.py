@@ -29,6 +29,25 @@ class SdpaWithKvCache(nn.Module):
         )
 
 
+class OneCacheSdpa(nn.Module):
+    """`CachedAttention` whose values are its keys, of one cache: `llama::update_cache`, and
+    `llama::custom_sdpa` over it twice."""
+
+    k_cache: torch.Tensor
+
+    def __init__(self, attend: CachedAttention) -> None:
+        super().__init__()
+        self.register_buffer("k_cache", attend.k_cache)
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, start: int
+    ) -> torch.Tensor:
+        torch.ops.llama.update_cache.default(k, self.k_cache, start)
+        return torch.ops.llama.custom_sdpa.default(
+            q, self.k_cache, self.k_cache, start, None, 0.0, True, None
+        )
+
+
 class OwnCacheSdpa(nn.Module):
     """`CachedAttention` whose caches are tensors of their own, which `llama::update_cache` writes.
 

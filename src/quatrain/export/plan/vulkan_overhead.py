@@ -14,6 +14,7 @@ from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention, PositionTemperature
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
+from quatrain.backbone.layers.latent_attention import LatentAttention
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.layers.output_bias import OutputBias
@@ -37,11 +38,12 @@ _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 2
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 2_340, 600, 280, 3_220  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR, _XIELU = 314, 442, 140, 400, 1_390
 _LAYER_NORM, _CONV, _TEMPERATURE = 600, 3_100, 560
+_LATENT_ATTENTION = 3_950
 _DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
-_SHARED_INPUT = ("wk", "wv", "og", "w3", "C_proj", "x_proj", "laurel.left")
+_SHARED_INPUT = ("wk", "wv", "wkv_a", "og", "w3", "C_proj", "x_proj", "laurel.left")
 
 # Of the file's root.
 _ROOT, _NAMED_CONSTANT, _METHOD, _USUAL_METHODS = 3_466, 116, 277, 9
@@ -90,7 +92,7 @@ def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
         SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE, XIELU: _XIELU,
-        OutputBias: _FACTOR,
+        OutputBias: _FACTOR, LatentAttention: _LATENT_ATTENTION,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 

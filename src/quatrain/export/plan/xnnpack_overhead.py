@@ -14,6 +14,7 @@ from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
+from quatrain.backbone.layers.latent_attention import LatentAttention
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.layers.output_bias import OutputBias
@@ -49,6 +50,7 @@ _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 _WIDE_PAIRS, _WIDE_HALVES = 7, 2
+_LATENT_ATTENTION = 31
 
 
 def xnnpack_bytes(
@@ -146,6 +148,9 @@ def _instructions(part: nn.Module, partial: bool) -> float:
         total += _EXPERT * len(part.experts) + _PICK * part.activated
         total += _NORMALIZED * part.normalizes + _WEIGHED * part.weighs_answers
         total += (part.expert_bias is not None) + (part.normalizes and not part.is_softmax)
+    if isinstance(part, LatentAttention):
+        pairs = isinstance(part.rotary, InterleavedRotary)
+        total += _LATENT_ATTENTION + (_INTERLEAVED if pairs else _HALF_SPLIT)
     if isinstance(part, Attention):
         rotated = _INTERLEAVED if isinstance(part.rotary, InterleavedRotary) else _HALF_SPLIT
         total += _VIEWS_AND_ATTENTION + rotated * (part.rotary is not None)

@@ -88,7 +88,9 @@ def _rotary_problem(config: BackboneConfig, options: ExportOptions) -> str | Non
     """Sources: `apply_rotary_emb_hf`, which checks for it, and `rotary_embedding.glsl`, whose
     threads write eight channels or nothing, of ExecuTorch 1.0 to 1.5."""
     layers = [config.layer(index) for index in range(config.n_layers)]
-    for head_dim in sorted({layer.head_dim for layer in layers if layer.rope != "none"}):
+    rotating = (layer for layer in layers if layer.rope != "none")
+    of_latent = config.qk_rope_head_dim
+    for head_dim in sorted({of_latent if one.latent else one.head_dim for one in rotating}):
         rotated = int(head_dim * config.partial_rotary_factor)
         if config.use_hf_rope and rotated % 8:
             return (

@@ -10,7 +10,7 @@ from quatrain.backbone.layers.residual import FixedResidual, GatedResidual
 from quatrain.backbone.layers.rope import HalfSplitRotary, InterleavedRotary, Rope
 from quatrain.backbone.layers.short_conv import CausalConv
 from quatrain.backbone.model import Backbone
-from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.operators.attention import OneCacheSdpa, OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.vulkan.chunked_delta_rule import Chunk, ChunkedDeltaRule
 from quatrain.export.vulkan.cpu_table import CpuTable
@@ -104,6 +104,8 @@ def _vulkan_form(
     if isinstance(part, CachedAttention):
         if part.attention_window is not None or part.soft_cap is not None:
             return MaskedSdpa(part, masks[mask_key(part)])
+        if part.values_are_keys:
+            return OneCacheSdpa(part)
         return OwnCacheSdpa(part) if part.shares_kv else SdpaWithKvCache(part)
     if isinstance(part, DeltaRule):
         assert chunk is not None

@@ -8,7 +8,7 @@ from quatrain.backbone.layers.moe import skip_experts
 from quatrain.backbone.layers.residual import FixedResidual, GatedResidual
 from quatrain.backbone.layers.short_conv import CausalConv
 from quatrain.backbone.model import Backbone
-from quatrain.export.operators.attention import OwnCacheSdpa, SdpaWithKvCache
+from quatrain.export.operators.attention import OneCacheSdpa, OwnCacheSdpa, SdpaWithKvCache
 from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
@@ -57,7 +57,9 @@ def _cpu_attention(attend: CachedAttention, rings: Rings, chunk: int | None) -> 
         places = RingPlaces(*key, longest_call_of(window, chunk))
         return RingSdpa(attend, rings.setdefault(key, places))
     plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
-    return SdpaWithKvCache(attend) if plain else OwnCacheSdpa(attend)
+    if not plain:
+        return OwnCacheSdpa(attend)
+    return OneCacheSdpa(attend) if attend.values_are_keys else SdpaWithKvCache(attend)
 
 
 def _cpu_conv(conv: CausalConv, context: int) -> nn.Module:

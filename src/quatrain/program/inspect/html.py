@@ -9,12 +9,13 @@ from quatrain.atomic_files import whole_file
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
 from quatrain.program.container import Program
-from quatrain.program.inspect.linears import CONV_NAMES, Linear
+from quatrain.program.inspect.linears import Linear
 from quatrain.program.inspect.report import ProgramReport, inspect_program, only_graph, tensor_text
+from quatrain.program.inspect.role_names import CONV_NAMES, LATENT_NAMES
 from quatrain.program.vulkan.graph import Operator, VulkanGraph
 from quatrain.program.vulkan.linear_kernels import OtherScheme
 
-_ROLES = ("q", "k", "v", "qkv", "o", *CONV_NAMES, "gate", "up", "gateup", "down")
+_ROLES = ("q", "k", "v", "qkv", *LATENT_NAMES, "o", *CONV_NAMES, "gate", "up", "gateup", "down")
 # One colour per scheme, in the page's kernel map.
 _COLOURS = {
     Scheme.DYNAMIC_INT8: "#2f6fdb", Scheme.WEIGHT_ONLY: "#1a936f",

@@ -5,28 +5,11 @@ from dataclasses import dataclass, replace
 from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import ConvolutionPlace, DeltaRulePlace, find_layers
+from quatrain.program.inspect.role_names import DELTA_NAMES, ROLE_NAMES
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import Operator
 
 _ACTIVATIONS = {"aten.sigmoid", "aten.silu", "aten.gelu", "aten.relu"}
-# Role -> the parameter's name in Meta's checkpoints.
-META_NAMES = {
-    "q": "attention.wq", "k": "attention.wk", "v": "attention.wv", "o": "attention.wo",
-    "gate": "feed_forward.w1", "up": "feed_forward.w3", "down": "feed_forward.w2",
-}  # fmt: skip
-CONV_NAMES = {
-    "conv B": "conv.B_proj", "conv C": "conv.C_proj", "conv x": "conv.x_proj",
-    "conv out": "conv.out_proj",
-}  # fmt: skip
-_DELTA_NAMES = {
-    "delta qkv": "attention.in_proj_qkv", "delta decay": "attention.in_proj_a",
-    "delta strength": "attention.in_proj_b", "delta gate": "attention.in_proj_z",
-    "delta out": "attention.out_proj",
-}  # fmt: skip
-_OTHER_NAMES = {
-    "output gate": "attention.og", "router": "feed_forward.router",
-    "rotation": "feed_forward.w2.rotation",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +30,7 @@ class LinearRole:
         if self.layer is None:
             return None if self.role == "other" else self.role + adaptor
         role = self.role.rpartition(" ")[2] if self.block else self.role
-        name = {**META_NAMES, **CONV_NAMES, **_DELTA_NAMES, **_OTHER_NAMES}.get(role, role)
+        name = ROLE_NAMES.get(role, role)
         if self.block:
             name = name.replace("feed_forward", f"feed_forward.{self.block}")
         return f"layers.{self.layer}.{name}{adaptor}"
@@ -100,9 +83,28 @@ class LinearRoles:
                 self.found[index] = replace(known, role=known.role + role)
 
     def _attention(self, found: AttentionPlace, layer: int) -> None:
-        for role, value in (("q", found.q), ("k", found.k), ("v", found.v)):
-            self._name(self._sources(self._through_rotary(value)), layer, role)
+        if found.k == found.v:
+            self._latent(found, layer)
+        else:
+            for role, value in (("q", found.q), ("k", found.k), ("v", found.v)):
+                self._name(self._sources(self._through_rotary(value)), layer, role)
         self._name(self._targets(found.out), layer, "o")
+
+    def _latent(self, found: AttentionPlace, layer: int) -> None:
+        """Queries and keys lie beside others that are not rotated. What queries are made of may be
+        a latent vector, which comes from what that of keys comes from."""
+        operators = self.def_use.graph.operators
+        nearest = self.def_use.upstream(
+            [found.k], lambda index: index in self.linears or self._rotates(index)
+        )
+        for index in filter(self._rotates, nearest):
+            queries, keys = (self._sources(value) for value in operators[index].args[:2])
+            self._name(keys, layer, "kv a")
+            read = {operators[each].args[0] for each in keys}
+            for each in queries:
+                x = operators[each].args[0]
+                self._name([each], layer, "q" if x in read else "q b")
+                self._name([] if x in read else self._sources(x), layer, "q a")
 
     def _convolution(self, found: ConvolutionPlace, layer: int) -> None:
         """`out(C * filtered(B * x))`."""
@@ -118,7 +120,7 @@ class LinearRoles:
         """Before the state three linears, in the order in which they are computed; behind what
         is written the last, and one that gates its input."""
         before = sorted(self._sources(found.state))
-        for index, role in zip(before, list(_DELTA_NAMES)[:3], strict=False):
+        for index, role in zip(before, list(DELTA_NAMES)[:3], strict=False):
             self._name([index], layer, role)
         out = self._targets(found.written)
         self._name(out, layer, "delta out")
@@ -132,7 +134,7 @@ class LinearRoles:
         seen: set[int] = set()  # a damaged graph may run in a circle
         while (index := self.def_use.producer.get(value)) is not None:
             operator = graph.operators[index]
-            if operator.kind.startswith("et_vk.apply_rotary_emb"):
+            if self._rotates(index):
                 return operator.args[graph.outputs_of(operator).index(value)]
             if index in self.linears or index in seen:
                 break
@@ -140,11 +142,14 @@ class LinearRoles:
             value = operator.args[0]
         return value
 
+    def _rotates(self, index: int) -> bool:
+        return self.def_use.graph.operators[index].kind.startswith("et_vk.apply_rotary_emb")
+
     def _feed_forward(self, operator: Operator, layer: int) -> None:
         """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x); without a gate
         `down(relu(gate) * relu(gate))`."""
         gate = self._sources(operator.args[0])
-        if any(self.of(index).role in _DELTA_NAMES for index in gate):
+        if any(self.of(index).role in DELTA_NAMES for index in gate):
             return
         product = self._multiplication(operator.out)
         if operator.kind == "aten.sigmoid" and product is not None:

@@ -10,17 +10,10 @@ layer (see `linear_roles`).
 from dataclasses import dataclass
 
 from quatrain.int4 import CHANNELS_TOGETHER
-from quatrain.program.inspect.linear_roles import (
-    CONV_NAMES,
-    META_NAMES,
-    LinearRole,
-    LinearRoles,
-)
+from quatrain.program.inspect.linear_roles import LinearRole, LinearRoles
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import Operator, Plain, Tensor, VulkanGraph
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS, LINEAR_SCHEMES, LinearScheme
-
-__all__ = ["CONV_NAMES", "META_NAMES", "Linear", "find_linears", "result_id", "weight_id"]
 
 
 @dataclass(frozen=True)

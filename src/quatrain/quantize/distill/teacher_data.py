@@ -7,6 +7,7 @@ import torch
 
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layers.kv_cache import cached_width
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.float_model import FloatModel
 from quatrain.quantize.distill.memory import memory_of
@@ -61,5 +62,5 @@ def _texts_at_once(config: BackboneConfig, length: int, device: torch.device) ->
     """The number of texts whose keys and values take at most an eighth of the memory of
     `device`."""
     room, _ = memory_of(device)
-    of_text = 8 * config.n_layers * config.n_kv_heads * config.head_dim * length
+    of_text = 8 * cached_width(config) * length
     return int(min(_MOST_AT_ONCE, max(1, min(room / 8, _BYTES_OF_CACHES) // of_text)))

@@ -17,7 +17,7 @@ from quatrain.checkpoint.float_model import FloatModel
 from quatrain.checkpoint.layout import EMBEDDING, OUTPUT
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
-from quatrain.program.inspect.linear_roles import META_NAMES
+from quatrain.program.inspect.role_names import META_NAMES
 from quatrain.quantize.cost import Dequantized
 from quatrain.quantize.quantized_tensor import RoundingError, relative_rms
 from quatrain.tokenizer import Tokenizer

@@ -13,20 +13,25 @@ from quatrain.program import VulkanGraph
 from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import find_layers
-from quatrain.program.inspect.linears import CONV_NAMES, META_NAMES, find_linears, result_id
+from quatrain.program.inspect.linears import find_linears, result_id
+from quatrain.program.inspect.role_names import CONV_NAMES, LATENT_NAMES, META_NAMES
 from quatrain.program.vulkan.def_use import DefUse
 
 _NORM = "et_vk.rms_norm"
 # Role -> the norm that its linear reads; how the linear's input is computed from the previous
 # probes.
 _READS_NORM = {
-    "q": "attention_norm", "conv B": "attention_norm", "gate": "ffn_norm", "output": "norm",
+    "q": "attention_norm", "q a": "attention_norm", "conv B": "attention_norm",
+    "gate": "ffn_norm", "output": "norm",
 }  # fmt: skip
 _READS = {
     "down": "gated activation", "o": "attention over the KV cache",
     "conv out": "gated short convolution",
 }  # fmt: skip
-_WATCHED = ("norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".w1", ".w2", ".w3", "_proj", ".base")
+_WATCHED = (
+    "norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".wq_a", ".wq_b", ".wkv_a", ".w1", ".w2", ".w3",
+    "_proj", ".base",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
                 yield Probe(normed.out, f"{name}.out", layer, f"RMS norm {norm}")
         if role in _READS:
             yield Probe(x, f"{linear.name}.in", layer, _READS[role])
-        if role in (*META_NAMES, *CONV_NAMES, "output"):
+        if role in (*META_NAMES, *CONV_NAMES, *LATENT_NAMES, "output"):
             alone = result_id(def_use, linear.operator)
             result = with_adaptors.get(linear.operator, alone)
             yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quatrain.atomic_files import whole_file
 from quatrain.errors import InputError
-from quatrain.program.inspect.linear_roles import CONV_NAMES, META_NAMES
+from quatrain.program.inspect.role_names import CONV_NAMES, LATENT_NAMES, META_NAMES
 
 if TYPE_CHECKING:  # it takes torch, which a wrong name is refused without
     from quatrain.verify.diagnose.diagnose import ActivationStatistics
@@ -31,8 +31,12 @@ def draw_heat_map(statistics: "list[ActivationStatistics]", path: Path) -> None:
     of_linear = {a.name: a for a in statistics if a.name.startswith("layers.")}
     if not of_linear:
         raise InputError("no linear belongs to a layer; there is nothing to draw")
-    convolutions = any(name.endswith(tuple(CONV_NAMES.values())) for name in of_linear)
-    roles = META_NAMES | CONV_NAMES if convolutions else META_NAMES
+    others = {
+        role: name
+        for role, name in {**CONV_NAMES, **LATENT_NAMES}.items()
+        if any(linear.endswith(name) for linear in of_linear)
+    }
+    roles = META_NAMES | others
     layers = 1 + max(int(name.split(".")[1]) for name in of_linear)
     figure = Figure(figsize=(max(6.0, 0.3 * layers + 2), 5), layout="constrained")
     panels = (

@@ -32,7 +32,8 @@ _NAME = re.compile(r"(?:model\.layers\.(\d+)\.)?([\w.]+?)(\.(?:weight|bias|scale
 _FLOATING = re.compile(
     r".*\.(?:feed_forward\.(?:router|shared_gate)|attention\.in_proj_[ab]"
     r"|alt_up\.(?:router|predict|correct)"
-    r"|in_proj_ba|router\.layer)"  # as their families have them before they are cut or renamed
+    # As their families have them before they are cut or renamed.
+    r"|in_proj_ba|router\.layer|kv_b_proj)"
     r"\.weight"
 )
 

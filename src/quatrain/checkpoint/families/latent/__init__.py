@@ -1,0 +1,1 @@
+"""Latent attention, as DeepSeek's fields and tensors describe it."""

@@ -1,0 +1,98 @@
+"""Programs with latent attention, whose cache holds one vector of a token."""
+
+import pytest
+import torch
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.rounding import assert_equal_but_for_rounding
+from tests.support.comparisons.verified import assert_one_number_is_told, assert_verified
+from tests.support.devices import DEVICES_OF
+from tests.support.models.families import LATENT, MINICPM3
+from tests.support.models.peers import random_model, saved
+
+from quatrain.arithmetic import ARITHMETIC_OF
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.inspect.linears import find_linears
+from quatrain.program.inspect.sizes import cache_values
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.runtime.load import load_runner
+from quatrain.verify.checks.layerwise import compare_layerwise
+from quatrain.verify.eager import load_eager
+
+# Not only from the first token on: keys of former calls are read, and written again.
+CALLS = ((0, 9), (9, 12), *((at, at + 1) for at in range(12, 16)), (7, 14), (14, 15))
+WIDTH = 32 + 8  # of latent vector and rotated key
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return _checkpoint(tmp_path_factory.mktemp("youtu"), "Youtu", LATENT)
+
+
+def _checkpoint(folder, kind, fields):
+    saved(random_model(kind, **fields), folder / "model")
+    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
+    return folder / "int4"
+
+
+@pytest.fixture(scope="module")
+def on_vulkan(checkpoint, tmp_path_factory):
+    """The report of an export in 8da4w."""
+    return export_checkpoint(checkpoint, tmp_path_factory.mktemp("vulkan") / "m.pte")
+
+
+def _assert_equals_eager(program, checkpoint, options):
+    eager = load_eager(checkpoint, options.scheme, ARITHMETIC_OF[options.backend])
+    for device in DEVICES_OF[options.backend]:
+        assert_equal_but_for_rounding(
+            load_runner(program, device), eager,
+            lambda generator: torch.randint(96, (1, 16), generator=generator), CALLS,
+        )  # fmt: skip
+
+
+def test_one_vulkan_delegate_equals_eager(checkpoint, on_vulkan, tmp_path):
+    """Weight-only made of the 8da4w program, which is compared layer by layer."""
+    assert_as_planned(on_vulkan, checkpoint)
+    program = open_program(on_vulkan.output)
+    assert len(program.delegates) == 1
+    names = {linear.name for linear in find_linears(program.vulkan)}
+    assert names == {row.name for row in on_vulkan.linears}
+    assert {f"layers.2.attention.{name}" for name in ("wq_a", "wq_b", "wkv_a", "wo")} <= names
+    assert [program.vulkan.tensor(i).shape for i in cache_values(program.vulkan)] == [
+        (1, 64, 1, WIDTH)
+    ] * 3
+    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
+    runner = load_runner(on_vulkan.output, "reference")
+    compared = compare_layerwise(runner, eager, list(range(9)), 1e-4)
+    assert compared.first is None and compared.probes > 25
+    assert_one_number_is_told(on_vulkan.output, checkpoint, "layers.1.attention.wk_b.weight")
+    retarget(program, "weight-only")
+    write_program(program, tmp_path / "float.pte")
+    _assert_equals_eager(tmp_path / "float.pte", checkpoint, ExportOptions("weight-only"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scheme": "weight-only", "allow_fallback": True},
+        {"kv_cache": "int8"},
+        {"attention_sink": (2, 6), "prefill_chunk_size": 8},
+    ],
+)
+def test_xnnpack_equals_eager(options, checkpoint, tmp_path):
+    options = ExportOptions(backend="xnnpack", **options)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    assert_as_planned(report, checkpoint)
+    assert_verified(report.output, checkpoint)
+
+
+def test_rotation_in_halves_and_multipliers(tmp_path):
+    """MiniCPM 3; queries without a latent vector of their own."""
+    fields = {**MINICPM3, "q_lora_rank": None, "num_hidden_layers": 2}
+    checkpoint = _checkpoint(tmp_path, "MiniCPM3", fields)
+    for backend in ("vulkan", "xnnpack"):
+        options = ExportOptions("weight-only", backend, allow_fallback=backend == "xnnpack")
+        report = export_checkpoint(checkpoint, tmp_path / f"{backend}.pte", options)
+        assert_as_planned(report, checkpoint)
+        _assert_equals_eager(report.output, checkpoint, options)
