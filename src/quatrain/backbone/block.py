@@ -11,6 +11,7 @@ from quatrain.backbone.layers.feed_forward import FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.layers.latent_attention import LatentAttention
+from quatrain.backbone.layers.mamba import Mamba2
 from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.layers.norm import InputScaledNorm, RMSNorm, stream_norm
 from quatrain.backbone.layers.per_layer import LayerScalar, PerLayerBranch
@@ -20,11 +21,12 @@ from quatrain.backbone.layers.short_conv import ShortConv
 
 
 class Block(nn.Module):
-    """One layer: attention, a gated delta rule or a short convolution, and feed-forward, each on a
-    normed copy of the residual stream.
+    """One layer: attention, a gated delta rule, a short convolution or a state space, and
+    feed-forward, each on a normed copy of the residual stream.
 
     Without norms before them (OLMo 2) each reads the stream itself; in parallel (Cohere) both read
-    one normed copy.
+    one normed copy. Attention and a state space beside it (Falcon-H1) read the same one too, and
+    their outputs are added.
     """
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
@@ -33,6 +35,7 @@ class Block(nn.Module):
         self.kv_source = layer.kv_source
         self.attention = _attention(config, layer)
         self.conv = ShortConv(config) if layer.conv else None
+        self.mamba = Mamba2(config) if layer.mamba else None
         self.feed_forward = _feed_forward(config, layer)
         self.attention_norm = stream_norm(config) if config.pre_norm else None
         parallel = config.parallel_residual
@@ -79,14 +82,7 @@ class Block(nn.Module):
     ) -> torch.Tensor:
         """The stream x [B, T, dim] with what attention and feed-forward give."""
         normed = x if self.attention_norm is None else self.attention_norm(x)
-        if isinstance(self.attention, Attention):
-            branch = self.attention(normed, angles, start, kv_source)
-        elif isinstance(self.attention, LatentAttention):
-            branch = self.attention(normed, angles, start)
-        else:
-            mixer = self.conv or self.attention
-            assert mixer is not None
-            branch = mixer(normed, start)
+        branch = self._mixed(normed, angles, start, kv_source)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         if self.laurel is not None:
             x = self.laurel.scale_sum(x + self.laurel(normed))
@@ -94,6 +90,23 @@ class Block(nn.Module):
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
         branch = self.feed_forward(normed)
         return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
+
+    def _mixed(
+        self,
+        normed: torch.Tensor,
+        angles: tuple[torch.Tensor, ...],
+        start: int,
+        kv_source: CachedAttention | None,
+    ) -> torch.Tensor:
+        """What mixes tokens, of the normed stream [B, T, dim]."""
+        if isinstance(self.attention, Attention):
+            branch = self.attention(normed, angles, start, kv_source)
+            return branch if self.mamba is None else branch + self.mamba(normed, start)
+        if isinstance(self.attention, LatentAttention):
+            return self.attention(normed, angles, start)
+        mixer = self.conv or self.mamba or self.attention
+        assert mixer is not None
+        return mixer(normed, start)
 
     def _add(
         self,
@@ -116,7 +129,7 @@ def _attention(
         return GatedDeltaNet(config)
     if layer.latent:
         return LatentAttention(config, layer)
-    return None if layer.conv else Attention(config, layer)
+    return Attention(config, layer) if layer.attends else None
 
 
 def _feed_forward(config: BackboneConfig, layer: Layer) -> nn.Module:

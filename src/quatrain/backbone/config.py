@@ -7,9 +7,11 @@ serves Quatrain and ExecuTorch's own exporter.
 from dataclasses import dataclass
 from typing import Literal
 
-from quatrain.backbone.layer_config import Layer
+from quatrain.backbone.layer_config import Layer, layer_of
 
-LayerType = Literal["full_attention", "sliding_attention", "conv", "linear_attention"]
+LayerType = Literal[
+    "full_attention", "sliding_attention", "conv", "linear_attention", "mamba", "hybrid"
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,18 @@ class BackboneConfig:
     linear_num_value_heads: int = 0
     linear_key_head_dim: int = 0
     linear_value_head_dim: int = 0
+    # Of the state spaces (Mamba-2) in layers called "mamba", or beside attention in those called
+    # "hybrid": each of the groups of B and C is for as many heads, which follow on each other.
+    mamba_num_heads: int = 0
+    mamba_head_dim: int = 0
+    mamba_state_size: int = 0
+    mamba_n_groups: int = 1
+    mamba_conv_kernel: int = 4
+    mamba_conv_bias: bool = True
+    mamba_in_bias: bool = False
+    mamba_out_bias: bool = False
+    # An RMS norm of each group, behind the gate or before it.
+    mamba_norm: Literal["after_gate", "before_gate", "none"] = "after_gate"
     # Llama 4: layers with rotary embedding see their own chunk only; the queries of those
     # without grow with the position.
     attention_chunk_size: int | None = None
@@ -171,6 +185,16 @@ class BackboneConfig:
         return 2 * keys + self.linear_num_value_heads * self.linear_value_head_dim
 
     @property
+    def mamba_dim(self) -> int:
+        """The channels of all heads of a state space."""
+        return self.mamba_num_heads * self.mamba_head_dim
+
+    @property
+    def mamba_channels(self) -> int:
+        """What the convolution of a state space reads: x, B and C."""
+        return self.mamba_dim + 2 * self.mamba_n_groups * self.mamba_state_size
+
+    @property
     def longrope(self) -> Literal["short", "long"] | None:
         """The divisors that rotations have, of LongRoPE's (Ding et al., 2024) for contexts up to
         that of pretraining and for longer ones; one program serves one context."""
@@ -185,65 +209,4 @@ class BackboneConfig:
 
     def layer(self, index: int) -> Layer:
         """What is particular to layer `index`."""
-        interval = self.no_rope_layer_interval
-        kind = None if self.layer_types is None else self.layer_types[index]
-        attends = kind not in ("conv", "linear_attention")
-        has_rope = attends and (interval is None or (index + 1) % interval != 0)
-        slides = self.sliding_window is not None and (kind is None or kind == "sliding_attention")
-        kv_source, shares_kv = self._shared_keys(index)
-        kv_heads, head_dim = self._kv_heads(slides)
-        window = self._attention_window(slides, has_rope)
-        wide = kv_source is not None and self.double_wide_shared_ffn
-        rope = "local" if slides and self.local_rope_theta else "global"
-        # Up to the first step of the scale all factors are 1.
-        grows = self.attn_temperature_tuning and self.max_seq_len >= self.floor_scale
-        return Layer(
-            rope=rope if has_rope else "none",
-            qk_norm=self.use_qk_norm and attends and (has_rope or self.qk_norm_without_rope),
-            temperature=grows and attends and (self.attn_temperature_with_rope or not has_rope),
-            attention_window=window,
-            attention_sinks=self.attention_sinks if window and window[0] == "window" else 0,
-            kv_source=kv_source,
-            shares_kv=shares_kv,
-            moe=self.num_experts > 0
-            and index >= self.num_dense_layers
-            and (index + 1) % self.interleave_moe_layer_step == 0,
-            conv=kind == "conv",
-            delta=kind == "linear_attention",
-            head_dim=head_dim,
-            n_kv_heads=kv_heads,
-            latent=self.kv_lora_rank > 0,
-            hidden_dim=self.hidden_dim * (2 if wide else 1),
-            sparsity=self.activation_sparsity if index < self.num_sparse_layers else 0.0,
-        )
-
-    def _kv_heads(self, slides: bool) -> tuple[int, int]:
-        """(number, width)"""
-        if self.kv_lora_rank:
-            return 1, self.kv_lora_rank + self.qk_rope_head_dim
-        if slides:
-            return self.n_kv_heads, self.head_dim
-        return self.n_global_kv_heads or self.n_kv_heads, self.global_head_dim or self.head_dim
-
-    def _shared_keys(self, index: int) -> tuple[int | None, bool]:
-        """(the layer whose keys and values layer `index` reads, if any, whether others read its)"""
-        first = self.n_layers - self.num_kv_shared_layers
-        if first == self.n_layers:
-            return None, False
-        kinds = self.layer_types if self.kv_shared_by_type else None
-        kind = kinds[index] if kinds else None
-        before = [each for each in range(first) if not kinds or kinds[each] == kind]
-        if index >= first:
-            return before[-1], False
-        return None, index == before[-1]
-
-    def _attention_window(
-        self, slides: bool, has_rope: bool
-    ) -> tuple[Literal["window", "chunk"], int] | None:
-        """Only what the context is long enough to notice."""
-        if slides and self.sliding_window is not None and self.sliding_window < self.max_seq_len:
-            return "window", self.sliding_window
-        chunk = self.attention_chunk_size
-        if has_rope and chunk is not None and chunk < self.max_seq_len:
-            return "chunk", chunk
-        return None
+        return layer_of(self, index)

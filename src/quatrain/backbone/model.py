@@ -166,12 +166,13 @@ class Backbone(nn.Module):
     @property
     def rewinds(self) -> bool:
         """Whether a call may go back in the context: a short convolution keeps only its last
-        inputs, a delta rule only its last state."""
-        return not {"conv", "linear_attention"} & {*(self.config.layer_types or ())}
+        inputs, a delta rule or a state space only its last state."""
+        kept = {"conv", "linear_attention", "mamba", "hybrid"}
+        return not kept & {*(self.config.layer_types or ())}
 
     def reset(self) -> None:
-        """Forget the context: zero every KV cache. What convolutions and delta rules keep goes at
-        position 0."""
+        """Forget the context: zero every KV cache. What convolutions, delta rules and state spaces
+        keep goes at position 0."""
         for module in self.modules():
             if isinstance(module, CachedAttention):
                 module.k_cache.zero_()

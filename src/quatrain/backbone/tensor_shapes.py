@@ -29,6 +29,15 @@ layers.{i}.attention.conv1d.weight          [channels, 1, linear_conv_kernel_dim
 layers.{i}.attention.{A_log,dt_bias}        [H]
 layers.{i}.attention.norm.weight            [linear_value_head_dim]
 layers.{i}.attention.out_proj.weight        [dim, H * linear_value_head_dim]
+  in a layer that layer_types calls mamba, in place of attention, or hybrid, besides, H heads:
+layers.{i}.mamba.in_proj_{z,xBC}.weight     [H * mamba_head_dim, dim], [channels, dim]: x, B, C
+layers.{i}.mamba.in_proj_dt.weight          [H, dim], floating point
+layers.{i}.mamba.in_proj_{z,xBC,dt}.bias    with mamba_in_bias
+layers.{i}.mamba.conv1d.weight              [channels, 1, mamba_conv_kernel], floating point
+layers.{i}.mamba.conv1d.bias                [channels], with mamba_conv_bias
+layers.{i}.mamba.{A_log,D,dt_bias}          [H]
+layers.{i}.mamba.norm.weight                [H * mamba_head_dim], unless mamba_norm is none
+layers.{i}.mamba.out_proj.{weight,bias}     [dim, H * mamba_head_dim], [dim] with mamba_out_bias
 layers.{i}.feed_forward.{w1,w3}.weight      [hidden_dim, dim] (gate, up); w1 alone without
                                             feed_forward_gate
 layers.{i}.feed_forward.w2.weight           [dim, hidden_dim] (down)
@@ -136,7 +145,9 @@ def _mixer(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
         return _delta_rule(config)
     if layer.conv:
         return _convolution(config)
-    return _latent_attention(config) if layer.latent else _attention(config, layer)
+    attention = _latent_attention(config) if layer.latent else _attention(config, layer)
+    shapes = attention if layer.attends else {}
+    return shapes | (_state_space(config) if layer.mamba else {})
 
 
 def _attention(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int, ...]]:
@@ -173,6 +184,14 @@ def _delta_rule(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
         "attention.in_proj_qkv": (config.delta_channels, config.dim),
         "attention.in_proj_z": (values, config.dim),
         "attention.out_proj": (config.dim, values),
+    }
+
+
+def _state_space(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
+    return {
+        "mamba.in_proj_z": (config.mamba_dim, config.dim),
+        "mamba.in_proj_xBC": (config.mamba_channels, config.dim),
+        "mamba.out_proj": (config.dim, config.mamba_dim),
     }
 
 

@@ -65,7 +65,10 @@ def _mixer(config: BackboneConfig, layer: Layer) -> Shapes:
         return {"conv.conv.weight": (config.dim, 1, config.conv_L_cache)}
     if layer.latent:
         return _latent_attention(config)
-    return _delta_vectors(config) if layer.delta else _attention_biases(config, layer)
+    if layer.delta:
+        return _delta_vectors(config)
+    shapes = _attention_biases(config, layer) if layer.attends else {}
+    return shapes | (_state_space_vectors(config) if layer.mamba else {})
 
 
 def _latent_attention(config: BackboneConfig) -> Shapes:
@@ -115,6 +118,27 @@ def _delta_vectors(config: BackboneConfig) -> Shapes:
         "attention.dt_bias": (heads,),
         "attention.norm.weight": (config.linear_value_head_dim,),
     }
+
+
+def _state_space_vectors(config: BackboneConfig) -> Shapes:
+    heads, inner, channels = (config.mamba_num_heads,), (config.mamba_dim,), config.mamba_channels
+    shapes: Shapes = {
+        "mamba.in_proj_dt.weight": (*heads, config.dim),
+        "mamba.conv1d.weight": (channels, 1, config.mamba_conv_kernel),
+        "mamba.A_log": heads,
+        "mamba.D": heads,
+        "mamba.dt_bias": heads,
+    }
+    if config.mamba_conv_bias:
+        shapes["mamba.conv1d.bias"] = (channels,)
+    if config.mamba_norm != "none":
+        shapes["mamba.norm.weight"] = inner
+    if config.mamba_in_bias:
+        rows = {"z": inner, "xBC": (channels,), "dt": heads}
+        shapes |= {f"mamba.in_proj_{part}.bias": shape for part, shape in rows.items()}
+    if config.mamba_out_bias:
+        shapes["mamba.out_proj.bias"] = (config.dim,)
+    return shapes
 
 
 def _attention_biases(config: BackboneConfig, layer: Layer) -> Shapes:

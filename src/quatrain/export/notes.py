@@ -120,8 +120,10 @@ def _kept_state(backbone: Backbone) -> str:
         return ""
     config = backbone.config
     kept = f"Short convolutions keep the inputs of the last {config.conv_L_cache - 1} tokens"
-    if any(config.layer(index).delta for index in range(config.n_layers)):
-        kept = "Gated delta rules keep only the last state"
+    layers = [config.layer(index) for index in range(config.n_layers)]
+    if any(layer.recurs for layer in layers):
+        what = "State spaces" if any(layer.mamba for layer in layers) else "Gated delta rules"
+        kept = f"{what} keep only the last state"
     needs = ""
     if any(isinstance(part, FusedDeltaRule) for part in backbone.modules()):
         needs = f" Runtimes before {SINCE[GATED_DELTA_RULE]} cannot load it."

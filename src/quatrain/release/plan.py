@@ -194,7 +194,7 @@ class _Planner:
     def _lacking_on_cpu(self) -> str | None:
         config = self.weightless.config
         lacking = lacking_on_cpu(GATED_DELTA_RULE, self.spec.runtime)
-        if lacking and any(config.layer(index).delta for index in range(config.n_layers)):
+        if lacking and any(config.layer(index).recurs for index in range(config.n_layers)):
             return f"{lacking}; name a later --runtime"
         return None
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.support.models.families import (
+    GRANITE4_H,
     LFM2_MOE,
     LLAMA3_ROPE,
     LLAMA4,
@@ -136,7 +137,7 @@ NOT_IMPLEMENTED = [
     ("Gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ("Llama", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
     ("Phi", {"qk_layernorm": True}, "qk_layernorm is true: each head has its own layer norm"),
-    ("GraniteMoeHybrid", {"layer_types": ["full_attention"] * 3}, "num_local_experts is 8, and"),
+    ("GraniteMoeHybrid", GRANITE4_H | {"time_step_limit": (0.001, 0.1)}, "time steps with limits"),
 ]
 
 

@@ -36,10 +36,8 @@ from quatrain.errors import InputError
 
 # Stated by every config.json that is not the part of another.
 SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
-# What must be stated of a model_type whose usual models are not implemented, or without which its
-# class computes nothing.
+# What must be stated of a model_type without which its class computes nothing.
 DENSE = {
-    "granitemoehybrid": {"layer_types": ["attention"] * 32, "num_local_experts": 0},
     "lfm2_moe": {"layer_types": ["conv"] * 32},
 }
 GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}

@@ -155,6 +155,97 @@ def qwen3_next_tensors(tensors: Tensors, config: Any, legacy: bool = False) -> T
     return made
 
 
+def state_space_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """What decays as it is applied; numbers of heads in a column, norms by groups."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        part = name.rpartition(".mamba.")[2]
+        if part == "A_log":
+            made[name] = -torch.exp(tensor).unsqueeze(1)
+        elif part == "D":
+            made[name] = tensor.unsqueeze(1)
+        elif part == "dt_bias":
+            made[name.replace("dt_bias", "dt_proj.bias")] = tensor
+        elif part == "conv1d.weight":
+            made[name] = tensor.squeeze(1)
+        elif part == "norm.weight" and part != name:
+            made[name] = tensor.view(config.mamba_n_groups, -1)
+        else:
+            made[name] = tensor
+    return made
+
+
+def state_space_figures(config: Any) -> dict[str, Any]:
+    return {
+        "ssm_conv_kernel": config.mamba_d_conv,
+        "ssm_state_size": config.mamba_d_state,
+        "ssm_group_count": config.mamba_n_groups,
+        "ssm_inner_size": config.mamba_n_heads * config.mamba_d_head,
+        "ssm_time_step_rank": config.mamba_n_heads,
+    }
+
+
+def granite4_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """Gate and up of the feed-forward of every token apart."""
+    kind = "_shexp" if config.num_local_experts else ""
+    made: Tensors = {}
+    for name, tensor in state_space_tensors(tensors, config).items():
+        layer = name.split(".")[2] if ".layers." in name else ""
+        if name.endswith("shared_mlp.input_linear.weight"):
+            for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
+                made[f"blk.{layer}.ffn_{part}{kind}.weight"] = half
+        elif name.endswith("shared_mlp.output_linear.weight"):
+            made[f"blk.{layer}.ffn_down{kind}.weight"] = tensor
+        else:
+            made[name] = tensor
+    return made
+
+
+def granite4_figures(config: Any) -> dict[str, Any]:
+    attends = [kind == "full_attention" for kind in config.layer_types]
+    experts = config.num_local_experts
+    return state_space_figures(config) | {
+        "attention_scale": config.attention_multiplier,
+        "embedding_scale": config.embedding_multiplier,
+        "residual_scale": config.residual_multiplier,
+        "logit_scale": config.logits_scaling,
+        "head_count_kv": [config.num_key_value_heads * each for each in attends],
+        "rope_scaling_finetuned": False,
+        "expert_count": experts or None,
+        "expert_used_count": config.num_experts_per_tok if experts else None,
+        "expert_shared_feed_forward_length": config.shared_intermediate_size,
+        "feed_forward_length": config.intermediate_size,
+    }
+
+
+def falcon_h1_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """All multipliers made part of what they multiply."""
+    inner, groups = config.mamba_d_ssm, config.mamba_n_groups * config.mamba_d_state
+    given = config.attention_in_multiplier
+    factors = {
+        "embed_tokens": config.embedding_multiplier,
+        "lm_head": config.lm_head_multiplier,
+        "q_proj": given,
+        "k_proj": given * config.key_multiplier,
+        "v_proj": given,
+        "o_proj": config.attention_out_multiplier,
+        "gate_proj": config.mlp_multipliers[0],
+        "down_proj": config.mlp_multipliers[1],
+        "out_proj": config.ssm_out_multiplier,
+    }
+    made: Tensors = {}
+    for name, tensor in state_space_tensors(tensors, config).items():
+        module = name.split(".")[-2] if "." in name else name
+        if module == "in_proj":
+            parts = tensor.split([inner, inner, groups, groups, config.mamba_n_heads])
+            pairs = zip(parts, config.ssm_multipliers, strict=True)
+            made[name] = torch.cat([part * factor for part, factor in pairs])
+            made[name] *= config.ssm_in_multiplier
+        else:
+            made[name] = tensor * factors.get(module, 1.0)
+    return made
+
+
 def _reordered(tensor: torch.Tensor, config: Any, axis: int, width: int) -> torch.Tensor:
     keys = config.linear_num_key_heads
     each = config.linear_num_value_heads // keys

@@ -150,6 +150,22 @@ MINICPM4_ROPE = {name: LONGROPE[name] for name in LONGROPE if name != "partial_r
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5, 3.0, 3.5],
     "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0, 6.0, 7.0],
 }
+# A group of B and C for four of eight heads each.
+STATE_SPACES = {
+    "mamba_n_heads": 8, "mamba_d_state": 32, "mamba_expand": 2, "mamba_n_groups": 2,
+    "mamba_d_conv": 4,
+}  # fmt: skip
+GRANITE4_H = GRANITE4 | STATE_SPACES | {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "intermediate_size": 128, "position_embedding_type": "nope",
+}  # fmt: skip
+FALCON_H1 = STATE_SPACES | {
+    "mamba_d_ssm": 128, "mamba_rms_norm": True, "mamba_norm_before_gate": False, "pad_token_id": 0,
+    "embedding_multiplier": 3.0, "lm_head_multiplier": 0.3, "key_multiplier": 0.7,
+    "attention_in_multiplier": 1.3, "attention_out_multiplier": 0.6, "ssm_in_multiplier": 0.8,
+    "ssm_out_multiplier": 1.7, "mlp_multipliers": [1.4, 0.5],
+    "ssm_multipliers": [0.6, 1.2, 0.7, 1.6, 1.1],
+}  # fmt: skip
 QWEN3_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 16,
     "norm_topk_prob": True,
@@ -618,6 +634,47 @@ ROWS = {
     "granite 4": Row("Granite 4 dense", "GraniteMoeHybrid", GRANITE4, quantized=True, fuzzed=True),
     "granite 4 without rotation": Row(
         "Granite 4 dense", "GraniteMoeHybrid", GRANITE4 | {"position_embedding_type": None}
+    ),
+    "granite 4 h": Row(
+        "Granite 4 H", "GraniteMoeHybrid", GRANITE4_H, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "granitehybrid", interleaved=True, figures=conversions.granite4_figures,
+            tensors=conversions.granite4_tensors,
+        ),
+    ),
+    "granite 4 h with every bias, one group": Row(
+        "Granite 4 H", "GraniteMoeHybrid",
+        GRANITE4_H | {"attention_bias": True, "mamba_proj_bias": True, "mamba_conv_bias": False,
+                      "mamba_n_groups": 1, "mamba_d_conv": 3,
+                      "position_embedding_type": "rope"},
+    ),
+    "granite 4 h, experts": Row(
+        "Granite 4 H", "GraniteMoeHybrid", GRANITE4_H | LOCAL_MIXTURE, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "granitehybrid", interleaved=True, figures=conversions.granite4_figures,
+            tensors=conversions.granite4_tensors,
+        ),
+    ),
+    "falcon h1": Row(
+        "Falcon-H1", "FalconH1", FALCON_H1, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "falcon-h1", figures=conversions.state_space_figures,
+            tensors=conversions.falcon_h1_tensors,
+        ),
+    ),
+    "falcon h1 without norm": Row(
+        "Falcon-H1", "FalconH1",
+        FALCON_H1 | {"mamba_rms_norm": False, "mamba_n_groups": 1, "tie_word_embeddings": True},
+        gguf=Conversion(
+            "falcon-h1", figures=conversions.state_space_figures,
+            tensors=conversions.falcon_h1_tensors,
+            fields={"lm_head_multiplier": 3.0},  # of a tied table, which has one factor
+        ),
+    ),
+    "falcon h1, norm before the gate, every bias": Row(
+        "Falcon-H1", "FalconH1",
+        FALCON_H1 | {"mamba_norm_before_gate": True, "attention_bias": True, "mlp_bias": True,
+                     "mamba_proj_bias": True, "projectors_bias": True, "mamba_d_ssm": None},
     ),
     "internlm3": Row("InternLM3", "InternLM3", {"head_dim": 16}, quantized=True, fuzzed=True),
     "internlm3 with every bias": Row(

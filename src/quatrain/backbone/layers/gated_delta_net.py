@@ -13,6 +13,7 @@ from quatrain.backbone.layers.delta_rule import DeltaRule
 from quatrain.backbone.layers.feed_forward import silu
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.short_conv import CausalConv
+from quatrain.backbone.layers.softplus import negative_softplus
 
 _EPSILON = 1e-6  # beneath the squared length of a query or key
 
@@ -48,7 +49,7 @@ class GatedDeltaNet(nn.Module):
         """x [B, T, dim], `start` the position of the first of T tokens; returns [B, T, dim]."""
         texts, length, _ = x.shape
         q, k, v = self._heads(silu(self.conv1d(self.in_proj_qkv(x), start)))
-        log_decay = torch.exp(self.A_log) * _log_of_one_less(self.in_proj_a(x) + self.dt_bias)
+        log_decay = torch.exp(self.A_log) * negative_softplus(self.in_proj_a(x) + self.dt_bias)
         strength = torch.sigmoid(self.in_proj_b(x))
         read = self.norm(self.rule(q, k, v, log_decay, strength, start))
         gate = silu(self.in_proj_z(x)).view(read.shape)
@@ -78,9 +79,3 @@ def _to_length(width: int, length: float) -> RMSNorm:
     norm = RMSNorm(width, _EPSILON / width, affine=False)
     norm.weight.mul_(length * width**-0.5)
     return norm
-
-
-def _log_of_one_less(x: torch.Tensor) -> torch.Tensor:
-    """log(1 - sigmoid(x)), which is -softplus(x), by operators that all runtimes have."""
-    pair = torch.stack((torch.zeros_like(x), x), dim=-1)
-    return torch.log_softmax(pair, dim=-1)[..., 0]

@@ -30,17 +30,18 @@ class ShortConv(nn.Module):
 class CausalConv(nn.Module):
     """A filter of L taps for each channel, over a token and the L - 1 before it.
 
-    weight [dim, 1, L], the last tap a token's own. The buffer `conv_state` [texts, L - 1, dim]
-    holds the last inputs before the call's: a call continues the previous one, or begins a text at
-    position 0, before which there are zeros.
+    weight [dim, 1, L], the last tap a token's own; bias [dim], or none. The buffer `conv_state`
+    [texts, L - 1, dim] holds the last inputs before the call's: a call continues the previous one,
+    or begins a text at position 0, before which there are zeros.
     """
 
     conv_state: torch.Tensor
 
-    def __init__(self, dim: int, taps: int) -> None:
+    def __init__(self, dim: int, taps: int, bias: bool = False) -> None:
         super().__init__()
         self.taps = taps
         self.weight = nn.Parameter(torch.zeros(dim, 1, taps), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(dim), requires_grad=False) if bias else None
         # On the CPU even if the module is built on the meta device: never loaded.
         state = torch.zeros(1, taps - 1, dim, device="cpu")
         self.register_buffer("conv_state", state, persistent=False)
@@ -51,13 +52,15 @@ class CausalConv(nn.Module):
         before = self.conv_state if start else x.new_zeros(texts, self.taps - 1, dim)
         every = torch.cat((before, x), dim=1)
         self.conv_state = every[:, length:].detach().clone()
-        return shifted_sum(every, length, list(self.weight[:, 0].T))
+        return shifted_sum(every, length, list(self.weight[:, 0].T), self.bias)
 
 
-def shifted_sum(every: torch.Tensor, length: int, taps: list[torch.Tensor]) -> torch.Tensor:
+def shifted_sum(
+    every: torch.Tensor, length: int, taps: list[torch.Tensor], bias: torch.Tensor | None
+) -> torch.Tensor:
     """The filtered last `length` of the inputs `every` [B, L - 1 + T, dim]: [B, T, dim]. `taps`:
-    the L taps [dim], that of the oldest input first."""
+    the L taps [dim], that of the oldest input first; `bias` [dim] or None."""
     result = every.narrow(1, 0, length) * taps[0]
     for shift, tap in enumerate(taps[1:], 1):
         result = result + every.narrow(1, shift, length) * tap
-    return result
+    return result if bias is None else result + bias

@@ -45,6 +45,8 @@ def _of_attention(config: BackboneConfig) -> Iterator[str]:
         yield from _of_convolutions(config)
     if "linear_attention" in (config.layer_types or ()):
         yield from _of_delta_rules(config)
+    if {"mamba", "hybrid"} & {*(config.layer_types or ())}:
+        yield from _of_state_spaces(config)
     if config.num_kv_shared_layers >= config.n_layers:
         yield f"num_kv_shared_layers {config.num_kv_shared_layers} leaves no layer with keys"
 
@@ -108,6 +110,19 @@ def _of_delta_rules(config: BackboneConfig) -> Iterator[str]:
         yield f"linear_conv_kernel_dim {config.linear_conv_kernel_dim}, expected 2 or more"
     if config.num_kv_shared_layers:
         yield "num_kv_shared_layers is for layers that all attend, and layer_types has others"
+
+
+def _of_state_spaces(config: BackboneConfig) -> Iterator[str]:
+    for name in ("mamba_num_heads", "mamba_head_dim", "mamba_state_size"):
+        if not getattr(config, name):
+            yield f"{name} is 0, and layer_types has 'mamba' or 'hybrid'"
+    heads, groups = config.mamba_num_heads, config.mamba_n_groups
+    if heads % groups:
+        yield f"mamba_num_heads {heads} is not a multiple of mamba_n_groups {groups}"
+    if config.mamba_conv_kernel < 2:
+        yield f"mamba_conv_kernel {config.mamba_conv_kernel}, expected 2 or more"
+    if config.num_kv_shared_layers:
+        yield "num_kv_shared_layers is for layers that only attend, and layer_types has others"
 
 
 def _of_norms(config: BackboneConfig) -> Iterator[str]:

@@ -20,7 +20,7 @@ def _params(fields: Fields) -> Params:
     }
 
 
-def _gguf_params(metadata: GgufMetadata) -> Params:
+def gguf_params(metadata: GgufMetadata) -> Params:
     return {
         "embedding_scale_factor": metadata.decimal("embedding_scale", 1.0),
         "attention_multiplier": metadata.decimal("attention.scale", 0.0) or None,
@@ -48,7 +48,7 @@ GRANITE = Family(
         sizes=sizes(4096, 11008, 32),
         params=_params,
     ),
-    gguf=GgufReading("granite", half_split=False, params=_gguf_params),
+    gguf=GgufReading("granite", half_split=False, params=gguf_params),
 )
 # Of the mixtures, which have no biases in their feed-forwards.
 MIXTURE_DEFAULTS = {

@@ -13,9 +13,7 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
 
-_DENSE, _DENSE_GGUF = granite.GRANITE.hugging_face, granite.GRANITE.gguf
-assert _DENSE_GGUF is not None
-_dense_gguf_params = _DENSE_GGUF.params
+_DENSE = granite.GRANITE.hugging_face
 # The names on the hub, which transformers 5 renames.
 _ON_THE_HUB = {
     "input_linear.weight": "experts.gate_up_proj",
@@ -29,7 +27,7 @@ def _params(fields: Fields) -> Params:
     return _DENSE.params(fields) | mixture
 
 
-def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     names = {}
     for name in stored:
         module, mixture, part = name.rpartition(".block_sparse_moe.")
@@ -38,7 +36,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    return _dense_gguf_params(metadata) | weighted_experts.gguf_params(metadata, normalized=True)
+    return granite.gguf_params(metadata) | weighted_experts.gguf_params(metadata, normalized=True)
 
 
 GRANITE_MOE = Family(
@@ -48,7 +46,7 @@ GRANITE_MOE = Family(
         sizes=sizes(4096, 11008, 32),
         params=_params,
         names=weighted_experts.names("block_sparse_moe", router="router"),
-        tensors=_tensors,
+        tensors=tensors,
     ),
     gguf=GgufReading(
         "granitemoe",

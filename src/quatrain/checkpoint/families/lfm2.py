@@ -9,7 +9,7 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.gguf.metadata import GgufMetadata, is_count
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
@@ -67,14 +67,10 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """Layers without KV heads are those of convolutions."""
-    key = "attention.head_count_kv"
-    by_layer = metadata.numbers(key, metadata.layer_count())
-    heads, *others = {count for count in by_layer if count} or {0}
-    if others or not is_count(heads):
-        raise metadata.refuse(key, "expected one number, or 0 for layers without attention")
+    heads, attends = metadata.attending_layers()
     return {
-        "n_kv_heads": int(heads),
-        "layer_types": [FULL if count else CONV for count in by_layer],
+        "n_kv_heads": heads,
+        "layer_types": [FULL if each else CONV for each in attends],
         "conv_L_cache": metadata.count("shortconv.l_cache"),
         "use_qk_norm": True,
     }

@@ -14,7 +14,6 @@ _MODEL_TYPES = {
     "deepseek_v3": _SHARED_EXPERT,
     "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "falcon": _BEFORE_LLAMA,
-    "falcon_h1": _STATE_SPACE,
     "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,

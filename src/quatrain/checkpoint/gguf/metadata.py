@@ -89,6 +89,10 @@ class GgufMetadata:
             raise self.refuse(key, f"expected {count} numbers, one for each layer")
         return value.tolist()
 
+    def has_tensors(self, kind: str) -> bool:
+        """Whether a layer has a tensor of that `kind`, such as attn_q.bias."""
+        return any(name.endswith(f".{kind}") for name in self.file.tensors)
+
     def stated_layers(self) -> int:
         """The layers of the model, as the file says: behind them are those that predict further
         tokens."""
@@ -121,6 +125,15 @@ class GgufMetadata:
                 key, "expected one number for all layers; other values are not implemented"
             )
         return int(first)
+
+    def attending_layers(self) -> tuple[int, list[bool]]:
+        """(the KV heads of the layers that attend; whether each layer does: others have none)"""
+        key = "attention.head_count_kv"
+        by_layer = self.numbers(key, self.layer_count())
+        heads, *others = {count for count in by_layer if count} or {0}
+        if others or not is_count(heads):
+            raise self.refuse(key, "expected one number, or 0 for layers without attention")
+        return int(heads), [bool(count) for count in by_layer]
 
     def decimal(self, key: str, default: Any = None) -> float:
         """The decimal number that `key` was before it was stored as float32, which makes 1e-05

@@ -13,11 +13,12 @@ from quatrain.backbone.layers.short_conv import CausalConv, shifted_sum
 class KeptConv(nn.Module):
     """`CausalConv` whose state is written in each call by `llama::update_cache`.
 
-    Buffers: `tap_0` and on [dim], the oldest input's first; `conv_state`, of `state_shape`, which
-    holds L - 1 rows of dim; `zeros` [1, L - 1, dim], which are read instead at position 0.
-    Multiplying the state of the previous text by 0 would keep its NaN forever.
+    Buffers: `tap_0` and on [dim], the oldest input's first; `bias` [dim] or None; `conv_state`, of
+    `state_shape`, which holds L - 1 rows of dim; `zeros` [1, L - 1, dim], which are read instead at
+    position 0. Multiplying the state of the previous text by 0 would keep its NaN forever.
     """
 
+    bias: torch.Tensor | None
     conv_state: torch.Tensor
     zeros: torch.Tensor
 
@@ -26,6 +27,7 @@ class KeptConv(nn.Module):
         self.taps, self.context = conv.taps, context
         for index in range(conv.taps):
             self.register_buffer(f"tap_{index}", conv.weight[:, 0, index].contiguous())
+        self.register_buffer("bias", None if conv.bias is None else conv.bias.detach())
         self.register_buffer("conv_state", torch.zeros(state_shape))
         self.register_buffer("zeros", torch.zeros_like(conv.conv_state))
 
@@ -41,7 +43,7 @@ class KeptConv(nn.Module):
         # Of equal shapes it copies the one into the other, whatever their dimensions mean.
         torch.ops.llama.update_cache.default(last, self.conv_state, 0)
         taps = [self.get_buffer(f"tap_{index}") for index in range(self.taps)]
-        return shifted_sum(every, length, taps)
+        return shifted_sum(every, length, taps, self.bias)
 
 
 def goes_on(start: int, context: int) -> int:

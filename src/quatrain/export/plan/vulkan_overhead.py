@@ -15,6 +15,7 @@ from quatrain.backbone.layers.attention import Attention, PositionTemperature
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.latent_attention import LatentAttention
+from quatrain.backbone.layers.mamba import Mamba2
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
 from quatrain.backbone.layers.output_bias import OutputBias
@@ -40,10 +41,13 @@ _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR, _XIELU = 314, 442, 140, 400
 _LAYER_NORM, _CONV, _TEMPERATURE = 600, 3_100, 560
 _LATENT_ATTENTION = 3_950
 _DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
+_STATE_SPACE, _FOR_HEADS, _BESIDE = 9_200, 800, 2_300  # of a state space; beside attention
 _PER_LAYER, _PER_LAYER_BRANCH = 2_700, 533  # of embeddings for each layer: for all, and a layer's
 _ROUTED, _EXPERT, _PICK = 270, 464, 1_280  # of a mixture: scores; what an expert and a pick add
 # Linears that read what another one reads.
-_SHARED_INPUT = ("wk", "wv", "wkv_a", "og", "w3", "C_proj", "x_proj", "laurel.left")
+_SHARED_INPUT = (
+    "wk", "wv", "wkv_a", "og", "w3", "C_proj", "x_proj", "laurel.left", "mamba.in_proj_z",
+)  # fmt: skip
 
 # Of the file's root.
 _ROOT, _NAMED_CONSTANT, _METHOD, _USUAL_METHODS = 3_466, 116, 277, 9
@@ -76,6 +80,10 @@ def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
         return _ATTENTION + _ROTARY * (part.rotary is not None) + gate
     if isinstance(part, GatedDeltaNet):
         return _DELTA_RULE + _KEYS_FOR_VALUES * (part.heads > part.key_heads)
+    if isinstance(part, Mamba2):
+        return _STATE_SPACE + _FOR_HEADS * (part.groups > 1)
+    if isinstance(part, Block):
+        return _BLOCK + _BESIDE * _has_both(part)
     if isinstance(part, MaskedSdpa):
         of_window, capped = part.mask.before > 0, part.mask.cap is not None
         return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
@@ -86,7 +94,7 @@ def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
         saved = _QPARAMS * _inputs_that_experts_share(part)
         return _ROUTED + _EXPERT * len(part.experts) + picks - saved
     kinds = {
-        VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD, Block: _BLOCK,
+        VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
@@ -113,6 +121,11 @@ def quantized_inputs(backbone: Backbone) -> int:
     return sum(_quantizes_its_input(name, part, shared) for name, part in parts) - of_experts
 
 
+def _has_both(layer: nn.Module) -> bool:
+    """Whether it has a state space beside attention."""
+    return isinstance(layer, Block) and None not in (layer.mamba, layer.attention)
+
+
 def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
     """How many of its experts read a tensor that is quantized for the first one already."""
     gate = mixture.experts[0].w1
@@ -122,7 +135,10 @@ def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
 
 def _shared_inputs(backbone: Backbone) -> tuple[str, ...]:
     """What the names of linears end in that read what another one reads."""
-    return _SHARED_INPUT + ("feed_forward.w1",) * backbone.config.parallel_residual
+    config = backbone.config
+    of_parallel = ("feed_forward.w1",) * config.parallel_residual
+    beside = ("mamba.in_proj_xBC",) * ("hybrid" in (config.layer_types or ()))
+    return _SHARED_INPUT + of_parallel + beside
 
 
 def _quantizes_its_input(name: str, part: nn.Module, shared: tuple[str, ...]) -> bool:

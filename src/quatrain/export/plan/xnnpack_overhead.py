@@ -15,6 +15,7 @@ from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.latent_attention import LatentAttention
+from quatrain.backbone.layers.mamba import Mamba2
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.layers.output_bias import OutputBias
@@ -44,9 +45,10 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2,
     Factor: 1, SoftCap: 3, FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    GatedDeltaNet: 40, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
+    GatedDeltaNet: 40, Mamba2: 50, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
+_FOR_HEADS = 6  # of a state space with several groups
 _RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 _WIDE_PAIRS, _WIDE_HALVES = 7, 2
@@ -157,6 +159,8 @@ def _instructions(part: nn.Module, partial: bool) -> float:
         total += _PARTIAL * (part.rotary is not None and partial)
         total += 2 * part.norm_whole  # views of all heads together
         total += _GATE * (part.og is not None)
+    if isinstance(part, Mamba2):
+        total += _FOR_HEADS * (part.groups > 1)
     if isinstance(part, WideRope):
         total += _WIDE_HALVES if part.half_split else _WIDE_PAIRS
     return total + sum(_instructions(child, partial) for child in part.children())

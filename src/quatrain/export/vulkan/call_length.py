@@ -24,7 +24,7 @@ def longest_call(config: BackboneConfig) -> int:
     capped = config.attn_logit_softcapping is not None
     masked = {layer.n_kv_heads for layer in layers if capped or layer.attention_window}
     beside = max((max(keys, config.n_heads // keys) for keys in masked), default=1)
-    most = CHUNK if any(layer.delta for layer in layers) else LONGEST_SIDE // beside
+    most = CHUNK if any(layer.recurs for layer in layers) else LONGEST_SIDE // beside
     return min(config.max_seq_len, config.prefill_chunk_size or most, most)
 
 

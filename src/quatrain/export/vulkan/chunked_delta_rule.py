@@ -1,5 +1,5 @@
-"""The gated delta rule as Vulkan operators: the matrix products of `delta_rule` for one chunk, of
-one size in every call."""
+"""The gated delta rule, and a state space, as Vulkan operators: the matrix products of `delta_rule`
+for one chunk, of one size in every call."""
 
 import torch
 from torch import nn
@@ -30,8 +30,9 @@ class Chunk(nn.Module):
             self.register_buffer(name, mask)
         state = rule.recurrent_state[0]
         heads, key_dim, value_dim = state.shape
+        key_heads = 1 if rule.one_key else heads
         self.register_buffer("no_state", torch.zeros_like(state))
-        self.register_buffer("no_keys", torch.zeros(1, CHUNK, heads, key_dim))
+        self.register_buffer("no_keys", torch.zeros(1, CHUNK, key_heads, key_dim))
         self.register_buffer("no_values", torch.zeros(1, CHUNK, heads, value_dim))
         self.register_buffer("no_gates", torch.zeros(1, CHUNK, heads))
 
@@ -55,7 +56,7 @@ class ChunkedDeltaRule(nn.Module):
 
     def __init__(self, rule: DeltaRule, chunk: Chunk, context: int) -> None:
         super().__init__()
-        self.chunk, self.context = chunk, context
+        self.chunk, self.context, self.corrects = chunk, context, rule.corrects
         self.register_buffer("recurrent_state", torch.zeros_like(rule.recurrent_state))
 
     def forward(
@@ -80,6 +81,7 @@ class ChunkedDeltaRule(nn.Module):
             _padded(strength, chunk.no_gates).permute(2, 1, 0),
             state,
             chunk.masks(),
+            self.corrects,
         )
         # Of equal shapes it copies the one into the other, whatever their dimensions mean.
         torch.ops.llama.update_cache.default(after.unsqueeze(0), self.recurrent_state, 0)

@@ -118,11 +118,12 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             "attention has a window, a chunk or a soft cap, for which ExecuTorch's Vulkan runtime "
             f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
-    if any(layer.conv or layer.delta for layer in layers) and needs_older_forms(release):
+    if any(layer.conv or layer.recurs for layer in layers) and needs_older_forms(release):
+        spaces = any(layer.mamba for layer in layers)
+        what = "state spaces" if spaces else "short convolutions or gated delta rules"
         return (
-            "layers have short convolutions or gated delta rules, for which ExecuTorch's Vulkan "
-            f"runtime {release} lacks operators; ship a later runtime, or use "
-            f"{_on_the_cpu(options)}."
+            f"layers have {what}, for which ExecuTorch's Vulkan runtime {release} lacks "
+            f"operators; ship a later runtime, or use {_on_the_cpu(options)}."
         )
     if any(layer.attention_sinks for layer in layers):
         return (

@@ -1,10 +1,16 @@
-"""The gated delta rule as the operator that ExecuTorch's CPU runtime has for it, from 1.5 on."""
+"""The gated delta rule, and a state space, as the operator that ExecuTorch's CPU runtime has for
+the first, from 1.5 on."""
 
 import torch
 from torch import nn
 
 from quatrain.backbone.layers.delta_rule import DeltaRule
 from quatrain.export.operators.short_conv import goes_on
+
+# A key so much smaller and a value so much larger write the same, bit for bit, since it is a power
+# of 2; what the operator takes from the value, what the key reads, is smaller by the square of it
+# and rounded away. So it computes a state space, which takes nothing.
+_SMALLER = 2.0**-30
 
 
 class FusedDeltaRule(nn.Module):
@@ -18,7 +24,7 @@ class FusedDeltaRule(nn.Module):
 
     def __init__(self, rule: DeltaRule, context: int) -> None:
         super().__init__()
-        self.context = context
+        self.context, self.corrects = context, rule.corrects
         state = rule.recurrent_state
         self.register_buffer("recurrent_state", torch.cat((state, state), dim=1))
 
@@ -34,6 +40,9 @@ class FusedDeltaRule(nn.Module):
         """As `DeltaRule.forward`, of one text."""
         heads = v.shape[2]
         before = self.recurrent_state.narrow(1, goes_on(start, self.context) * heads, heads)
+        q, k = (each.expand(-1, -1, heads, -1) for each in (q, k))
+        if not self.corrects:
+            k, v = k * _SMALLER, v * (1 / _SMALLER)
         by_head = (each.transpose(1, 2) for each in (q, k, v, torch.exp(log_decay), strength))
         read, after = torch.ops.llama.gated_delta_rule.default(*by_head, before)
         torch.ops.llama.update_cache.default(after, self.recurrent_state, heads)

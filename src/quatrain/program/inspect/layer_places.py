@@ -1,4 +1,5 @@
-"""Finds where each layer of a graph mixes tokens: attention, short convolution or delta rule."""
+"""Finds where each layer of a graph mixes tokens: attention, short convolution, delta rule or state
+space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from quatrain.program.inspect.attentions import AttentionPlace, find_attentions
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import Operator, Plain, ValueList
 
+_NORM = "et_vk.rms_norm"
 _CLONE = ("aten.clone",)  # lays a value out otherwise, in a buffer or a texture
 
 
@@ -23,18 +25,42 @@ class ConvolutionPlace:
 
 @dataclass(frozen=True)
 class DeltaRulePlace:
-    """Operator `operator`, by index, keeps the `state` of a gated delta rule, to which the call has
-    `written` (value ids)."""
+    """Operator `operator`, by index, keeps the `state` of a gated delta rule or of a state space,
+    to which the call has `written` (value ids)."""
 
     operator: int
     state: int
     written: int
 
 
-def find_layers(def_use: DefUse) -> list[AttentionPlace | ConvolutionPlace | DeltaRulePlace]:
-    """The layers of a graph in their order, by how they mix tokens."""
-    found = [*find_attentions(def_use), *_convolutions(def_use), *_delta_rules(def_use)]
-    return sorted(found, key=lambda place: place.operator)
+Place = AttentionPlace | ConvolutionPlace | DeltaRulePlace
+
+
+def find_layers(def_use: DefUse) -> list[tuple[int, Place]]:
+    """How the layers of a graph mix tokens, in their order, each with the layer's index: attention
+    and a state space beside it are of one layer."""
+    found: list[Place] = [
+        *find_attentions(def_use), *_convolutions(def_use), *_delta_rules(def_use)
+    ]  # fmt: skip
+    layers: list[tuple[int, Place]] = []
+    for place in sorted(found, key=lambda place: place.operator):
+        layer, before = layers[-1] if layers else (-1, place)
+        layers.append((layer + (not _is_beside(def_use, before, place)), place))
+    return layers
+
+
+def _is_beside(def_use: DefUse, one: Place, other: Place) -> bool:
+    """Whether attention and a state space read the same norm of the stream."""
+    both = {type(place): place for place in (one, other)}
+    attention, space = both.get(AttentionPlace), both.get(DeltaRulePlace)
+    if not isinstance(attention, AttentionPlace) or not isinstance(space, DeltaRulePlace):
+        return False
+    operators = def_use.graph.operators
+    of_attention, of_space = (
+        def_use.upstream([value], lambda index: operators[index].kind == _NORM)
+        for value in (attention.q, space.state)
+    )
+    return bool(of_attention) and of_attention == of_space
 
 
 def _written_anew(def_use: DefUse) -> Iterator[tuple[int, Operator]]:

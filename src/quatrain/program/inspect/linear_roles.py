@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from quatrain.program.inspect.adaptors import find_adaptors
 from quatrain.program.inspect.attentions import AttentionPlace
 from quatrain.program.inspect.layer_places import ConvolutionPlace, DeltaRulePlace, find_layers
-from quatrain.program.inspect.role_names import DELTA_NAMES, ROLE_NAMES
+from quatrain.program.inspect.role_names import DELTA_NAMES, MAMBA_NAMES, ROLE_NAMES
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import Operator
 
@@ -47,15 +47,15 @@ class LinearRoles:
         self.found: dict[int, LinearRole] = {}
         # Layer -> its gated blocks, in order: the linears of each.
         self.blocks: dict[int, list[list[int]]] = {}
-        begins = {}
-        for layer, found in enumerate(find_layers(def_use)):
+        begins: dict[int, int] = {}
+        for layer, found in find_layers(def_use):
             begins[found.operator] = layer
             if isinstance(found, AttentionPlace):
                 self._attention(found, layer)
             elif isinstance(found, ConvolutionPlace):
                 self._convolution(found, layer)
             else:
-                self._delta_rule(found, layer)
+                self._recurrence(found, layer)
         layer = -1
         for index, operator in enumerate(def_use.graph.operators):
             layer = begins.get(index, layer)
@@ -116,17 +116,18 @@ class LinearRoles:
             product = self._sources(self.def_use.graph.operators[index].args[0])
             self._name([i for i in product if i not in (*b, *x)], layer, "conv C")
 
-    def _delta_rule(self, found: DeltaRulePlace, layer: int) -> None:
-        """Before the state three linears, in the order in which they are computed; behind what
-        is written the last, and one that gates its input."""
+    def _recurrence(self, found: DeltaRulePlace, layer: int) -> None:
+        """Before the state of a delta rule three linears, of a state space two, in the order in
+        which they are computed; behind what is written the last, and one that gates its input."""
         before = sorted(self._sources(found.state))
-        for index, role in zip(before, list(DELTA_NAMES)[:3], strict=False):
+        *first, gate, last = DELTA_NAMES if len(before) > 2 else MAMBA_NAMES
+        for index, role in zip(before, first, strict=False):
             self._name([index], layer, role)
         out = self._targets(found.written)
-        self._name(out, layer, "delta out")
+        self._name(out, layer, last)
         for index in out:
             gated = self._sources(self.def_use.graph.operators[index].args[0])
-            self._name([i for i in gated if i not in before], layer, "delta gate")
+            self._name([i for i in gated if i not in before], layer, gate)
 
     def _through_rotary(self, value: int) -> int:
         """The value that a rotary embedding turned into `value`; it handles q and k at once."""
@@ -149,7 +150,7 @@ class LinearRoles:
         """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x); without a gate
         `down(relu(gate) * relu(gate))`."""
         gate = self._sources(operator.args[0])
-        if any(self.of(index).role in DELTA_NAMES for index in gate):
+        if any(self.of(index).role in {**DELTA_NAMES, **MAMBA_NAMES} for index in gate):
             return
         product = self._multiplication(operator.out)
         if operator.kind == "aten.sigmoid" and product is not None:

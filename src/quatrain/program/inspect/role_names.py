@@ -16,8 +16,12 @@ DELTA_NAMES = {
     "delta strength": "attention.in_proj_b", "delta gate": "attention.in_proj_z",
     "delta out": "attention.out_proj",
 }  # fmt: skip
+MAMBA_NAMES = {
+    "mamba xBC": "mamba.in_proj_xBC", "mamba dt": "mamba.in_proj_dt",
+    "mamba gate": "mamba.in_proj_z", "mamba out": "mamba.out_proj",
+}  # fmt: skip
 _OTHER_NAMES = {
     "output gate": "attention.og", "router": "feed_forward.router",
     "rotation": "feed_forward.w2.rotation",
 }  # fmt: skip
-ROLE_NAMES = {**META_NAMES, **CONV_NAMES, **LATENT_NAMES, **DELTA_NAMES, **_OTHER_NAMES}
+ROLE_NAMES = META_NAMES | CONV_NAMES | LATENT_NAMES | DELTA_NAMES | MAMBA_NAMES | _OTHER_NAMES

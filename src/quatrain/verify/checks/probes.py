@@ -22,11 +22,12 @@ _NORM = "et_vk.rms_norm"
 # probes.
 _READS_NORM = {
     "q": "attention_norm", "q a": "attention_norm", "conv B": "attention_norm",
+    "mamba xBC": "attention_norm",
     "gate": "ffn_norm", "output": "norm",
 }  # fmt: skip
 _READS = {
     "down": "gated activation", "o": "attention over the KV cache",
-    "conv out": "gated short convolution",
+    "conv out": "gated short convolution", "mamba out": "gated state space",
 }  # fmt: skip
 _WATCHED = (
     "norm", ".attend", ".wq", ".wk", ".wv", ".wo", ".wq_a", ".wq_b", ".wkv_a", ".w1", ".w2", ".w3",
@@ -87,14 +88,14 @@ def _linear_probes(graph: VulkanGraph, def_use: DefUse) -> Iterator[Probe]:
                 yield Probe(normed.out, f"{name}.out", layer, f"RMS norm {norm}")
         if role in _READS:
             yield Probe(x, f"{linear.name}.in", layer, _READS[role])
-        if role in (*META_NAMES, *CONV_NAMES, *LATENT_NAMES, "output"):
+        if role in (*META_NAMES, *CONV_NAMES, *LATENT_NAMES, "mamba out", "output"):
             alone = result_id(def_use, linear.operator)
             result = with_adaptors.get(linear.operator, alone)
             yield Probe(result, f"{linear.name}.out", layer, f"linear {linear.name}")
 
 
 def _attention_probes(graph: VulkanGraph) -> Iterator[Probe]:
-    for layer, found in enumerate(find_layers(DefUse(graph))):
+    for layer, found in find_layers(DefUse(graph)):
         if not isinstance(found, AttentionPlace):
             continue
         operator = graph.operators[found.operator]

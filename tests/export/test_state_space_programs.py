@@ -1,0 +1,89 @@
+"""Programs with state spaces (Mamba-2), in place of attention or beside it: text after text, in
+pieces and steps."""
+
+import pytest
+from tests.support.comparisons.planned import assert_as_planned
+from tests.support.comparisons.verified import assert_one_number_is_told
+from tests.support.devices import DEVICES_OF
+from tests.support.models.families import FALCON_H1, GRANITE4_H
+from tests.support.models.kept_state import (
+    assert_answers_are_read_anew,
+    assert_calls_follow,
+    assert_texts_agree,
+)
+from tests.support.models.peers import random_model, saved
+
+from quatrain.arithmetic import ARITHMETIC_OF
+from quatrain.errors import InputError
+from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.vulkan.chunked_delta_rule import CHUNK
+from quatrain.program import open_program, write_program
+from quatrain.program.edit.retarget import retarget
+from quatrain.program.edit.slim import slim
+from quatrain.program.inspect.linears import find_linears
+from quatrain.quantize.pipeline import quantize_model
+from quatrain.runtime.load import load_runner
+from quatrain.targets import choose_for_target, examine_file
+from quatrain.verify.checks.layerwise import compare_layerwise
+from quatrain.verify.eager import load_eager
+
+MODELS = {
+    "GraniteMoeHybrid": GRANITE4_H | {
+        "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"],
+        "shared_intermediate_size": 64, "num_key_value_heads": 4, "mamba_n_groups": 1,
+    },
+    "FalconH1": FALCON_H1 | {
+        "num_hidden_layers": 2, "intermediate_size": 64, "num_key_value_heads": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def checkpoint(request, tmp_path_factory):
+    """With state spaces of one group in place of attention, or of two groups beside it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    saved(random_model(request.param, **MODELS[request.param]), folder / "model")
+    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
+    return folder / "int4"
+
+
+def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
+    """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte")
+    assert_as_planned(report, checkpoint)
+    assert report.prefill_chunk_size == CHUNK
+    assert any(note.startswith("State spaces keep only the last state:") for note in report.notes)
+    program = open_program(report.output)
+    assert len(program.delegates) == 1 and program.metadata["get_max_seq_len"] == CHUNK
+    names = {linear.name for linear in find_linears(program.vulkan)}
+    assert names == {row.name for row in report.linears}
+    assert {f"layers.0.mamba.in_proj_{part}" for part in ("z", "xBC", "dt")} < names
+    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
+    runner = load_runner(report.output, "reference")
+    compared = compare_layerwise(runner, eager, list(range(9)), 1e-5)
+    assert compared.first is None and compared.probes > 20
+    assert_calls_follow(runner)
+    retarget(program, "weight-only")
+    slim(program)
+    write_program(program, tmp_path / "float.pte")
+    eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["vulkan"])
+    assert_texts_agree(tmp_path / "float.pte", eager, DEVICES_OF["vulkan"])
+
+
+def test_xnnpack_equals_eager(checkpoint, tmp_path):
+    options = ExportOptions("weight-only", "xnnpack", allow_fallback=True)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
+    assert_as_planned(report, checkpoint)
+    assert any("before 1.5 cannot load it" in note for note in report.notes)
+    eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["xnnpack"])
+    assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"])
+    assert_calls_follow(load_runner(report.output, "executorch"))
+    assert_answers_are_read_anew(report.output)
+    assert_one_number_is_told(report.output, checkpoint, "layers.0.mamba.D")
+    assert not examine_file(report.output, (), "1.4").passed
+
+
+def test_older_vulkan_runtimes_refuse_before_the_work(checkpoint, tmp_path):
+    target = choose_for_target("mali-g715", "1.2")
+    with pytest.raises(InputError, match="state spaces, for which ExecuTorch's Vulkan"):
+        export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(target=target))
