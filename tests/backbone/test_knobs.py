@@ -147,6 +147,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"kv_lora_rank": 8}, "kv_lora_rank is 8, which needs qk_nope_head_dim"),
         (LATENT | {"head_dim": 16}, r"head_dim is 16, expected qk_nope_head_dim \+ qk_rope"),
         (LATENT | {"qk_rope_head_dim": 3, "head_dim": 11}, "qk_rope_head_dim 3 is odd"),
+        (LATENT | {"layer_types": ["full_attention"] * 4}, "layer_types is for attention to keys"),
         (LATENT | {"use_qk_norm": True}, "use_qk_norm is for attention to keys and values"),
         ({"per_layer_dim": 8, "apply_embedding": False}, "needs token ids"),
         ({"global_rotary_planes": 0.5}, "global_rotary_planes below 1 .* needs use_hf_rope"),

@@ -9,6 +9,7 @@ _NOT_LATENT = (
     "attention_qkv_bias", "attention_output_bias", "use_qk_norm", "use_attn_o_norm",
     "use_attn_o_gate", "use_v_norm", "use_sub_norms", "num_kv_shared_layers",
     "attn_temperature_tuning", "no_rope_layer_interval", "global_head_dim", "n_global_kv_heads",
+    "layer_types",
 )  # fmt: skip
 
 
