@@ -14,6 +14,7 @@ from tests.support.models.kept_state import (
 from tests.support.models.peers import random_model, saved
 
 from quatrain.arithmetic import ARITHMETIC_OF
+from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.vulkan.chunked_delta_rule import CHUNK
@@ -71,12 +72,16 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
 
 
 def test_xnnpack_equals_eager(checkpoint, tmp_path):
-    options = ExportOptions("weight-only", "xnnpack", allow_fallback=True)
+    """In 8da4w, but for what processors round otherwise, where layers like a Llama's are in parts:
+    those with attention are not."""
+    hybrid = open_checkpoint(checkpoint).config.layer(0).attends
+    scheme, bound = ("8da4w", 1e-2) if hybrid else ("weight-only", 1e-5)
+    options = ExportOptions(scheme, "xnnpack", allow_fallback=True)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     assert_as_planned(report, checkpoint)
     assert any("before 1.5 cannot load it" in note for note in report.notes)
-    eager = load_eager(checkpoint, "weight-only", ARITHMETIC_OF["xnnpack"])
-    assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"])
+    eager = load_eager(checkpoint, scheme, ARITHMETIC_OF["xnnpack"])
+    assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"], bound)
     assert_calls_follow(load_runner(report.output, "executorch"))
     assert_answers_are_read_anew(report.output)
     assert_one_number_is_told(report.output, checkpoint, "layers.0.mamba.D")

@@ -48,7 +48,7 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     GatedDeltaNet: 40, Mamba2: 50, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
-_FOR_HEADS = 6  # of a state space with several groups
+_FOR_HEADS = 9  # of a state space with several groups
 _RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 _WIDE_PAIRS, _WIDE_HALVES = 7, 2

@@ -148,8 +148,8 @@ def _is_like_llama(block: Any) -> bool:
     absent = (
         block.kv_source, block.post_attention_norm, block.post_ffn_norm, block.scale_branch,
         block.add_attn, block.add_ffn, block.per_layer, block.layer_scalar, block.alt_up,
-        block.laurel, attention.v_norm, attention.temperature, attention.o_norm, attention.og,
-        attention.sub_norm, feed_forward.sub_norm, feed_forward.cut,
+        block.laurel, block.mamba, attention.v_norm, attention.temperature, attention.o_norm,
+        attention.og, attention.sub_norm, feed_forward.sub_norm, feed_forward.cut,
     )  # fmt: skip
     return (
         all(part is None for part in absent)
