@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.defects.size_defects import split, squeeze
+from tests.support.defects.size_defects import converted, split, squeeze
 
 from quatrain.program import open_program
 from quatrain.program.edit.retarget_file import retarget_file
@@ -13,6 +13,13 @@ CASES = [
     (split(), ["slice_copy", "slice_copy", "cat"], (1, 3, 12),
      lambda x: torch.cat(x.split([4, 8], dim=-1)[::-1], dim=-1)),
     (squeeze(0), ["select_copy"], (1, 1, 3, 4), lambda x: x.squeeze(0)),
+    (converted("float32"), ["_to_copy", "sym_size", "slice_copy", "sigmoid"], (1, 3, 12),
+     lambda x: x.half().float().sigmoid()),
+    (converted("float16"), ["clone", "sigmoid"], (1, 3, 12), lambda x: x.half().sigmoid()),
+    (converted("float16", "buffer"), ["clone", "sigmoid"], (1, 3, 12),
+     lambda x: x.half().sigmoid()),
+    (converted("float32", "buffer"), ["dim_order_ops._to_dim_order_copy", "sigmoid"], (1, 3, 12),
+     lambda x: x.half().float().sigmoid()),
 ]  # fmt: skip
 
 

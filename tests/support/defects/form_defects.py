@@ -5,6 +5,7 @@ import torch
 from tests.support.defects import load_checks
 from tests.support.defects.attention_forms import ATTENTION_FORMS
 from tests.support.defects.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
+from tests.support.defects.size_defects import converted
 from tests.support.defects.static_int8_forms import STATIC_INT8_FORMS
 
 EPS, NO_MOMENTUM = ("double", 1e-5), ("double", 0.1)
@@ -281,6 +282,8 @@ _FORMS: list[tuple[str, Make, Make]] = [
     ("repeat-interleave", repeated(3), repeated(2)),
     ("dim-order-in-textures", ordered("texture3d"), ordered("buffer")),
     ("dim-order-in-textures", ordered("buffer", "bool"), ordered("buffer")),
+    ("to-copy-in-buffers", converted("float32", "buffer"), converted("float32")),
+    ("to-copy-in-buffers", converted("float16", "buffer"), converted("int32", "buffer")),
     ("types-differ", of_types("mul.Tensor", "int32", "float32", "float32"),
      of_types("mul.Tensor", *("float32",) * 3)),
     ("types-differ", of_types("le.Tensor", "float32", "int32", "bool"),

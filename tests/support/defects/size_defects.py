@@ -64,6 +64,37 @@ def squeeze(dim: int, storage: str = "texture3d") -> Make:
     return make
 
 
+def converted(dtype: str, storage: str = "texture3d", viewed: bool = False) -> Make:
+    """[1, 8, 12] in float16 as `dtype`, and its sigmoid; `viewed`: as long as the call."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x = maker.tensor("float16", 1, 8, 12, storage=storage)
+        maker.graph.inputs.append(x)
+        one, null, tokens = maker.plain("int", 1), maker.plain("null"), maker.add(SymInt(8))
+        maker.call("sym_size.int", x, one, tokens)
+        out, after, seen = (maker.tensor(dtype, 1, 8, 12, storage=storage) for _ in range(3))
+        maker.call("aten._to_copy.default", x, *[null] * 6, out)
+        maker.call("aten.sigmoid.default", out, after)
+        if viewed:
+            shape = maker.add(ValueList((one, tokens, maker.plain("int", 12))))
+            maker.call("aten.view_copy.default", after, shape, seen)
+        return maker.save(folder / "converted.pte", [seen if viewed else after])
+
+    return make
+
+
+def converted_last(folder: Path) -> Path:
+    """The last token of [1, 8, 8], from float16 to float32."""
+    maker = GraphMaker()
+    x, one, null = maker.input("float16", 1, 8, 8), maker.plain("int", 1), maker.plain("null")
+    maker.call("sym_size.int", x, one, maker.add(SymInt(8)))
+    last, out = (maker.tensor(dtype, 1, 8) for dtype in ("float16", "float32"))
+    maker.call("aten.select_copy.int", x, one, maker.plain("int", -1), last)
+    maker.call("aten._to_copy.default", last, *[null] * 6, out)
+    return maker.save(folder / "converted_last.pte", [out])
+
+
 def memory(*of: int) -> Make:
     """x, its sigmoid, the sigmoid of that and the sum of the last two, each in such memory."""
 
@@ -165,6 +196,15 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
+    ("results-not-resized", "desktop", "1.5", converted("float32"), converted("int32")),
+    ("results-not-resized", "desktop", "1.5", converted("float16"), converted_last),
+    (
+        "results-not-resized",
+        "desktop",
+        "1.5",
+        converted("float32"),
+        converted("float32", viewed=True),
+    ),
     ("layer-norm-three-workers", "desktop", "1.5", norm(2, 4, 9), norm(2, 3, 9)),
     ("layer-norm-three-workers", "desktop", "1.5", norm(2, 4, 9), norm(2, 4, 8)),
     ("layer-norm-three-workers", "desktop", "1.5", norm(3, 5, 8), norm(1, 4, 9)),

@@ -59,7 +59,7 @@ def write_vulkan_program(
         lowered = open_program(path)
         repair_program(lowered)
         for graph in lowered.graphs:
-            make_resized(graph)
+            make_resized(lowered, graph)
             reduce_dispatches(graph)
             compact(graph)
         write_program(lowered, path)

@@ -123,7 +123,7 @@ def retarget_file(
 def _repair(program: Program) -> tuple[int, int, int]:
     """How many embeddings were repaired, other operators, and int4 linears."""
     embeddings = repair_program(program)
-    sizes = sum(make_resized(graph) for graph in program.graphs)
+    sizes = sum(make_resized(program, graph) for graph in program.graphs)
     linears = sum(repair_group_strides(program, graph) for graph in program.graphs)
     if not embeddings and not sizes and not linears:
         raise InputError(

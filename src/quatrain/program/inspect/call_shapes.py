@@ -22,15 +22,18 @@ def longest_call(graph: VulkanGraph) -> int:
 class CallShapes:
     """The shapes of `graph` in a call of `tokens` tokens, the first at position `start`.
 
-    `longest`: the most tokens that a call may have; None if all calls have one length. The sizes in
+    `longest`: the most tokens that a call may have; None if all calls have one length, which is so
+    of a graph that asks for no size, unless its `longest` is given. The sizes in
     masked attention follow from its operators (`_exact`); in any other value, the first
     dimension of that size counts tokens if the value is computed from one that has such a
     dimension.
     """
 
-    def __init__(self, graph: VulkanGraph, tokens: int, start: int = 0) -> None:
+    def __init__(
+        self, graph: VulkanGraph, tokens: int, start: int = 0, longest: int | None = None
+    ) -> None:
         self.graph = graph
-        self.longest: int | None = None
+        self.longest = longest if longest and longest > 1 else None
         self.tokens, self.start = tokens, start
         self._numbers: dict[int, int] = {}
         self._counts: dict[int, dict[int, int]] = {}  # along which dimensions, and how many
@@ -64,6 +67,15 @@ class CallShapes:
     def count(self, value_id: int) -> int:
         """How many tokens the tensor holds; 1 if it does not count them."""
         return next(iter(self._counts.get(value_id, {}).values()), 1)
+
+    def is_whole(self, value_id: int) -> bool:
+        """Whether the tensor has the sizes that the graph states."""
+        return not self.axes(value_id)
+
+    def axes(self, value_id: int) -> list[int]:
+        """The dimensions along which the tensor has other sizes than the graph states."""
+        stated = self.graph.tensor(value_id).shape
+        return [dim for dim, n in enumerate(self._sizes(value_id)) if n != stated[dim]]
 
     def _sizes(self, value_id: int) -> list[int]:
         counts = self._counts.get(value_id, {})

@@ -4,6 +4,7 @@ layer norms."""
 from collections import Counter
 
 from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
@@ -12,7 +13,6 @@ from quatrain.targets.triggers.occurrence import (
     attention_keys,
     is_constant,
     operators,
-    takes_calls_of_any_length,
     tensors_of,
 )
 

@@ -2,12 +2,12 @@
 otherwise, for a shorter one. Each was measured on ExecuTorch's runtime."""
 
 from quatrain.program import Program, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
     fixed_value,
     longest_call,
-    takes_calls_of_any_length,
     tensors_of,
 )
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
     fixed_value,
     operators,
-    takes_calls_of_any_length,
     tensors_of,
 )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quatrain.program import Operator, Plain, Program, Tensor, Value, ValueList, VulkanGraph
-from quatrain.program.delegate_call import takes_varying_sizes
+from quatrain.program.call_lengths import takes_calls_of_any_length
 
 CACHED_ATTENTION = ("sdpa_with_kv_cache", "custom_sdpa")
 # Layout -> the dimension that a texture is packed along, counted from the end.
@@ -67,17 +67,6 @@ def operators(graph: VulkanGraph, *kinds: str) -> list[tuple[str, Operator]]:
         for index, operator in enumerate(graph.operators)
         if operator.kind in kinds
     ]
-
-
-def takes_calls_of_any_length(program: Program, graph: VulkanGraph) -> bool:
-    """Whether the sizes of its tensors change with the call: a decode step has one row. The runtime
-    computes such calls whether or not the partitioner was told of them."""
-    return any(operator.kind == "sym_size" for operator in graph.operators) or any(
-        any(delegate.compile_specs.get("require_dynamic_shapes", b""))
-        or takes_varying_sizes(program.root, program.methods, index)
-        for index, delegate in enumerate(program.delegates)
-        if delegate.graph is graph
-    )
 
 
 def longest_call(program: Program, graph: VulkanGraph) -> int:

@@ -4,8 +4,14 @@ import math
 
 from quatrain.int4 import EMBEDDED_TOGETHER
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.edit.embedding_layout import misread_embeddings
-from quatrain.program.edit.resized_results import is_read_in_call_sizes, is_resized
+from quatrain.program.edit.resized_results import (
+    is_blitted_buffer,
+    is_read_in_call_sizes,
+    is_resized,
+)
+from quatrain.program.inspect.call_shapes import CallShapes
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.targets.runtimes import newest_release, unknown_operators
 from quatrain.targets.triggers.occurrence import (
@@ -15,7 +21,6 @@ from quatrain.targets.triggers.occurrence import (
     is_constant,
     longest_call,
     operators,
-    takes_calls_of_any_length,
     tensor_text,
     tensors_of,
 )
@@ -111,19 +116,29 @@ def selects_computed_places(program: Program, graph: VulkanGraph) -> Occurrences
 
 
 def results_not_resized(program: Program, graph: VulkanGraph) -> Occurrences:
-    """Splits, and squeezes of the first dimension in textures, in programs that take calls of any
-    length; but splits whose parts are only seen in a call's sizes."""
+    """Splits, squeezes of the first dimension in textures, and conversions between floating-point
+    types, in programs that take calls of any length; but those whose results are only seen in a
+    call's sizes."""
     if not takes_calls_of_any_length(program, graph):
         return []
-    def_use = DefUse(graph)
+    def_use, one = DefUse(graph), CallShapes(graph, 1, longest=longest_call(program, graph))
     return [
         Occurrence(f"operator {index}, {operator.kind}")
         for index, operator in enumerate(graph.operators)
-        if not is_resized(graph, operator)
-        and not (
-            operator.kind == "aten.split_with_sizes_copy"
-            and is_read_in_call_sizes(graph, operator, def_use)
+        if not is_resized(graph, operator, one)
+        and (
+            operator.kind == "aten.squeeze_copy"
+            or not is_read_in_call_sizes(graph, operator, def_use, one)
         )
+    ]
+
+
+def blitted_buffers(graph: VulkanGraph) -> Occurrences:
+    """Conversions between floating-point types, or to the same type, in buffers."""
+    return [
+        Occurrence(f"operator {index}, {operator.kind}")
+        for index, operator in enumerate(graph.operators)
+        if is_blitted_buffer(graph, operator)
     ]
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
 from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, OtherScheme
@@ -16,7 +17,6 @@ from quatrain.targets.triggers.occurrence import (
     Occurrences,
     is_constant,
     operators,
-    takes_calls_of_any_length,
     tensor_text,
 )
 

@@ -7,12 +7,12 @@ Source: `Reduce.cpp`, `ArgReduce.cpp` and `Var.cpp` of ExecuTorch 1.5, each meas
 from collections.abc import Iterator
 
 from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
     fixed_value,
-    takes_calls_of_any_length,
     tensors_of,
 )
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from quatrain.program import Program, Tensor, ValueList, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.targets.triggers.occurrence import (
     PACKED_FROM_THE_END,
     Occurrence,
     Occurrences,
     fixed_value,
     operators,
-    takes_calls_of_any_length,
     tensors_of,
 )
 
