@@ -38,6 +38,7 @@ OF_ITSELF = Calibration(self_generated=2048, scheme=Scheme.WEIGHT_ONLY)
 UNLIKE_FAMILIES = {
     "llama tied", "llama with every bias", "phi4 mini", "gemma3", "granite", "glm4", "olmo2",
     "stablelm, in parallel", "cohere2", "nemotron", "lfm2", "qwen3 moe", "llama4",
+    "granite 4 h", "youtu",
 }  # fmt: skip
 FEW = {"use_residual_gate", "num_kv_shared_layers", "output_linear_intermediate_dim"}
 NO_TEXT_OF_ITSELF = {"apply_embedding", "apply_output", "input_prune_map", "output_prune_map"}

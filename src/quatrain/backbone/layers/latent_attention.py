@@ -59,8 +59,8 @@ class LatentAttention(nn.Module):
     ) -> torch.Tensor:
         """x [B, T, dim], `angles` and `start` as for `Attention`; returns [B, T, dim]."""
         texts, length, _ = x.shape
-        q = self._queries(x).view(texts, length, -1, self.head_dim)
         latent, key = self._split(self.wkv_a(x).unsqueeze(2), self.latent_dim)
+        q = self._queries(x).view(texts, length, -1, self.head_dim)
         still, turning = self._split(q, self.nope_dim)
         turning, key = self.rotary(turning, key, *angles)
         q = torch.cat((self.wk_b(still), turning), dim=-1)

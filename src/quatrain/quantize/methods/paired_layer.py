@@ -22,6 +22,9 @@ from quatrain.quantize.methods.round_to_nearest import quantize_groups
 from quatrain.quantize.threads import torch_threads
 
 _RIDGE_OF_GAINS = 0.1  # relative to the mean square of a norm's weights
+_INTO_STREAM = (
+    "attention.wo", "attention.out_proj", "conv.out_proj", "mamba.out_proj", "feed_forward.w2"
+)  # fmt: skip
 LEAST_TOKENS = 64  # a linear (an expert) that saw fewer is rounded to nearest
 
 Rounded = tuple[torch.Tensor, torch.Tensor]  # int8 [N, K] in [-8, 7], float32 scales [N, K / group]
@@ -116,7 +119,7 @@ class PairedLayer:
         divides by, if `exact` [B, T, N], the floating-point model's results, go to the residual
         stream: the states of some tokens are a hundred times larger than the others' and would
         dominate."""
-        if name not in ("attention.wo", "attention.out_proj", "conv.out_proj", "feed_forward.w2"):
+        if name not in _INTO_STREAM:
             return
         normed, path = exact, self._paths.get(name)
         if path is not None and path.gain is None and self._stream is not None:
@@ -166,6 +169,8 @@ def _paths_to_stream(block: Block) -> dict[str, _StreamPath]:
         "attention.wo": attention,
         "attention.out_proj": attention,
         "conv.out_proj": attention,
+        # Beside attention, wo has corrected the stream's error already.
+        **({} if block.attention is not None else {"mamba.out_proj": attention}),
         # In a parallel block, wo has corrected the stream's error already.
         **({} if block.parallel else {"feed_forward.w2": feed_forward}),
     }
