@@ -89,8 +89,14 @@ def _rounded_w2(layers: LayerByLayer, stream: torch.Tensor, factor: float) -> to
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["llama", "granite", "gemma3", "granite 4 h"])
-def test_what_the_stream_lacks_is_made_good(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "linears"),
+    [
+        *((name, ("attention.wo", "feed_forward.w2")) for name in ("llama", "granite", "gemma3")),
+        ("granite 4 h", ("mamba.out_proj",)),
+    ],
+)
+def test_what_the_stream_lacks_is_made_good(name, linears, tmp_path, monkeypatch):
     """Of what branches add to it as they are, times a factor, and through a norm of their own."""
     model = open_float_model(saved(model_of(ROWS[name]), tmp_path / "m"))
     layers = LayerByLayer(model.config, model.tensors)
@@ -101,7 +107,7 @@ def test_what_the_stream_lacks_is_made_good(name, tmp_path, monkeypatch):
         if not made_good:
             monkeypatch.setattr(paired_layer, "_paths_to_stream", lambda block: {})
         block = layers.load(0, 2 * len(exact), exact.shape[1])
-        methods = dict.fromkeys(("attention.wo", "mamba.out_proj", "feed_forward.w2"), "gptq")
+        methods = dict.fromkeys(linears, "gptq")
         PairedLayer(block, methods, 32, torch.zeros(len(exact), dtype=torch.bool))
         should_be, is_now = layers.run(block, torch.cat([exact, seen])).chunk(2)
         found[made_good] = float((is_now - should_be).norm() / (seen - exact).norm())
