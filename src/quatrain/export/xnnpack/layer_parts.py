@@ -24,6 +24,12 @@ from quatrain.export.xnnpack.joined_linears import (
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 
+# The modules that have a place in the parts.
+_OF_BLOCK = {"attention_norm", "attention", "ffn_norm", "feed_forward"}
+_OF_ATTENTION = {
+    "wq", "wk", "wv", "q_norm_fn", "k_norm_fn", "rotary", "scale_query", "attend", "wo"
+}  # fmt: skip
+_OF_FEED_FORWARD = {"w1", "w2", "w3"}
 _LINEARS = (Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear, nn.Linear)
 
 
@@ -145,14 +151,10 @@ def _is_like_llama(block: Any) -> bool:
     attention, feed_forward = block.attention, block.feed_forward
     if not isinstance(attention, Attention) or not isinstance(feed_forward, FeedForward):
         return False
-    absent = (
-        block.kv_source, block.post_attention_norm, block.post_ffn_norm, block.scale_branch,
-        block.add_attn, block.add_ffn, block.per_layer, block.layer_scalar, block.alt_up,
-        block.laurel, block.mamba, attention.v_norm, attention.temperature, attention.o_norm,
-        attention.og, attention.sub_norm, feed_forward.sub_norm, feed_forward.cut,
-    )  # fmt: skip
+    parts = ((block, _OF_BLOCK), (attention, _OF_ATTENTION), (feed_forward, _OF_FEED_FORWARD))
     return (
-        all(part is None for part in absent)
+        all({name for name, _ in part.named_children()} <= names for part, names in parts)
+        and block.kv_source is None
         and not attention.norm_whole
         and feed_forward.activate is silu
         and all(isinstance(norm, RMSNorm) for norm in (block.attention_norm, block.ffn_norm))
