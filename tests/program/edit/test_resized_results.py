@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.support.defects.size_defects import converted, split, squeeze
+from tests.support.defects.size_defects import converted, embedded, split, squeeze
 
 from quatrain.program import open_program
 from quatrain.program.edit.retarget_file import retarget_file
@@ -13,6 +13,8 @@ CASES = [
     (split(), ["slice_copy", "slice_copy", "cat"], (1, 3, 12),
      lambda x: torch.cat(x.split([4, 8], dim=-1)[::-1], dim=-1)),
     (squeeze(0), ["select_copy"], (1, 1, 3, 4), lambda x: x.squeeze(0)),
+    (embedded("channels_packed"), ["embedding", "sym_size", "slice_copy"], (1, 3),
+     lambda tokens: torch.arange(192.0).view(16, 12)[tokens.long()]),
     (converted("float32"), ["_to_copy", "sym_size", "slice_copy", "sigmoid"], (1, 3, 12),
      lambda x: x.half().float().sigmoid()),
     (converted("float16"), ["clone", "sigmoid"], (1, 3, 12), lambda x: x.half().sigmoid()),
@@ -33,5 +35,5 @@ def test_repair_gives_the_same_by_operators_that_follow_a_call(
     found = [operator.kind.removeprefix("aten.") for operator in graph.operators]
     assert found == ["sym_size", *kinds]
     assert memory_conflicts(graph) == []
-    x = torch.randn(shape)
+    x = torch.randn(shape) if len(shape) > 2 else torch.arange(shape[1], dtype=torch.int32)[None]
     assert ReferenceRunner(report.output).forward(x).equal(expected(x))

@@ -49,14 +49,17 @@ def viewed_split(length: int | None) -> Make:
     return make
 
 
-def squeeze(dim: int, storage: str = "texture3d") -> Make:
-    """[1, 1, 8, 4] without a dimension."""
+def squeeze(dim: int, storage: str = "texture3d", fixed: bool = False) -> Make:
+    """[1, 1, 8, 4] without a dimension; `fixed`: of one that no call makes shorter."""
 
     def make(folder: Path) -> Path:
         maker = GraphMaker()
+        if fixed:
+            maker.input("float32", 1, 16)
         x = maker.tensor("float32", 1, 1, 8, 4, storage=storage)
         maker.graph.inputs.append(x)
-        maker.call("sym_size.int", x, maker.plain("int", 2), maker.add(SymInt(8)))
+        measured, at, size = (maker.graph.inputs[0], 1, 16) if fixed else (x, 2, 8)
+        maker.call("sym_size.int", measured, maker.plain("int", at), maker.add(SymInt(size)))
         out = maker.tensor("float32", 1, 8, 4, storage=storage)
         maker.call("aten.squeeze_copy.dims", x, maker.add_shape(dim), out)
         return maker.save(folder / "squeeze.pte", [out])
@@ -80,6 +83,23 @@ def converted(dtype: str, storage: str = "texture3d", viewed: bool = False) -> M
             shape = maker.add(ValueList((one, tokens, maker.plain("int", 12))))
             maker.call("aten.view_copy.default", after, shape, seen)
         return maker.save(folder / "converted.pte", [seen if viewed else after])
+
+    return make
+
+
+def embedded(layout: str) -> Make:
+    """The rows of a table [16, 12] for [1, 8] tokens, all channels-packed or so."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        tokens = maker.tensor("int32", 1, 8, layout=layout)
+        maker.graph.inputs.append(tokens)
+        maker.call("sym_size.int", tokens, maker.plain("int", 1), maker.add(SymInt(8)))
+        table = maker.constant(np.arange(192, dtype=np.float32).reshape(16, 12))
+        no, out = maker.plain("bool", False), maker.tensor("float32", 1, 8, 12, layout=layout)
+        padding = maker.plain("int", -1)
+        maker.call("aten.embedding.default", table, tokens, padding, no, no, out)
+        return maker.save(folder / "embedded.pte", [out])
 
     return make
 
@@ -196,7 +216,15 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("results-not-resized", "desktop", "1.5", viewed_split(-1), viewed_split(None)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
+    ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, fixed=True)),
     ("results-not-resized", "desktop", "1.5", converted("float32"), converted("int32")),
+    (
+        "results-not-resized",
+        "desktop",
+        "1.5",
+        embedded("channels_packed"),
+        embedded("width_packed"),
+    ),
     ("results-not-resized", "desktop", "1.5", converted("float16"), converted_last),
     (
         "results-not-resized",

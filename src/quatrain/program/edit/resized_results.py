@@ -2,10 +2,10 @@
 
 It has no resize function for `aten.split_with_sizes_copy`, nor for `aten.squeeze_copy` of the first
 dimension in a texture, which it computes as a copy of the same rank, nor for `aten._to_copy` to the
-same type or between floating-point types, which it blits: every shorter call, a decode step among
-them, computes on with rows of no token. It blits no buffers at all. Sources: `impl/Split.cpp`,
-`Squeeze.cpp`, `Clone.cpp`, `ToCopy.cpp` and `BlitNode.cpp` of ExecuTorch 1.1 to 1.5, measured on
-its runtime.
+same type or between floating-point types, which it blits, nor for `aten.embedding` of
+channels-packed tokens: every shorter call, a decode step among them, computes on with rows of no
+token. It blits no buffers at all. Sources: `impl/Split.cpp`, `Squeeze.cpp`, `Clone.cpp`,
+`ToCopy.cpp`, `BlitNode.cpp` and `Embedding.cpp` of ExecuTorch 1.1 to 1.5, measured on its runtime.
 """
 
 from dataclasses import replace
@@ -37,15 +37,20 @@ def is_blitted_buffer(graph: VulkanGraph, operator: Operator) -> bool:
 
 
 def is_resized(graph: VulkanGraph, operator: Operator, one: CallShapes) -> bool:
-    """Whether the runtime cuts the results of the operator to a call's length; `one`: the shapes
-    in a call of one token."""
+    """Whether the results of the operator have a call's sizes in the runtime; `one`: the shapes in
+    a call of one token."""
     if is_blitted(graph, operator):
-        return one.is_whole(operator.out) or is_blitted_buffer(graph, operator)
-    if operator.kind == "aten.squeeze_copy":
+        frozen = not is_blitted_buffer(graph, operator)
+    elif operator.kind == "aten.embedding":
+        tokens = graph.tensor(operator.named_args["indices"])
+        frozen = tokens.storage != "buffer" and tokens.layout == "channels_packed"
+    elif operator.kind == "aten.squeeze_copy":
         x = graph.values[operator.args[0]]
         in_texture = isinstance(x, Tensor) and x.storage != "buffer"
-        return not (in_texture and _numbers(graph, operator.args[1]) == [0])
-    return operator.kind != "aten.split_with_sizes_copy"
+        frozen = in_texture and _numbers(graph, operator.args[1]) == [0]
+    else:
+        frozen = operator.kind == "aten.split_with_sizes_copy"
+    return not frozen or all(one.is_whole(i) for i in _tensors(graph, operator))
 
 
 def is_read_in_call_sizes(
@@ -123,9 +128,9 @@ def _replacements(
         return _buffer_copy(graph, operator)
     if is_resized(graph, operator, one):
         return [operator]
-    if is_blitted(graph, operator):
+    if operator.kind in ("aten._to_copy", "aten.embedding"):
         cut = is_read_in_call_sizes(graph, operator, def_use, one)
-        return [operator] if cut else _cut_copy(graph, operator, one)
+        return [operator] if cut else _cut(graph, operator, one)
     if operator.kind == "aten.squeeze_copy":
         zero = graph.add(Plain("int", 0))
         args = (operator.args[0], zero, zero, operator.out)
@@ -146,14 +151,14 @@ def _buffer_copy(graph: VulkanGraph, blit: Operator) -> list[Operator]:
     return [replace(blit, name=name, args=(blit.args[0], *nulls, blit.out))]
 
 
-def _cut_copy(graph: VulkanGraph, blit: Operator, one: CallShapes) -> list[Operator]:
-    """A copy to the same type, which is resized; of another type, the rows of a call of the blit's
+def _cut(graph: VulkanGraph, operator: Operator, one: CallShapes) -> list[Operator]:
+    """A copy to the same type, which is resized; of other operators, the rows of a call of the
     result."""
-    x, out = blit.args[0], blit.out
-    if graph.tensor(x).dtype == graph.tensor(out).dtype:
+    x, out = operator.named_args.get("indices", operator.args[0]), operator.out
+    if is_blitted(graph, operator) and graph.tensor(x).dtype == graph.tensor(out).dtype:
         return [_clone(graph, x, out)]
     whole = graph.add(replace(graph.tensor(out), mem_obj_id=None))
-    operators = [replace(blit, args=(*blit.args[:-1], whole))]
+    operators = [replace(operator, args=(*operator.args[:-1], whole))]
     zero, step = graph.add(Plain("int", 0)), graph.add(Plain("int", 1))
     axes = one.axes(out)
     for axis in axes:

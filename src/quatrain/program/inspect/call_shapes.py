@@ -24,9 +24,9 @@ class CallShapes:
 
     `longest`: the most tokens that a call may have; None if all calls have one length, which is so
     of a graph that asks for no size, unless its `longest` is given. The sizes in
-    masked attention follow from its operators (`_exact`); in any other value, the first
-    dimension of that size counts tokens if the value is computed from one that has such a
-    dimension.
+    masked attention follow from its operators (`_exact`); any other value has those of one that it
+    is computed from and whose shape it has, or else its first dimension of that size counts tokens
+    if the value is computed from one that has such a dimension.
     """
 
     def __init__(
@@ -108,8 +108,17 @@ class CallShapes:
                 return
         if not counts or (kind == "aten.select_copy" and self._selects_token(args)):
             return
+        alike = {
+            self.graph.tensor(i).shape: self._counts[i]
+            for i in self.graph.inputs_of(operator)
+            if i in self._counts
+        }
         for value_id in self.graph.outputs_of(operator):
-            self._count(value_id, counts[0])
+            value = self.graph.values[value_id]
+            if isinstance(value, Tensor) and value.shape in alike:
+                self._counts[value_id] = alike[value.shape]
+            else:
+                self._count(value_id, counts[0])
 
     def _exact_counts(self, operator: Operator) -> dict[int, int]:
         sizes = zip(self._exact(operator), self.graph.tensor(operator.out).shape, strict=True)

@@ -116,9 +116,9 @@ def selects_computed_places(program: Program, graph: VulkanGraph) -> Occurrences
 
 
 def results_not_resized(program: Program, graph: VulkanGraph) -> Occurrences:
-    """Splits, squeezes of the first dimension in textures, and conversions between floating-point
-    types, in programs that take calls of any length; but those whose results are only seen in a
-    call's sizes."""
+    """Splits, squeezes of the first dimension in textures, conversions between floating-point types
+    and embeddings of channels-packed tokens, in programs that take calls of any length; but those
+    whose results have fixed sizes, or are only seen in a call's sizes."""
     if not takes_calls_of_any_length(program, graph):
         return []
     def_use, one = DefUse(graph), CallShapes(graph, 1, longest=longest_call(program, graph))
