@@ -15,7 +15,14 @@ from tests.support.comparisons.verified import (
     wrong_beside,
 )
 from tests.support.devices import DEVICES_OF
-from tests.support.models.families import GEMMA4_LARGER, LFM2_MOE, LLAMA4, QWEN2_MOE, QWEN3_MOE
+from tests.support.models.families import (
+    GEMMA4_LARGER,
+    GRANITE_MOE,
+    LFM2_MOE,
+    LLAMA4,
+    QWEN2_MOE,
+    QWEN3_MOE,
+)
 from tests.support.models.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
 from tests.support.models.peers import random_model, saved
 from tests.support.thorough import thorough
@@ -190,6 +197,19 @@ def test_keys_that_are_the_values(options, keys_as_values, tmp_path):
     names = {row.name for row in report.linears}
     assert {"layers.1.attention.wk", "layers.1.attention.wv"} <= names
     assert_verified(tmp_path / "m.pte", keys_as_values)
+
+
+def test_the_shared_expert_of_a_mixture_that_is_scaled(tmp_path):
+    """No score multiplies it, but a factor does, with the other experts."""
+    fields = {**GRANITE_MOE, "num_hidden_layers": 1, "num_local_experts": 2,
+              "shared_intermediate_size": 32}  # fmt: skip
+    checkpoint = _hub_checkpoint(tmp_path, "GraniteMoeShared", fields)
+    report = export_checkpoint(checkpoint, tmp_path / "m.pte", VULKAN_FLOAT)
+    assert_as_planned(report, checkpoint)
+    names = {row.name for row in report.linears}
+    assert "layers.0.feed_forward.shared_expert.w2" in names
+    found = find_linears(open_program(tmp_path / "m.pte").vulkan)
+    assert {linear.name for linear in found} == names
 
 
 @pytest.fixture(scope="module")

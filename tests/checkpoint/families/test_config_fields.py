@@ -194,8 +194,8 @@ def test_a_model_type_that_people_ask_for_is_refused_by_what_it_has(tmp_path):
     change_config(saved(random_model("Llama"), tmp_path), model_type="mamba")
     with pytest.raises(InputError, match=r"'mamba' \(it has state-space layers.*expected"):
         open_float_model(tmp_path)
-    with pytest.raises(InputError, match=r"hunyuan-moe \(it has a shared expert beside.*expected"):
-        gguf_reading("hunyuan-moe", "m.gguf")
+    with pytest.raises(InputError, match=r"glm4moe \(it has experts that are chosen in.*expected"):
+        gguf_reading("glm4moe", "m.gguf")
 
 
 def test_what_is_refused_by_name_is_known_to_others_and_to_no_family():

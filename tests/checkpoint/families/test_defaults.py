@@ -39,6 +39,7 @@ SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
 # What must be stated of a model_type without which its class computes nothing.
 DENSE = {
     "lfm2_moe": {"layer_types": ["conv"] * 32},
+    "hunyuan_v1_moe": {"num_experts": 2},
 }
 GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}
 

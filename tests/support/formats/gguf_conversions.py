@@ -351,3 +351,30 @@ def deepseek2_figures(config: Any) -> dict[str, Any]:
         "value_length_mla": config.v_head_dim,
         "rope_dimension_count": config.qk_rope_head_dim,
     }
+
+
+def granite_moe_shared_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """Gate and up of the shared expert apart."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        layer, shared, _ = name.partition(".shared_mlp.input_linear")
+        if shared:
+            block = f"blk.{layer.rpartition('.')[2]}"
+            halves = tensor.chunk(2)
+            made[f"{block}.ffn_gate_shexp.weight"] = halves[0]
+            made[f"{block}.ffn_up_shexp.weight"] = halves[1]
+        else:
+            made[name] = tensor
+    return made
+
+
+def ernie_moe_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The biases of experts as vectors, by the name that files on the hub have."""
+    made: Tensors = {}
+    for name, tensor in tensors.items():
+        layer, bias, _ = name.partition(".mlp.gate.moe_statics.")
+        if bias:
+            made[f"blk.{layer.rpartition('.')[2]}.exp_probs_b.bias"] = tensor.squeeze()
+        else:
+            made[name] = tensor
+    return made

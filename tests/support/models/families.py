@@ -176,6 +176,14 @@ GRANITE_MOE = LOCAL_MIXTURE | {
     "embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
     "logits_scaling": 2.5,
 }  # fmt: skip
+HUNYUAN_MOE = {
+    "head_dim": 32, "num_experts": 4, "moe_topk": 2, "intermediate_size": 64,
+    "rope_parameters": HUNYUAN_ROPE,
+}  # fmt: skip
+ERNIE_MOE = {
+    "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32,
+    "num_key_value_heads": 2, "tie_word_embeddings": True,
+}  # fmt: skip
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
 GEMMA_GGUF = {"query_pre_attn_scalar": 16}
 
@@ -231,6 +239,26 @@ def hunyuan_figures(config: Any) -> dict[str, Any]:
     """llama.cpp's converter writes the base as alpha stretches it."""
     rope, width = config.rope_parameters, config.head_dim
     return {"rope_freq_base": rope["rope_theta"] * rope["alpha"] ** (width / (width - 2))}
+
+
+def hunyuan_moe_figures(config: Any) -> dict[str, Any]:
+    return hunyuan_figures(config) | {
+        "expert_count": config.num_experts,
+        "expert_used_count": config.moe_topk,
+        "expert_shared_count": 1,
+        "expert_feed_forward_length": config.intermediate_size,
+        "expert_shared_feed_forward_length": config.intermediate_size,
+    }
+
+
+def ernie_moe_figures(config: Any) -> dict[str, Any]:
+    shared, width = config.moe_num_shared_experts, config.moe_intermediate_size
+    return experts_figures(config) | {
+        "interleave_moe_layer_step": config.moe_layer_interval,
+        "leading_dense_block_count": config.moe_layer_start_index,
+        "expert_shared_count": shared or None,
+        "expert_shared_feed_forward_length": shared * width or None,
+    }
 
 
 def yarn_figures(config: Any) -> dict[str, Any]:
@@ -799,6 +827,39 @@ ROWS = {
     "granite moe": Row(
         "Granite 3 MoE", "GraniteMoe", GRANITE_MOE, quantized=True, fuzzed=True,
         gguf=Conversion("granitemoe", interleaved=True, figures=granite_moe_figures),
+    ),
+    "granite moe shared": Row(
+        "Granite MoE with a shared expert", "GraniteMoeShared",
+        GRANITE_MOE | {"shared_intermediate_size": 32}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "granitemoe", interleaved=True, tensors=conversions.granite_moe_shared_tensors,
+            figures=lambda config: granite_moe_figures(config) | {
+                "expert_shared_feed_forward_length": config.shared_intermediate_size,
+            },
+        ),
+    ),
+    "granite moe shared, without one": Row(
+        "Granite MoE with a shared expert", "GraniteMoeShared", GRANITE_MOE
+    ),
+    "hunyuan moe": Row(
+        "HunYuan MoE", "HunYuanMoEV1", HUNYUAN_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion("hunyuan-moe", figures=hunyuan_moe_figures),
+    ),
+    "ernie moe": Row(
+        "ERNIE 4.5 MoE", "Ernie4_5_Moe", ERNIE_MOE, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "ernie4_5-moe", figures=ernie_moe_figures,
+            tensors=conversions.ernie_moe_tensors,
+        ),
+    ),
+    "ernie moe, every other layer, without shared experts": Row(
+        "ERNIE 4.5 MoE", "Ernie4_5_Moe",
+        ERNIE_MOE | {"moe_num_shared_experts": 0, "moe_layer_interval": 2, "num_hidden_layers": 4,
+                     "moe_layer_start_index": 2, "moe_layer_end_index": 3},
+        gguf=Conversion(
+            "ernie4_5-moe", figures=ernie_moe_figures,
+            tensors=conversions.ernie_moe_tensors,
+        ),
     ),
     "mixtral": Row(
         "Mixtral", "Mixtral", LOCAL_MIXTURE | {"sliding_window": 8}, quantized=True, fuzzed=True,

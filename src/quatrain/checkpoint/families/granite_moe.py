@@ -22,7 +22,7 @@ _ON_THE_HUB = {
 }
 
 
-def _params(fields: Fields) -> Params:
+def params(fields: Fields) -> Params:
     mixture = weighted_experts.hugging_face_params(fields, normalized=True)
     return _DENSE.params(fields) | mixture
 
@@ -36,7 +36,10 @@ def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    return granite.gguf_params(metadata) | weighted_experts.gguf_params(metadata, normalized=True)
+    """A file with a shared expert is of a granitemoeshared, which llama.cpp calls so too."""
+    shared = weighted_experts.has_shared_gguf(metadata)
+    mixture = weighted_experts.gguf_params(metadata, normalized=True, shared=shared, gated=False)
+    return granite.gguf_params(metadata) | mixture
 
 
 GRANITE_MOE = Family(
@@ -44,7 +47,7 @@ GRANITE_MOE = Family(
         model_type="granitemoe",
         defaults={**granite.MIXTURE_DEFAULTS, "num_local_experts": 8, "num_experts_per_tok": 2},
         sizes=sizes(4096, 11008, 32),
-        params=_params,
+        params=params,
         names=weighted_experts.names("block_sparse_moe", router="router"),
         tensors=tensors,
     ),
@@ -52,6 +55,6 @@ GRANITE_MOE = Family(
         "granitemoe",
         half_split=False,
         params=_gguf_params,
-        names=weighted_experts.GGUF_NAMES,
+        names={**weighted_experts.GGUF_NAMES, **weighted_experts.GGUF_SHARED_NAMES},
     ),
 )

@@ -4,10 +4,14 @@ from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFace
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, rope_type
 
-_AFTER_ROPE = {"qk_norm_before_rope": False}
+AFTER_ROPE = {"qk_norm_before_rope": False}
+HEAD_NORMS = {
+    "self_attn.query_layernorm": "attention.q_norm_fn",
+    "self_attn.key_layernorm": "attention.k_norm_fn",
+}
 
 
-def _rope(fields: Fields) -> Params:
+def alpha_rope(fields: Fields) -> Params:
     """NTK-aware scaling (bloc97, 2023) by `alpha`: the base times alpha ^ (width / (width - 2)).
     Files call it dynamic, but with an alpha it is static."""
     params = rope_params(fields)
@@ -35,13 +39,10 @@ HUNYUAN = Family(
             "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0,
         },
-        params=lambda fields: _AFTER_ROPE,
-        rope=_rope,
-        names={
-            "self_attn.query_layernorm": "attention.q_norm_fn",
-            "self_attn.key_layernorm": "attention.k_norm_fn",
-        },
+        params=lambda fields: AFTER_ROPE,
+        rope=alpha_rope,
+        names=HEAD_NORMS,
     ),
     # A file holds the base as alpha left it.
-    gguf=GgufReading("hunyuan-dense", half_split=True, params=lambda metadata: _AFTER_ROPE),
+    gguf=GgufReading("hunyuan-dense", half_split=True, params=lambda metadata: AFTER_ROPE),
 )

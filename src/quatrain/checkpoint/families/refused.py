@@ -1,25 +1,21 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
 _STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cache"
-_SHARED_EXPERT = "a shared expert beside experts whose outputs are weighted"
-_BIASED_PICK = "experts that are chosen by a score with a bias"
+_GROUPED_EXPERTS = "experts that are chosen in groups"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
 _MODEL_TYPES = {
     "bamba": _STATE_SPACE,
     "bloom": _BEFORE_LLAMA,
-    "cohere2_moe": _SHARED_EXPERT,
-    "deepseek_v2": _SHARED_EXPERT,
-    "deepseek_v3": _SHARED_EXPERT,
-    "ernie4_5_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
+    "cohere2_moe": "experts whose outputs are averaged with that of a shared one",
+    "deepseek_v2": _GROUPED_EXPERTS,
+    "deepseek_v3": _GROUPED_EXPERTS,
     "falcon": _BEFORE_LLAMA,
-    "glm4_moe": f"{_BIASED_PICK}, and {_SHARED_EXPERT}",
+    "glm4_moe": _GROUPED_EXPERTS,
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,
     "gpt_oss": "a learned attention sink for each head, and experts with biases",
-    "granitemoeshared": _SHARED_EXPERT,
-    "hunyuan_v1_moe": _SHARED_EXPERT,
     "jamba": _STATE_SPACE,
     "mamba": _STATE_SPACE,
     "mamba2": _STATE_SPACE,
@@ -28,16 +24,14 @@ _MODEL_TYPES = {
     "olmo": "layer norms without weights, clipped queries, keys and values",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
-    "phimoe": "an output layer with bias, and a router that masks its logits after each choice",
+    "phimoe": "a router that masks its logits after each choice",
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
     "recurrent_gemma": "recurrent layers, which keep a state beside the KV cache",
 }
 # By a GGUF file's architecture, if that differs from the model_type.
 _ARCHITECTURES = {
-    "ernie4_5-moe": "ernie4_5_moe",
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
-    "hunyuan-moe": "hunyuan_v1_moe",
     "qwen3vlmoe": "qwen3_vl_moe",
 }
 

@@ -29,7 +29,8 @@ SHARED_NAMES = {
     "mlp.shared_expert.down_proj": "feed_forward.shared_expert.w2",
     "mlp.shared_expert.up_proj": "feed_forward.shared_expert.w3",
 }
-_SHARED = {"use_shared_expert": True, "use_shared_expert_gate": True}
+SHARED = {"use_shared_expert": True}
+_GATED = SHARED | {"use_shared_expert_gate": True}
 _WEIGHED = {"use_shared_expert": False, "router_scores": "softmax", "weigh_experts": "outputs"}
 
 
@@ -75,19 +76,21 @@ def hugging_face_params(fields: Fields, normalized: bool) -> Params:
 
 def shared_params(fields: Fields) -> Params:
     """The same fields for a mixture with a shared expert, which has a gate of its own."""
-    return _SHARED | {"shared_hidden_dim": fields.integer("shared_expert_intermediate_size")}
+    return _GATED | {"shared_hidden_dim": fields.integer("shared_expert_intermediate_size")}
 
 
-def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) -> Params:
-    """The same of a GGUF file, with `shared` as `shared_params` too. llama.cpp fixes whether the
-    scores sum to 1 for an architecture."""
+def gguf_params(
+    metadata: GgufMetadata, normalized: bool, shared: bool = False, gated: bool = True
+) -> Params:
+    """The same of a GGUF file, with `shared` as `shared_params` too, whose gate it has if `gated`.
+    llama.cpp fixes whether the scores sum to 1 for an architecture."""
     experts = metadata.count("expert_count")
     if experts == 1:
         raise metadata.refuse("expert_count", "expected 2 or more experts")
     of_shared: Params = {}
     others: dict[str, float] = {"expert_weights_scale": 1.0}
     if shared:
-        of_shared = _SHARED | {
+        of_shared = (_GATED if gated else SHARED) | {
             "shared_hidden_dim": metadata.count(
                 "expert_shared_feed_forward_length", metadata.get("feed_forward_length")
             )
@@ -108,6 +111,12 @@ def gguf_params(metadata: GgufMetadata, normalized: bool, shared: bool = False) 
         }
         | of_shared
     )
+
+
+def has_shared_gguf(metadata: GgufMetadata) -> bool:
+    """Whether a GGUF file of an architecture that may have a shared expert has one."""
+    metadata.get("expert_shared_count")  # which their width says, too
+    return metadata.number("expert_shared_feed_forward_length", 0) > 0
 
 
 def gguf_with_shared_gates(tensors: dict[str, GgufTensor]) -> dict[str, GgufTensor]:

@@ -220,8 +220,9 @@ class LinearRoles:
         operators = self.def_use.graph.operators
         weighing = self._multiplication(operators[block[-1]].out)
         values = [operators[block[0]].args[0]]
-        if weighing is not None:
-            values += operators[weighing].args[:2]
+        if weighing is not None:  # by a score; or, of the sum of all, by a factor
+            factors = operators[weighing].args[:2]
+            values += [factor for factor in factors if block[-1] not in self._sources(factor)]
         sources = self.def_use.upstream(values, lambda index: index in self.linears)
         known = (LinearRole(), LinearRole(layer, "router"))
         return [index for index in sources if self.of(index) in known]
