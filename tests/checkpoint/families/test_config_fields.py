@@ -118,6 +118,7 @@ REFUSED = [
      "is 4096 .* but 16 in the parameters of the rotary"),
     ("Llama4", {"moe_layers": [0, 3]}, r"'moe_layers' is \[0, 3\], expected every n-th layer"),
     ("Qwen3Moe", {"mlp_only_layers": [1]}, r"'mlp_only_layers' is \[1\], expected every n-th"),
+    ("Olmo", {"clip_qkv": 8.0}, "'clip_qkv' is 8.0, expected null"),
     ("Olmoe", {"clip_qkv": 8.0}, "'clip_qkv' is 8.0, expected null"),
     ("Mixtral", {"num_local_experts": 1}, "'num_local_experts' is 1, expected a whole number from"),
     ("Lfm2Moe", {"layer_types": None}, "'layer_types' is None, expected 3 of 'full_attention'"),

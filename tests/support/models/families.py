@@ -565,6 +565,13 @@ ROWS = {
         "GLM-4 (2025)", "Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0},
         quantized=True, fuzzed=True, gguf=Conversion("glm4", figures=half_rotated),
     ),
+    "olmo": Row(
+        "OLMo 1", "Olmo", quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "olmo", interleaved=True,
+            figures=lambda config: {"layer_norm_eps": 1e-5, "layer_norm_rms_eps": None},
+        ),
+    ),
     "olmo2": Row(
         "OLMo 2", "Olmo2", quantized=True, fuzzed=True, gguf=Conversion("olmo2"),
     ),

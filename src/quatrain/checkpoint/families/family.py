@@ -59,6 +59,7 @@ class HuggingFaceReading:
     `tied`: whether output and embedding are tied if config.json does not say.
     `biases`: which linears have one.
     `notes(fields)`: complete sentences about fields whose values are not used.
+    `norm_eps`: of its norms, if its class fixes it.
     `unnamed`: what `architectures` has in files without a `model_type`, as some are that come with
     code of their own.
     """
@@ -80,6 +81,7 @@ class HuggingFaceReading:
     tied: bool = False
     biases: Biases = Biases()
     notes: Callable[[Fields], tuple[str, ...]] = lambda fields: ()
+    norm_eps: float | None = None
     unnamed: str = ""
 
     def called(self, name: str) -> str:

@@ -1,11 +1,10 @@
 """NanoChat: a Llama whose norms have no weights, one of them over the embedding, whose heads turn
 the other way, and whose feed-forward has no gate and squares its relu."""
 
-import torch
-
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.norms import with_norms_of_ones
 from quatrain.errors import InputError
 
 _ROTATED = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
@@ -25,7 +24,6 @@ def _params(fields: Fields) -> Params:
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """Add norms of ones, and exchange the halves of query and key heads: transformers rotates them
     by the opposite angle, and this leaves all products of the two unchanged."""
-    width = fields.integer("hidden_size")
     made = dict(stored.stored)
     for name, tensor in stored.stored.items():
         part = name.split(".")[-2] if name.count(".") > 1 else ""
@@ -33,13 +31,7 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
             heads = fields.integer_or_none(_ROTATED[part])
             all_heads = fields.integer("num_attention_heads")
             made[name] = _with_exchanged_halves(tensor, heads or all_heads, name, fields.source)
-    norms = [
-        f"model.layers.{index}.{norm}.weight"
-        for index in range(fields.layer_count())
-        for norm in ("input_layernorm", "post_attention_layernorm")
-    ]
-    ones = StoredTensor((width,), torch.float32, lambda: torch.ones(width))
-    return LazyTensors(made | dict.fromkeys([*norms, "model.norm.weight"], ones))
+    return with_norms_of_ones(LazyTensors(made), fields)
 
 
 def _with_exchanged_halves(

@@ -21,7 +21,6 @@ _MODEL_TYPES = {
     "mamba2": _STATE_SPACE,
     "mllama": "layers that attend to an image",
     "nemotron_h": _STATE_SPACE,
-    "olmo": "layer norms without weights, clipped queries, keys and values",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phimoe": "a router that masks its logits after each choice",

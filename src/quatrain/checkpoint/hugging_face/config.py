@@ -96,7 +96,7 @@ def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
         "head_dim": fields.integer_or_none("head_dim"),
         "hidden_dim": own.get("hidden_dim") or fields.integer_of_layers("intermediate_size"),
         "vocab_size": fields.integer("vocab_size"),
-        "norm_eps": fields.number(_norm_eps(reading)),
+        "norm_eps": reading.norm_eps or fields.number(_norm_eps(reading)),
         "act_fn": _activation(fields, reading),
         "use_hf_rope": True,
         **bias_params(names),
