@@ -44,7 +44,7 @@ def cached_template(
     if config.n_layers < LAYERS:
         raise IrregularGraph(f"there are fewer than {LAYERS}")
     kinds = {config.layer(index) for index in range(1, config.n_layers)}
-    if len(kinds) > 1 or not backbone.rewinds or config.per_layer_dim:
+    if len(kinds) > 1 or config.per_layer_dim:
         raise IrregularGraph("its layers differ in kind")
     path = cache_folder() / "templates" / f"{template_key(backbone, scheme, settings)}.pte"
     if not path.is_file():

@@ -20,6 +20,8 @@ def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stage
     """
     if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
         raise IrregularGraph("experts are branches, which go to instructions by number")
+    if not backbone.rewinds:
+        raise IrregularGraph("what one with a state hands on lies in another place by turns")
 
     def make(placeholder: Backbone, path: Path) -> None:
         with stages("import the compiler"), quiet():
