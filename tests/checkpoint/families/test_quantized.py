@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.formats import quantized_folders as folders
 from tests.support.formats import quantized_models
+from tests.support.formats.mlx_folders import write_mlx_model
 from tests.support.formats.quantized_models import write_quantized_model
 from tests.support.models.families import ROWS
 from tests.support.models.family_errors import checkpoint_error, mlx_error, model_of
@@ -15,7 +16,7 @@ from tests.support.models.peers import TOLERANCE, change_config
 from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 from torchao.quantization import IntxWeightOnlyConfig, PerGroup, quantize_
 
-from quatrain.checkpoint.open import open_checkpoint
+from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 from quatrain.quantize.requantize import Requantization
 
@@ -61,12 +62,19 @@ def test_a_matrix_that_is_computed_in_floating_point(name, matrix, tmp_path, mon
     [
         ("lfm2", True), ("lfm2 moe", True), ("qwen3.5", True), ("qwen3 next", True),
         ("granite moe", True), ("llama4", True), ("gemma3n", True), ("qwen3 vl", True),
-        ("lfm2", False), ("qwen3.5 moe", False),
+        ("granite 4 h", True), ("granite 4 h, experts", True),
+        ("lfm2", False), ("qwen3.5 moe", False), ("granite 4 h", False),
     ],
 )  # fmt: skip
 def test_mlx(name, quantized, tmp_path):
     """What mlx-lm lays out otherwise than transformers: filters, norms, experts."""
     assert mlx_error(name, quantized, tmp_path) < TOLERANCE
+
+
+def test_mlx_has_other_multipliers_of_a_falcon_h1(tmp_path):
+    folder = write_mlx_model(tmp_path, model_of(ROWS["falcon h1"]), quantized=False)
+    with pytest.raises(InputError, match="laid out as mlx-lm does it, whose versions make"):
+        open_float_model(folder)
 
 
 def test_an_expert_that_is_missing(tmp_path):

@@ -16,11 +16,14 @@ from quatrain.quantize.methods.round_to_nearest import quantize_groups
 _NORMS = ("input_layernorm.weight", "post_attention_layernorm.weight", "model.norm.weight",
           "q_norm.weight", "k_norm.weight")  # fmt: skip
 _FILTERS = ("conv.weight", "conv1d.weight")
+_EXPERTS_OF_GRANITE = tuple(f"block_sparse_moe.experts.{kind}_proj" for kind in ("gate_up", "down"))
 _RENAMED = {
     "lfm2_moe": (("w1.weight", "gate_proj.weight"), ("w2.weight", "down_proj.weight"),
                  ("w3.weight", "up_proj.weight")),
     "granitemoe": (("input_linear.weight", "experts.gate_up_proj"),
                    ("output_linear.weight", "experts.down_proj")),
+    "granitemoehybrid": (("block_sparse_moe.input_linear.weight", _EXPERTS_OF_GRANITE[0]),
+                         ("block_sparse_moe.output_linear.weight", _EXPERTS_OF_GRANITE[1])),
     "qwen3_vl": (("model.visual.", "vision_tower."), ("lm_head.", "language_model.lm_head."),
                  ("model.language_model.", "language_model.model.")),  # mlx-vlm's
 }  # fmt: skip
@@ -69,7 +72,8 @@ def _packed(name: str, matrix: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _sanitized(tensors: dict[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
-    has_delta_rules = any(name.endswith("conv1d.weight") for name in tensors)
+    has_delta_rules = any(name.endswith("linear_attn.conv1d.weight") for name in tensors)
+    has_experts = any(".experts." in name or "block_sparse_moe" in name for name in tensors)
     found = {}
     for name, tensor in tensors.items():
         for old, new in _RENAMED.get(model_type, ()):
@@ -78,8 +82,20 @@ def _sanitized(tensors: dict[str, torch.Tensor], model_type: str) -> dict[str, t
             tensor = tensor.transpose(1, 2)
         elif has_delta_rules and name.endswith(_NORMS):
             tensor = tensor + 1.0
-        found |= _of_all_experts(name, tensor, model_type)
+        if ".shared_mlp." in name and not has_experts:
+            found |= _without_experts(name, tensor)
+        else:
+            found |= _of_all_experts(name, tensor, model_type)
     return found
+
+
+def _without_experts(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a Granite 4 the only feed-forward, under the usual names."""
+    module, _, part = name.partition("shared_mlp.")
+    if part == "output_linear.weight":
+        return {f"{module}mlp.down_proj.weight": tensor}
+    halves = zip(("gate", "up"), tensor.chunk(2), strict=True)
+    return {f"{module}mlp.{kind}_proj.weight": half for kind, half in halves}
 
 
 def _of_all_experts(name: str, tensor: torch.Tensor, model_type: str) -> dict[str, torch.Tensor]:

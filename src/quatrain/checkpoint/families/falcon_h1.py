@@ -10,6 +10,8 @@ from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFace
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.mlx_layout import is_mlx_filter
+from quatrain.errors import InputError
 
 HYBRID = "hybrid"
 # A factor of each row, or one for all: of a matrix, and of its bias.
@@ -57,6 +59,19 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
         else:
             found[name] = _multiplied(tensor, factor[kind == "bias"])
     return LazyTensors(found)
+
+
+def _refuse_mlx(stored: LazyTensors, fields: Fields) -> set[str]:
+    """No tensor is unused. Raises `InputError` for filters as mlx-lm lays them out: of the factors
+    its versions make part of the weights some and leave others, and no file says which."""
+    for name, tensor in stored.stored.items():
+        if is_mlx_filter(name, tensor):
+            raise InputError(
+                f"{fields.source}: {name} is laid out as mlx-lm does it, whose versions make "
+                "different multipliers of a Falcon-H1 part of its weights; give the original "
+                "model's folder, or its GGUF file"
+            )
+    return set()
 
 
 def _factors(fields: Fields, params: Params) -> dict[str, _Factors]:
@@ -149,6 +164,7 @@ FALCON_H1 = Family(
             **state_spaces.NAMES,
         },
         tensors=_tensors,
+        unused=_refuse_mlx,
     ),
     gguf=GgufReading(
         "falcon-h1",

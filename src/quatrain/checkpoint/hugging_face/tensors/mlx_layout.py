@@ -27,8 +27,9 @@ def as_transformers_has_them(
     """(`stored`, a text model's under its own names, as transformers lays it out; of each tensor
     that is part of another the other's name). Raises `InputError`, naming `source`, if one that is
     of all experts is not."""
-    filters = {name for name, tensor in stored.stored.items() if _is_mlx_filter(name, tensor)}
-    shifted = any(name.endswith(".conv1d.weight") for name in filters)
+    filters = {name for name, tensor in stored.stored.items() if is_mlx_filter(name, tensor)}
+    # Of delta rules: state spaces have such a filter too, and norms as everywhere.
+    shifted = any(name.endswith(".linear_attn.conv1d.weight") for name in filters)
     found: dict[str, StoredTensor] = {}
     parts: dict[str, str] = {}
     for name, tensor in stored.stored.items():
@@ -56,7 +57,8 @@ def as_transformers_has_them(
     return LazyTensors(found), parts
 
 
-def _is_mlx_filter(name: str, tensor: StoredTensor) -> bool:
+def is_mlx_filter(name: str, tensor: StoredTensor) -> bool:
+    """Whether a tensor of a folder is a filter of each channel as mlx-lm lays it out."""
     shape = tensor.shape
     return bool(_FILTER.fullmatch(name)) and len(shape) == 3 and shape[2] == 1 != shape[1]
 
