@@ -1,7 +1,8 @@
 """What a method hands to its Vulkan delegate, held against what the delegate's graph takes.
 
-Sources: `VulkanBackend.cpp` (`execute`, `maybe_resize_output`) and `tensor_impl.cpp` of ExecuTorch
-1.5, which refuse the calls that do not fit.
+Sources: `VulkanBackend.cpp` (`execute`, `maybe_resize_output`), `ComputeGraph.cpp`
+(`maybe_cast_and_copy_into_staging`) and `tensor_impl.cpp` of ExecuTorch 1.5, which refuse the calls
+that do not fit.
 """
 
 import math
@@ -10,9 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from quatrain.program.delegate import VULKAN_BACKEND, Delegate
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.methods import Method
+from quatrain.program.scalar_types import NAMES
 from quatrain.program.vulkan.graph import Tensor, VulkanGraph
 
 STATIC = 0  # of TensorShapeDynamism
+# A method's type, and the graph's that the runtime converts it to or from.
+_CONVERTED = {("int64", "int32"), ("float64", "float32"), ("float16", "float32")}
 
 
 def delegate_call_problems(
@@ -100,4 +104,9 @@ def _why_unfit(taken: object, given: Record | None, written: bool) -> str | None
         return f"the rank of {sizes}, but its graph has that of {needed}"
     if written and math.prod(sizes) < math.prod(needed):
         return f"room for {sizes}, but its graph gives {needed}"
+    dtype, staged = NAMES.get(given.scalar_type or 0), taken.staging_dtype
+    staged = taken.dtype if staged == "unset" else staged
+    if dtype != staged and (dtype, staged) not in _CONVERTED:
+        what = "gives" if written else "takes"
+        return f"the type {dtype or given.scalar_type}, but its graph {what} {staged}"
     return None

@@ -8,7 +8,7 @@ from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.program.delegate_call import STATIC
 from quatrain.program.plan.row_lookup import row_lookup, work_beside_delegate
-from quatrain.program.plan.row_tables import NAMES
+from quatrain.program.scalar_types import NAMES
 
 
 def require_only_delegate(program: Program, runtime: str) -> None:

@@ -9,6 +9,7 @@ from tests.support.defects.edited_methods import (
     beyond_its_memory,
     called_twice,
     edited_method,
+    given_as,
     of_another_backend,
     one_value_more,
     result,
@@ -126,5 +127,6 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("delegate-call", "desktop", "1.5", edited(beyond_its_memory), edited(result(1, 96))),
     ("delegate-call", "desktop", "1.5", edited(result(1, 48)), edited(tokens_of_one_length)),
     ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
+    ("delegate-call", "desktop", "1.5", edited(given_as(15)), edited(given_as(5))),
     ("delegate-call", "desktop", "1.5", constant_given, prepacks(1)),
 ]  # fmt: skip

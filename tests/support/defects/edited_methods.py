@@ -111,6 +111,15 @@ def result(*sizes: int) -> Edit:
     return edit
 
 
+def given_as(scalar_type: int) -> Edit:
+    """The method's result has this ScalarType: 5 is float16, 15 is bfloat16."""
+
+    def edit(plan: Record) -> None:
+        plan.values[plan.outputs[0]].val.scalar_type = scalar_type
+
+    return edit
+
+
 def tokens_of_one_length(plan: Record) -> None:
     plan.values[plan.inputs[0]].val.shape_dynamism = 0
 

@@ -15,7 +15,7 @@ from itertools import product
 from quatrain.program.container import Program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.plan.method_steps import Step, method_steps
-from quatrain.program.plan.row_tables import NAMES
+from quatrain.program.scalar_types import NAMES
 from quatrain.program.vulkan.elementwise import ELEMENTWISE
 
 # Bytes of an element of each of ExecuTorch's ScalarTypes, as far as they occur.

@@ -14,10 +14,8 @@ from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.methods import Instruction, plain
+from quatrain.program.scalar_types import NAMES
 
-NAMES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32",
-         7: "float64", 11: "bool", 15: "bfloat16"}  # fmt: skip
-"""ExecuTorch's ScalarTypes, as far as they occur."""
 _BYTE, _CHAR, _HALF, _FLOAT = 0, 1, 5, 6
 _FLOATS = (_HALF, _FLOAT)
 # Operator -> how many bits an integer of its table has; None: it has no integers.

@@ -10,7 +10,7 @@ import torch
 from quatrain.program import Program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.methods import plain
-from quatrain.program.plan.row_tables import NAMES
+from quatrain.program.scalar_types import NAMES
 from quatrain.runtime.unrounded.errors import NotComputed
 
 _NULL = Record(table="Null")
