@@ -47,6 +47,8 @@ ALIKE = {
     "command-r": "smollm",
     "exaone": "smollm",
     "exaone4": "gpt-2",
+    "phi-2": "gpt-2",
+    "hunyuan": "qwen2",
     "olmo": "gpt-2",
 }
 

@@ -2,6 +2,7 @@
 
 _STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cache"
 _GROUPED_EXPERTS = "experts that are chosen in groups"
+_SINKS = "a learned attention sink for each head"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
@@ -15,7 +16,9 @@ _MODEL_TYPES = {
     "glm4_moe": _GROUPED_EXPERTS,
     "gpt2": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,
-    "gpt_oss": "a learned attention sink for each head, and experts with biases",
+    "gpt_oss": f"{_SINKS}, and experts with biases",
+    "granite_swa": _SINKS,
+    "granitemoe_swa": _SINKS,
     "jamba": _STATE_SPACE,
     "mamba": _STATE_SPACE,
     "mamba2": _STATE_SPACE,

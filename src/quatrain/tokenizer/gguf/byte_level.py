@@ -69,8 +69,8 @@ _DEEPSEEK_CODER = (
 # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's C++ reads
 # "é" wrongly where it is asked to.
 _FAMILIES = (
-    # Others: Exaone 4, OLMoE, A.X 4
-    (_Cut(), "gpt-2 exaone4 olmo a.x-4.0 mellum trillion granite-docling"),
+    # Others: Exaone 4, Phi 1.5 and 2, OLMoE, A.X 4
+    (_Cut(), "gpt-2 exaone4 phi-2 olmo a.x-4.0 mellum trillion granite-docling"),
     # SmolLM2, Granite 3, Cohere; Exaone 3.5
     (_Cut(single_digits=True), "smollm refact command-r starcoder minerva-7b exaone"),
     (
@@ -81,7 +81,7 @@ _FAMILIES = (
     (_Cut((LLAMA3_WORDS,), ignore_merges=True), "smaug-bpe"),
     # Phi-4 and OLMo 2; GLM-4
     (_Cut((LLAMA3_WORDS,)), "dbrx glm4 chatglm-bpe"),
-    (_Cut((QWEN2_WORDS,)), "qwen2 deepseek-r1-qwen stablelm2 megrez kormo"),
+    (_Cut((QWEN2_WORDS,)), "qwen2 deepseek-r1-qwen stablelm2 megrez kormo hunyuan"),
     (_Cut((QWEN3_5_WORDS,)), "qwen35"),
     # Phi-4-mini
     (_Cut((_GPT4O_WORDS,), ignore_merges=True), "gpt-4o llama4 kanana2"),
