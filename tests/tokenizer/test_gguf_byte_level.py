@@ -41,6 +41,7 @@ ALIKE = {
     "deepseek-r1-qwen": "qwen2",
     "llama4": "gpt-4o",
     "falcon3": "llama-bpe",
+    "falcon-h1": "llama-bpe",
     "glm4": "llama-bpe",
     "chatglm-bpe": "llama-bpe",
     "stablelm2": "qwen2",
@@ -213,7 +214,7 @@ def test_families_that_cut_alike(tmp_path, pre):
         files.append(json.loads((folder / "tokenizer.json").read_text()))
     assert files[0]["pre_tokenizer"] == files[1]["pre_tokenizer"]
     # That Granite, Phi, Qwen and SmolLM3 begin no text with a token of its own is in their files.
-    ignoring = ("llama3", "lfm2", "smaug-bpe", "llama4", "falcon3")
+    ignoring = ("llama3", "lfm2", "smaug-bpe", "llama4", "falcon3", "falcon-h1")
     assert files[0]["model"]["ignore_merges"] == (pre in ignoring)
 
 
@@ -241,7 +242,11 @@ def test_bos_only_where_the_model_was_trained_so(tmp_path, pre, stated):
     metadata = metadata_of(tmp_path, pre, add_bos_token=stated)
     tokenizer_files_from_gguf(metadata, tmp_path, tmp_path)
     tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
-    adds = pre in ("llama-bpe", "llama3", "lfm2", "falcon3", "tekken") if stated is None else stated
+    adds = (
+        pre in ("llama-bpe", "llama3", "lfm2", "falcon3", "falcon-h1", "tekken")
+        if stated is None
+        else stated
+    )
     assert (tokenizer.encode("x")[0] == 1) == adds
     assert tokenizer.encode("x", add_special_tokens=False)[0] != 1
 

@@ -75,7 +75,7 @@ _FAMILIES = (
     (_Cut(single_digits=True), "smollm refact command-r starcoder minerva-7b exaone"),
     (
         _Cut((LLAMA3_WORDS,), ignore_merges=True, adds_bos=True),
-        "llama-bpe llama3 llama-v3 lfm2 falcon3 pixtral midm-2.0",
+        "llama-bpe llama3 llama-v3 lfm2 falcon3 falcon-h1 pixtral midm-2.0",
     ),
     # SmolLM3: Llama 3's without its BOS
     (_Cut((LLAMA3_WORDS,), ignore_merges=True), "smaug-bpe"),
