@@ -48,6 +48,7 @@ TEXTS = {
     "gemma4_unified_text": GEMMA4_LARGER,
     "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
+    "granite_docling_text": {"pad_token_id": 0},
     "lfm2": LFM2 | {"tie_word_embeddings": False},
     "lfm3": LFM3 | {"tie_word_embeddings": False},
     "llama4_text": LLAMA4,

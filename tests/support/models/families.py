@@ -490,6 +490,11 @@ ROWS = {
             },
         ),
     ),
+    "granite docling": Row(
+        "Granite Docling text", "GraniteDocling",
+        {"attention_multiplier": 0.2, "logits_scaling": 2.5, "pad_token_id": 0},
+        quantized=True, fuzzed=True,
+    ),
     "minicpm": Row(
         "MiniCPM 1, 2, 4", "MiniCPM", MINICPM, quantized=True, fuzzed=True,
         gguf=Conversion(

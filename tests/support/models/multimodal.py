@@ -31,6 +31,9 @@ def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> Pr
         for name in kind.sub_configs_defaults
         if name != "text_config" and getattr(whole, name) is not None
     }
+    for part in parts.values():
+        if "out_hidden_size" in part:  # which some classes hold against the text model's
+            part["out_hidden_size"] = text["hidden_size"]
     name = kind.__name__.removesuffix("Config")
     model = getattr(transformers, f"{name}ForConditionalGeneration")
     own = {name: value for name, value in _SMALL.items() if hasattr(whole, name)}

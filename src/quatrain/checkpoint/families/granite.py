@@ -50,6 +50,27 @@ GRANITE = Family(
     ),
     gguf=GgufReading("granite", half_split=False, params=gguf_params),
 )
+# The text model of Granite Docling.
+GRANITE_DOCLING = Family(
+    hugging_face=HuggingFaceReading(
+        model_type="granite_docling_text",
+        defaults={
+            **GRANITE.hugging_face.defaults,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "vocab_size": 133800,
+            "max_position_embeddings": 32768,
+            "rms_norm_eps": 1e-5,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.015625,
+            "residual_multiplier": 0.263,
+            "logits_scaling": 4.0,
+        },
+        sizes=sizes(1024, 2048, 28),
+        params=_params,
+        tied=True,
+    ),
+)
 # Of the mixtures, which have no biases in their feed-forwards.
 MIXTURE_DEFAULTS = {
     name: value for name, value in GRANITE.hugging_face.defaults.items() if name != "mlp_bias"
