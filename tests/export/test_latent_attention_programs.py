@@ -8,6 +8,7 @@ from tests.support.comparisons.verified import assert_one_number_is_told, assert
 from tests.support.devices import DEVICES_OF
 from tests.support.models.families import LATENT, MINICPM3
 from tests.support.models.peers import random_model, saved
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.export import ExportOptions, export_checkpoint
@@ -28,6 +29,13 @@ WIDTH = 32 + 8  # of latent vector and rotated key
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return _checkpoint(tmp_path_factory.mktemp("youtu"), "Youtu", LATENT)
+
+
+@pytest.fixture(scope="module")
+def of_minicpm(tmp_path_factory):
+    """Rotated in halves, with multipliers; queries without a latent vector of their own."""
+    fields = {**MINICPM3, "q_lora_rank": None, "num_hidden_layers": 2}
+    return _checkpoint(tmp_path_factory.mktemp("minicpm3"), "MiniCPM3", fields)
 
 
 def _checkpoint(folder, kind, fields):
@@ -76,23 +84,21 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, on_vulkan, tmp_path):
     "options",
     [
         {"scheme": "weight-only", "allow_fallback": True},
-        {"kv_cache": "int8"},
-        {"attention_sink": (2, 6), "prefill_chunk_size": 8},
+        *thorough([{"kv_cache": "int8"}, {"attention_sink": (2, 6), "prefill_chunk_size": 8}]),
     ],
 )
-def test_xnnpack_equals_eager(options, checkpoint, tmp_path):
+def test_xnnpack_equals_eager(options, of_minicpm, tmp_path):
     options = ExportOptions(backend="xnnpack", **options)
-    report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
-    assert_as_planned(report, checkpoint)
-    assert_verified(report.output, checkpoint)
+    report = export_checkpoint(of_minicpm, tmp_path / "m.pte", options)
+    assert_as_planned(report, of_minicpm)
+    assert_verified(report.output, of_minicpm)
+    if options.scheme == "weight-only":
+        _assert_equals_eager(report.output, of_minicpm, options)
 
 
-def test_rotation_in_halves_and_multipliers(tmp_path):
-    """MiniCPM 3; queries without a latent vector of their own."""
-    fields = {**MINICPM3, "q_lora_rank": None, "num_hidden_layers": 2}
-    checkpoint = _checkpoint(tmp_path, "MiniCPM3", fields)
-    for backend in ("vulkan", "xnnpack"):
-        options = ExportOptions("weight-only", backend, allow_fallback=backend == "xnnpack")
-        report = export_checkpoint(checkpoint, tmp_path / f"{backend}.pte", options)
-        assert_as_planned(report, checkpoint)
-        _assert_equals_eager(report.output, checkpoint, options)
+@pytest.mark.thorough
+def test_vulkan_with_rotation_in_halves(of_minicpm, tmp_path):
+    options = ExportOptions("weight-only")
+    report = export_checkpoint(of_minicpm, tmp_path / "m.pte", options)
+    assert_as_planned(report, of_minicpm)
+    _assert_equals_eager(report.output, of_minicpm, options)
