@@ -695,6 +695,15 @@ ROWS = {
             tensors=conversions.granite4_tensors,
         ),
     ),
+    "bamba": Row(
+        "Bamba", "Bamba", STATE_SPACES | {"attn_layer_indices": [1], "pad_token_id": 0},
+        quantized=True, fuzzed=True,
+    ),
+    "bamba with every bias": Row(
+        "Bamba", "Bamba",
+        STATE_SPACES | {"attn_layer_indices": [0, 2], "pad_token_id": 0, "attention_bias": True,
+                        "mlp_bias": True, "mamba_proj_bias": True, "mamba_conv_bias": False},
+    ),
     "falcon h1": Row(
         "Falcon-H1", "FalconH1", FALCON_H1, quantized=True, fuzzed=True,
         gguf=Conversion(

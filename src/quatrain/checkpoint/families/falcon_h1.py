@@ -35,7 +35,7 @@ def _params(fields: Fields) -> Params:
 def _space_params(fields: Fields) -> Params:
     width = fields.integer_or_none("mamba_d_ssm")
     if width is None:
-        width = fields.integer("mamba_expand") * fields.integer("hidden_size")
+        return state_spaces.params_of_expanded(fields)
     return state_spaces.params(fields, width)
 
 
@@ -155,14 +155,7 @@ FALCON_H1 = Family(
             "ssm_out_multiplier": 1.0,
         },
         params=_params,
-        names={
-            "model.final_layernorm": "norm",
-            "pre_ff_layernorm": "ffn_norm",
-            "feed_forward.gate_proj": "feed_forward.w1",
-            "feed_forward.down_proj": "feed_forward.w2",
-            "feed_forward.up_proj": "feed_forward.w3",
-            **state_spaces.NAMES,
-        },
+        names=state_spaces.NAMES | state_spaces.NAMES_BEFORE_FEED_FORWARD,
         tensors=_tensors,
         unused=_refuse_mlx,
     ),

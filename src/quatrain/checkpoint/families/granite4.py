@@ -35,12 +35,6 @@ def _layer_types(fields: Fields) -> list[str]:
     return [_KINDS[kind] for kind in kinds]
 
 
-def _space_params(fields: Fields) -> Params:
-    return state_spaces.params(
-        fields, fields.integer("mamba_expand") * fields.integer("hidden_size")
-    )
-
-
 def _has_experts(fields: Fields) -> bool:
     return fields.integer("num_local_experts", least=0) > 0
 
@@ -55,7 +49,7 @@ def _params(fields: Fields) -> Params:
         "no_rope_layer_interval": None if rotated == "rope" else 1,
     }
     if MAMBA in kinds:
-        params |= _space_params(fields) | {
+        params |= state_spaces.params_of_expanded(fields) | {
             "layer_types": kinds,
             "attention_output_bias": fields.flag("attention_bias"),
         }
@@ -75,7 +69,9 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     shared = {"input_linear": {"gate_proj": hidden, "up_proj": hidden}}
     stored = rows_apart(stored, shared, fields.source)
     if MAMBA in _layer_types(fields):
-        stored = state_spaces.tensors(stored, _space_params(fields), fields.source)
+        stored = state_spaces.tensors(
+            stored, state_spaces.params_of_expanded(fields), fields.source
+        )
     if not _has_experts(fields):
         return stored
     names = {name: name.replace(".shared_mlp.", ".shared_expert.") for name in stored}
@@ -90,6 +86,11 @@ def _shared_names(module: str, path: str) -> dict[str, str]:
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """Layers without KV heads are those of state spaces; what says otherwise whether a rotary
     embedding was trained further says here whether there is one."""
+    if metadata.get("logit_scale") is None:
+        raise metadata.refuse(
+            "logit_scale",
+            "expected a number, as in files of Granite 4; of a Bamba give the Hugging Face folder",
+        )
     heads, attends = metadata.attending_layers()
     rotated = metadata.get("rope.scaling.finetuned")
     params = granite.gguf_params(metadata) | state_spaces.gguf_params(metadata)

@@ -7,7 +7,6 @@ _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama
 
 # By config.json's model_type.
 _MODEL_TYPES = {
-    "bamba": _STATE_SPACE,
     "bloom": _BEFORE_LLAMA,
     "cohere2_moe": "experts whose outputs are averaged with that of a shared one",
     "deepseek_v2": _GROUPED_EXPERTS,

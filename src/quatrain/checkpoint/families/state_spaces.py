@@ -21,6 +21,14 @@ _PARTS = (
     "in_proj_z", "in_proj_xBC", _TIME, "conv1d", "A_log", "D", "dt_bias", "norm", "out_proj",
 )  # fmt: skip
 NAMES = {f"mamba.{part}": f"mamba.{part}" for part in _PARTS}
+# Of Falcon-H1 and Bamba.
+NAMES_BEFORE_FEED_FORWARD = {
+    "model.final_layernorm": "norm",
+    "pre_ff_layernorm": "ffn_norm",
+    "feed_forward.gate_proj": "feed_forward.w1",
+    "feed_forward.down_proj": "feed_forward.w2",
+    "feed_forward.up_proj": "feed_forward.w3",
+}
 DEFAULTS = {
     "mamba_n_heads": 128,
     "mamba_n_groups": 1,
@@ -58,6 +66,11 @@ def params(fields: Fields, width: int) -> Params:
         "mamba_in_bias": biased,
         "mamba_out_bias": biased,
     }
+
+
+def params_of_expanded(fields: Fields) -> Params:
+    """As `params`, for as many channels as the stream has, `mamba_expand` times."""
+    return params(fields, fields.integer("mamba_expand") * fields.integer("hidden_size"))
 
 
 def _is_unlimited(limits: Any) -> bool:
