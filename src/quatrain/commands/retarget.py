@@ -132,7 +132,10 @@ def _print_report(report: "RetargetReport") -> None:
         )
     if report.repaired_sizes:
         what = "operator" if report.repaired_sizes == 1 else "operators"
-        print(f"{report.repaired_sizes} {what} replaced: results follow the length of a call")
+        print(
+            f"{report.repaired_sizes} {what} replaced: results follow the length of a call, and "
+            "conversions are ones that the runtime loads"
+        )
     if report.repaired_linears:
         what = "linear" if report.repaired_linears == 1 else "linears"
         print(

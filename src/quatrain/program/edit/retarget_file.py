@@ -29,7 +29,8 @@ class RetargetReport:
         scheme: Their new scheme; None if no scheme was asked for.
         zero_point_dtype: The new type of their zero points, if one was asked for.
         repaired_embeddings: How many embeddings got another memory layout.
-        repaired_sizes: How many operators were replaced whose results do not follow a call.
+        repaired_sizes: How many operators were replaced whose results do not follow a call, or that
+            the runtime does not load.
         repaired_linears: How many int4 linears got scales or sums of groups with the right stride.
         slimmed: What was removed; None if that was not asked for.
         bytes_in: The size of the program that it read.
@@ -128,7 +129,8 @@ def _repair(program: Program) -> tuple[int, int, int]:
     if not embeddings and not sizes and not linears:
         raise InputError(
             f"{program.path}: has nothing to repair: the kernel of each of its embeddings reads "
-            "the memory layout that it has, all results follow a call's length, and scales and "
-            "sums of groups have the right stride; leave --repair out"
+            "the memory layout that it has, all results follow a call's length, the runtime loads "
+            "all conversions, and scales and sums of groups have the right stride; leave "
+            "--repair out"
         )
     return embeddings, sizes, linears
