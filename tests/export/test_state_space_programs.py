@@ -12,6 +12,7 @@ from tests.support.models.kept_state import (
     assert_texts_agree,
 )
 from tests.support.models.peers import random_model, saved
+from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint.open import open_checkpoint
@@ -53,7 +54,7 @@ def checkpoint(request, tmp_path_factory):
     return folder / "int4"
 
 
-@pytest.mark.parametrize("checkpoint", ["GraniteMoeHybrid", "FalconH1"], indirect=True)
+@pytest.mark.parametrize("checkpoint", ["GraniteMoeHybrid", *thorough(["FalconH1"])], indirect=True)
 def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
     report = export_checkpoint(checkpoint, tmp_path / "m.pte")
