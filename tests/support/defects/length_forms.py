@@ -8,6 +8,7 @@ from tests.support.defects.attention_forms import fused_attention
 from tests.support.defects.edited_methods import edited_method, varying_input
 from tests.support.defects.form_defects import convolution, image, reduced
 from tests.support.defects.one_operator import FALSE, NULL, TRUE, Make, T, call, ints, number
+from tests.support.defects.static_int8_forms import added, linear
 
 from quatrain.program import Plain, SymInt, open_program, write_program
 from quatrain.program.vulkan.graph import Operator
@@ -112,4 +113,13 @@ LENGTH_FORMS: list[tuple[str, Make, Make]] = [
 ]  # fmt: skip
 LENGTH_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     (defect, "desktop", "1.5", has, lacks) for defect, has, lacks in LENGTH_FORMS
+] + [
+    ("static-int8-no-resize", "desktop", "1.3", of_any_length(linear(1, 8, 32)), linear(1, 8, 32)),
+    (
+        "static-int8-no-resize",
+        "desktop",
+        "1.3",
+        of_any_length(added(1, 8, 6, 5)),
+        added(1, 8, 6, 5),
+    ),
 ]

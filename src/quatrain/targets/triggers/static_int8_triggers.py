@@ -2,8 +2,16 @@
 
 import math
 
-from quatrain.program import VulkanGraph
-from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, tensors_of
+from quatrain.program import Program, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
+from quatrain.program.inspect.call_shapes import CallShapes
+from quatrain.targets.triggers.occurrence import (
+    Occurrence,
+    Occurrences,
+    longest_call,
+    operators,
+    tensors_of,
+)
 
 # Operator -> how many of the last dimensions of what it reads are of one batch.
 _LINEARS = ("et_vk.linear_q8ta_q8csw", "et_vk.q8ta_linear", "et_vk.q8ta_linear_gemv")
@@ -29,3 +37,15 @@ def static_int8_broadcast(graph: VulkanGraph) -> Occurrences:
         b = graph.tensor(operator.args[1])
         if a.shape != b.shape:
             yield Occurrence(f"{place}: {list(a.shape)} and {list(b.shape)}")
+
+
+def static_int8_of_any_length(program: Program, graph: VulkanGraph) -> Occurrences:
+    """Linears, convolutions and sums of int8 activations whose sizes change with the call."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    one = CallShapes(graph, 1, longest=longest_call(program, graph))
+    return [
+        Occurrence(place)
+        for place, operator in operators(graph, *_OF_ONE_BATCH, "et_vk.q8ta_add")
+        if not one.is_whole(operator.out)
+    ]
