@@ -2,6 +2,7 @@
 pieces and steps."""
 
 import pytest
+from executorch.exir._serialize._program import deserialize_pte_binary
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.verified import assert_one_number_is_told
 from tests.support.devices import DEVICES_OF
@@ -18,6 +19,8 @@ from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
+from quatrain.export.plan.programs import programs_of
+from quatrain.export.plan.weightless import weightless_checkpoint
 from quatrain.export.vulkan.chunked_delta_rule import CHUNK
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -52,6 +55,16 @@ def checkpoint(request, tmp_path_factory):
     saved(model, folder / "model")
     quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
     return folder / "int4"
+
+
+def assert_memory_as_planned(report, checkpoint):
+    """What its method takes besides weights, by ExecuTorch's own reading of the file."""
+    file = deserialize_pte_binary(report.output.read_bytes())
+    (method,) = (plan for plan in file.program.execution_plan if plan.name == "forward")
+    weightless = weightless_checkpoint(open_checkpoint(checkpoint))
+    (planned,) = programs_of(weightless, [report.options])
+    besides = planned.predicted_bytes.memory - planned.predicted_bytes.constants
+    assert besides == pytest.approx(sum(method.non_const_buffer_sizes), rel=0.25)
 
 
 @pytest.mark.parametrize("checkpoint", ["GraniteMoeHybrid", *thorough(["FalconH1"])], indirect=True)
@@ -89,6 +102,7 @@ def test_xnnpack_equals_eager(checkpoint, tmp_path):
     options = ExportOptions(scheme, "xnnpack", allow_fallback=True)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", options)
     assert_as_planned(report, checkpoint)
+    assert_memory_as_planned(report, checkpoint)
     assert any("before 1.5 cannot load it" in note for note in report.notes)
     eager = load_eager(checkpoint, scheme, ARITHMETIC_OF["xnnpack"])
     assert_texts_agree(report.output, eager, DEVICES_OF["xnnpack"], bound)

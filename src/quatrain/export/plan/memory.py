@@ -1,6 +1,7 @@
 """Predicts the memory that a running program needs."""
 
 from quatrain.backbone.config import BackboneConfig
+from quatrain.backbone.layer_config import Layer
 from quatrain.backbone.model import Backbone
 from quatrain.export.metadata import longest_call
 from quatrain.export.options import ExportOptions
@@ -18,6 +19,7 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     | keys and values | the whole context, or the window | the whole context, or a ring |
     | activations | what ExecuTorch plans for a layer | as much, and XNNPACK's workspace |
     | attention | two tensors of heads x tokens x context, which it makes | in blocks |
+    | delta rules, state spaces | a chunk of tokens | queries and keys of all heads |
     | masked attention | three of heads x tokens x keys | in blocks |
 
     A table that a Vulkan program reads on the CPU stays mapped, and is not counted.
@@ -37,6 +39,8 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     widest = max(*(layer.hidden_dim for layer in layers), *experts, queries)
     activations = tokens * itemsize * (3 * widest + 2 * config.dim + head_dim)
     if not vulkan:
+        recurrence = max(_numbers_of_recurrence(config, layer) for layer in layers)
+        activations = max(activations, tokens * itemsize * recurrence)
         if any(isinstance(layer, PartedBlock) for layer in backbone.layers):
             # Sine and cosine of all channels; in the workspace also gate and up after the split.
             activations += tokens * itemsize * (head_dim + 2 * widest)
@@ -46,6 +50,18 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     attention = config.n_heads * tokens * itemsize * _scores(config, tokens)
     constants -= cpu_table_bytes(backbone)
     return constants + caches + activations + attention, caches
+
+
+def _numbers_of_recurrence(config: BackboneConfig, layer: Layer) -> int:
+    """The numbers of each token that are in memory at once where a delta rule or a state space is
+    computed: queries and keys of all heads, and five times what is as wide as their values."""
+    if layer.delta:
+        heads, keys = config.linear_num_value_heads, config.linear_key_head_dim
+        values = config.linear_value_head_dim
+    else:
+        heads, keys = config.mamba_num_heads, config.mamba_state_size
+        values = config.mamba_head_dim
+    return heads * (2 * keys + 5 * values) + 2 * config.dim if layer.recurs else 0
 
 
 def _scores(config: BackboneConfig, tokens: int) -> int:

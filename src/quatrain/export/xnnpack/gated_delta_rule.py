@@ -40,10 +40,11 @@ class FusedDeltaRule(nn.Module):
         """As `DeltaRule.forward`, of one text."""
         heads = v.shape[2]
         before = self.recurrent_state.narrow(1, goes_on(start, self.context) * heads, heads)
-        q, k = (each.expand(-1, -1, heads, -1) for each in (q, k))
         if not self.corrects:
             k, v = k * _SMALLER, v * (1 / _SMALLER)
-        by_head = (each.transpose(1, 2) for each in (q, k, v, torch.exp(log_decay), strength))
+        by_head = [each.transpose(1, 2) for each in (q, k, v, torch.exp(log_decay), strength)]
+        # Only now as many as heads: of each such tensor there is one in memory.
+        by_head[:2] = (each.expand(-1, heads, -1, -1) for each in by_head[:2])
         read, after = torch.ops.llama.gated_delta_rule.default(*by_head, before)
         torch.ops.llama.update_cache.default(after, self.recurrent_state, heads)
         return read.transpose(1, 2)
