@@ -120,9 +120,10 @@ def _without_infinities(
     expected: torch.Tensor, found: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both logits [V] without those of -inf, the tokens that an output layer has no row for; as
-    they are where one has others of those."""
-    rest = expected != -torch.inf
-    return (expected[rest], found[rest]) if rest.equal(found != -torch.inf) else (expected, found)
+    they are where one has others of those. In float16 ExecuTorch writes the least number instead.
+    """
+    rest, least = expected != -torch.inf, torch.finfo(torch.float16).min
+    return (expected[rest], found[rest]) if rest.equal(found > least) else (expected, found)
 
 
 def divergence(expected: torch.Tensor, found: torch.Tensor) -> float:
