@@ -36,9 +36,10 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 # whatever tokenizer_config.json says.
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
-    "granitemoehybrid", "ernie4_5", "glm", "glm4", "olmo2", "olmo3", "stablelm", "nemotron",
-    "hyperclovax", "internlm3", "glmasr", "got_ocr2", "llava", "llava_next", "minicpmv4_6",
-    "minicpmv4_7", "smolvlm", "vipllava", "voxtral",
+    "granitemoehybrid", "granitemoeshared", "ernie4_5", "ernie4_5_moe", "glm", "glm4", "minicpm3",
+    "olmo2", "olmo3", "stablelm", "nemotron", "hyperclovax", "internlm3", "glmasr", "got_ocr2",
+    "llava", "llava_next", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "smolvlm", "vipllava",
+    "voxtral",
 )  # fmt: skip
 _QWEN2 = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
@@ -51,8 +52,8 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(_QWEN2, "Qwen2Tokenizer"),
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
-    "olmoe": "GPTNeoXTokenizer",
-    **dict.fromkeys(("starcoder2", "jais2"), "GPT2Tokenizer"),
+    **dict.fromkeys(("olmo", "olmoe"), "GPTNeoXTokenizer"),
+    **dict.fromkeys(("starcoder2", "jais2", "phi"), "GPT2Tokenizer"),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
     ),

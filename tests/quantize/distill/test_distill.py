@@ -345,5 +345,6 @@ def test_as_many_texts_are_written_together_as_memory_holds(memory, texts, monke
     monkeypatch.setattr(
         "quatrain.quantize.distill.teacher_data.memory_of", lambda _: (memory, "GPU")
     )
-    config = SimpleNamespace(n_layers=30, n_kv_heads=3, head_dim=64)
+    layer = SimpleNamespace(n_kv_heads=3, head_dim=64)
+    config = SimpleNamespace(n_layers=30, layer=lambda index: layer)
     assert _texts_at_once(config, 256, torch.device("cuda")) == texts
