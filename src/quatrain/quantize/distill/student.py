@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from quatrain.backbone.layers.mamba import GroupNorm
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
 from quatrain.backbone.model import Backbone
 from quatrain.backbone.state import stored_name
@@ -20,7 +21,7 @@ from quatrain.quantize.distill.student_layers import (
     StudentLinear,
 )
 
-_NORMS = (RMSNorm, InputScaledNorm, LayerNorm)
+_NORMS = (RMSNorm, InputScaledNorm, LayerNorm, GroupNorm)
 
 
 class Student:
