@@ -11,17 +11,35 @@ _NONE_OF: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_experts": ((None, 0), "0 or null: experts are not implemented for this family"),
     "mixer_types": ((None,), "null: layers without attention are not implemented for this family"),
 }
+_IN_GGUF = {
+    "embedding_scale_factor": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
 
 
 def _params(fields: Fields) -> Params:
     for name, (neutral, expected) in _NONE_OF.items():
         if fields.get(name) not in neutral:
             raise fields.refusal(name, expected)
+    embedding, depth = fields.number("scale_emb"), fields.number("scale_depth")
+    base, width = fields.number("dim_model_base"), fields.integer("hidden_size")
+    return multipliers(embedding, depth, base, fields.layer_count(), width)
+
+
+def multipliers(embedding: float, depth: float, base: float, layers: int, width: int) -> Params:
+    """Granite's, of `scale_emb`, `scale_depth` and `dim_model_base`."""
     return {
-        "embedding_scale_factor": fields.number("scale_emb"),
-        "residual_multiplier": fields.number("scale_depth") / fields.layer_count() ** 0.5,
-        "logits_scaling": fields.integer("hidden_size") / fields.number("dim_model_base"),
+        "embedding_scale_factor": embedding,
+        "residual_multiplier": depth / layers**0.5,
+        "logits_scaling": width / base,
     }
+
+
+def fixed_multipliers(metadata: GgufMetadata) -> Params:
+    """Those that llama.cpp fixes for files without any: of MiniCPM 1B, 2B and 3 4B."""
+    layers, width = metadata.layer_count(), metadata.count("embedding_length")
+    return multipliers(12.0, 1.4, 256, layers, width)
 
 
 def _notes(fields: Fields) -> tuple[str, ...]:
@@ -37,13 +55,9 @@ def _notes(fields: Fields) -> tuple[str, ...]:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    """Files of 2024 have no multipliers, which llama.cpp fixed then: those of the 1B and 2B."""
-    width, layers = metadata.count("embedding_length"), metadata.layer_count()
-    return {
-        "embedding_scale_factor": metadata.decimal("embedding_scale", 12.0),
-        "residual_multiplier": metadata.decimal("residual_scale", 1.4 / layers**0.5),
-        "logits_scaling": metadata.decimal("logit_scale", width / 256),
-    }
+    """Files of 2024 have no multipliers."""
+    fixed = fixed_multipliers(metadata)
+    return {name: metadata.decimal(_IN_GGUF[name], each) for name, each in fixed.items()}
 
 
 MINICPM = Family(

@@ -8,18 +8,19 @@ from quatrain.checkpoint.families.latent.hugging_face import (
     latent_params,
     latent_rope,
 )
+from quatrain.checkpoint.families.minicpm import fixed_multipliers, multipliers
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 
 
 def _params(fields: Fields) -> Params:
-    depth, base = (fields.number_or_none(name) for name in ("scale_depth", "dim_model_base"))
-    return latent_params(fields) | {
-        "embedding_scale_factor": fields.number("scale_emb"),
-        "residual_multiplier": depth / fields.layer_count() ** 0.5 if depth else 1.0,
-        "logits_scaling": fields.integer("hidden_size") / base if base else 1.0,
-    }
+    """A multiplier whose field is null is 1."""
+    layers, width = fields.layer_count(), fields.integer("hidden_size")
+    depth = fields.number_or_none("scale_depth") or layers**0.5
+    base = fields.number_or_none("dim_model_base") or width
+    scale = fields.number("scale_emb")
+    return latent_params(fields) | multipliers(scale, depth, base, layers, width)
 
 
 def _gguf_heads(metadata: GgufMetadata) -> heads.Heads:
@@ -30,13 +31,7 @@ def _gguf_heads(metadata: GgufMetadata) -> heads.Heads:
 
 
 def _gguf_params(metadata: GgufMetadata) -> Params:
-    """With the multipliers of the 4B model, which llama.cpp fixes."""
-    width, layers = metadata.count("embedding_length"), metadata.layer_count()
-    return gguf.latent_params(metadata, _gguf_heads(metadata)) | {
-        "embedding_scale_factor": 12.0,
-        "residual_multiplier": 1.4 / layers**0.5,
-        "logits_scaling": width / 256,
-    }
+    return gguf.latent_params(metadata, _gguf_heads(metadata)) | fixed_multipliers(metadata)
 
 
 def _gguf_heads_apart(tensors: LazyTensors, metadata: GgufMetadata) -> LazyTensors:
