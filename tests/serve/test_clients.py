@@ -111,7 +111,9 @@ def test_too_many_waiting_clients_get_a_time_to_retry(slow: ServedModel) -> None
             return client.completions.create(**said).choices[0].text
 
         with ThreadPoolExecutor(2) as pool:
-            answers = [pool.submit(ask), pool.submit(ask)]
+            answers = [pool.submit(ask)]
+            assert runner.reads.wait(timeout=60)  # before, both would wait
+            answers.append(pool.submit(ask))
             while 'quatrain_queued{model="slow"} 1.0' not in counters(url):
                 time.sleep(0.01)
             with pytest.raises(openai.RateLimitError) as refused:
@@ -143,15 +145,16 @@ class _Reader:
 
 
 class _Held:
-    """A model that writes w7 once it is `released`."""
+    """A model that writes w7 once it is `released`; `reads` tells that it was called."""
 
     device = "held"
     metadata: dict = {}  # noqa: RUF012 (as a runner has it)
 
     def __init__(self) -> None:
-        self.released = threading.Event()
+        self.reads, self.released = threading.Event(), threading.Event()
 
     def forward(self, tokens: torch.Tensor, input_pos: torch.Tensor, /) -> torch.Tensor:
+        self.reads.set()
         assert self.released.wait(timeout=60)
         return torch.eye(96)[[7]]
 
