@@ -3,14 +3,16 @@
 from pathlib import Path
 
 import pytest
-from tests.support.defects.edited_methods import Edit, edited_method, planned_over
+from tests.support.defects.edited_methods import Edit, edited_method, planned_over, under_names
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import EVERY, artifact
 
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
-from quatrain.program.plan.method_memory import method_memory_problems
+from quatrain.program.plan.method_memory import method_memory_problems, methods_with_own_state
 from quatrain.targets import fatal_findings
+from quatrain.targets.triggers.method_triggers import caches_of_each_method
+from quatrain.targets.triggers.occurrence import Occurrence
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,21 @@ def _overlapping_caches(plan: Record) -> None:
 def _one_cache_for_two(plan: Record) -> None:
     first, second = _caches(plan)[:2]
     first.allocation_info = second.allocation_info
+
+
+def test_caches_of_several_methods_are_told_unless_they_are_one(tmp_path: Path) -> None:
+    """Those that ExecuTorch's planning shares among methods are in memory 2."""
+    whole, turns = artifact("peer-xnnpack-8da4w"), ("prefill_forward", "decode_forward")
+    program = open_program(under_names(whole, *turns)(tmp_path))
+    assert methods_with_own_state(program) == {*turns}
+    (found,) = caches_of_each_method(program)
+    assert found == Occurrence("methods decode_forward, prefill_forward")
+
+    def shared(plan: Record) -> None:
+        for cache in _caches(plan):
+            cache.allocation_info.memory_id = 2
+
+    assert methods_with_own_state(open_program(edited_method(whole, shared)(tmp_path))) == set()
 
 
 @pytest.mark.parametrize("edit", [_overlapping_caches, _one_cache_for_two])

@@ -56,6 +56,7 @@ HOW_SURE: list[tuple[str, str, str | None, Make, str]] = [
     ("adreno-convolution", "adreno-8xx", "1.5", convolution(192), "certain"),
     ("adreno-convolution", "adreno-8xx", "1.5", convolution(193), "possible"),
     ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "decode"), "certain"),
+    ("caches-per-method", "llvmpipe", "1.5", methods("prefill_forward", "kv_forward"), "certain"),
     ("caches-per-method", "llvmpipe", "1.5", methods("prefill", "forward"), "possible"),
     ("embedding-channels-packed", "desktop", "1.0", embedding("width_packed"), "certain"),
     ("embedding-channels-packed", "desktop", None, embedding("width_packed"), "possible"),

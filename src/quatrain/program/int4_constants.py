@@ -17,6 +17,12 @@ from quatrain.program.vulkan.linear_kernels import INT4_LINEARS, WEIGHT_ONLY_LIN
 from quatrain.program.vulkan.packed_weights import stepped_over
 
 
+def most_rows(graph: VulkanGraph, linear: Operator) -> int:
+    """The most rows that `linear` may see: one of an output layer that takes the last token."""
+    out = graph.values[linear.out]
+    return math.prod(out.shape[:-1]) if isinstance(out, Tensor) else 1
+
+
 def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:
     """Whether all groups of an int4 linear but the first get others' scales or sums: `name`, in
     rows further from each other, or nearer, than the kernel steps."""

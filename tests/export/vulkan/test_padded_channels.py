@@ -1,5 +1,8 @@
 """Output channels that are not multiples of 4: filled up, and cut off again."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from tests.support.comparisons.rounding import assert_equal_but_for_rounding
@@ -104,6 +107,29 @@ def test_the_other_scheme_of_a_padded_program_equals_eager(replicated, tmp_path)
     assert_equal_eager(tmp_path / "back.pte", checkpoint, Scheme.DYNAMIC_INT8)
     with pytest.raises(InputError, match="97"):
         ReferenceRunner(path).forward(torch.tensor([[97]]), torch.tensor([0]))
+
+
+def test_sums_of_one_row_may_be_filled_up_as_executorch_does(replicated) -> None:
+    """To a multiple of 8, of a linear that calls of several tokens give one row: none are read."""
+    checkpoint, path = replicated
+    opened, program = open_checkpoint(checkpoint), open_program(path)
+    graph = program.vulkan
+
+    def assert_filled_up_is_right_of(wrong: list[str]) -> None:
+        checked = check_packed(graph, opened.tensors, opened.group_size)
+        assert [check.name for check in checked if check.problem] == wrong
+        found = {each.defect: each.occurrences for each in fatal_findings(program)}
+        assert [at.split(":")[0] for at in found.get("dq8ca-sums-apart", [])] == wrong
+
+    for name, wrong in (("output", []), ("layers.1.feed_forward.w2", ["layers.1.feed_forward.w2"])):
+        linear = next(one for one in find_linears(graph) if one.name == name)
+        operator = graph.operators[linear.operator]
+        sums = operator.named_args["weight_sums"]
+        filled = np.pad(graph.constant(sums), ((0, 0), (0, 4)))
+        added = graph.add_constant(program.add_data(filled.tobytes()), "int32", filled.shape)
+        args = tuple(added if value == sums else value for value in operator.args)
+        graph.operators[linear.operator] = replace(operator, args=args)
+        assert_filled_up_is_right_of(wrong)
 
 
 def test_the_doctor_finds_padded_channels_right(replicated) -> None:

@@ -21,6 +21,8 @@ from quatrain.program.vulkan.elementwise import ELEMENTWISE
 # Bytes of an element of each of ExecuTorch's ScalarTypes, as far as they occur.
 _ITEM = {0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 11: 1, 15: 2}
 
+_SHARED_MEMORY = 2  # memory_id, of `MemoryPlanningPass.run_multimethod`
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -58,6 +60,29 @@ def method_memory_problems(program: Program) -> list[str]:
     return problems
 
 
+def methods_with_own_state(program: Program) -> set[str]:
+    """The methods that keep values in their planned memory from call to call, such as KV caches
+    outside of delegates; not those in the memory that ExecuTorch's planning shares among methods
+    (`share_mutable_buffers`)."""
+    return {
+        plan.name or ""
+        for plan in program.root.execution_plan or ()
+        if any(place.memory_id != _SHARED_MEMORY for place in _state(plan, program))
+    }
+
+
+def _state(plan: Record, program: Program) -> list[_Place]:
+    steps = method_steps(plan, program.methods[plan.name or ""], program.delegates) or []
+    places = _planned(plan)
+    _, lasting = _without_views(steps, [*(plan.inputs or ())], places)
+    return [place for value in lasting for place in places[value]]
+
+
+def _planned(plan: Record) -> _Places:
+    values = [value.val for value in plan.values or ()]
+    return {i: [place] for i, value in enumerate(values) if (place := _place(value)) is not None}
+
+
 def _shared_caches(plan: Record, steps: list[Step]) -> list[int]:
     """Caches that are changed where an earlier instruction changes one."""
     places, shared = list[_Place | None](), list[int]()
@@ -73,7 +98,7 @@ def _conflicts(plan: Record, steps: list[Step]) -> list[tuple[int, int]]:
     """Pairs of values: the second is written over the first, which is still to be read."""
     values = [value.val for value in plan.values or ()]
     inputs = [*(plan.inputs or ())]
-    places = {i: [place] for i, value in enumerate(values) if (place := _place(value)) is not None}
+    places = _planned(plan)
     steps, lasting = _without_views(steps, inputs, places)
     _add_aliases(places, steps)
     needed = _needed_after(steps, {*(plan.outputs or ())}, lasting)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from quatrain.int4 import CHANNELS_TOGETHER
-from quatrain.program import Operator, Program, Tensor, VulkanGraph
+from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.int4_constants import are_apart
+from quatrain.program.int4_constants import are_apart, most_rows
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.program.vulkan.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -134,7 +134,7 @@ def linear_of_several_rows(graph: VulkanGraph) -> Occurrences:
     return [
         Occurrence(linear.name)
         for linear in find_linears(graph)
-        if _rows(graph, graph.operators[linear.operator]) > 1
+        if most_rows(graph, graph.operators[linear.operator]) > 1
     ]
 
 
@@ -179,7 +179,7 @@ def many_rows_in_fp32(graph: VulkanGraph) -> Occurrences:
         for linear in find_linears(graph)
         if linear.scheme == OtherScheme.FLOAT
         and graph.tensor(graph.operators[linear.operator].out).dtype == "float32"
-        and (rows := _rows(graph, graph.operators[linear.operator])) >= _MANY_ROWS
+        and (rows := most_rows(graph, graph.operators[linear.operator])) >= _MANY_ROWS
     ]
 
 
@@ -204,10 +204,4 @@ def linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
 
 def _of_several_rows(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
     """Those that a call of several tokens gives several rows: not the output layer."""
-    return [(one, op) for one, op in linears(graph, kernel) if _rows(graph, op) > 1]
-
-
-def _rows(graph: VulkanGraph, operator: Operator) -> int:
-    """The most rows that a linear may see."""
-    out = graph.values[operator.out]
-    return math.prod(out.shape[:-1]) if isinstance(out, Tensor) else 1
+    return [(one, op) for one, op in linears(graph, kernel) if most_rows(graph, op) > 1]

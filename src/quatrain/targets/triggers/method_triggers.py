@@ -2,10 +2,13 @@
 
 from quatrain.program import Program
 from quatrain.program.inspect.sizes import cache_values
+from quatrain.program.plan.method_memory import methods_with_own_state
 from quatrain.program.plan.row_lookup import work_beside_delegate
 from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
 
-_RUN_IN_TURN = {"prefill", "decode"}  # by ExecuTorch's text runner
+# Words of methods' names that run in turn: those of ExecuTorch's text runner, `prefill_forward` and
+# `kv_forward` of its Qualcomm exporter.
+_OF_PROMPTS, _OF_STEPS = {"prefill"}, {"decode", "kv"}
 
 
 def work_outside_delegate(program: Program) -> Occurrences:
@@ -20,12 +23,14 @@ def work_outside_delegate(program: Program) -> Occurrences:
 
 
 def caches_of_each_method(program: Program) -> Occurrences:
-    """KV caches in the delegates of several methods: each has its own. Two that take turns in one
-    text are certain to read what the other never wrote."""
+    """KV caches in the delegates of several methods, or in their memory: each has its own. Two that
+    take turns in one text are certain to read what the other never wrote."""
     keeping = {each.method for each in program.delegates if each.graph and cache_values(each.graph)}
+    keeping |= methods_with_own_state(program)
     if len(keeping) < 2:
         return []
-    certainty = None if keeping >= _RUN_IN_TURN else "possible"
+    words = {word for name in keeping for word in name.split("_")}
+    certainty = None if words & _OF_PROMPTS and words & _OF_STEPS else "possible"
     return [Occurrence(f"methods {', '.join(sorted(keeping))}", certainty)]
 
 
