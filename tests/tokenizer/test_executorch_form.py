@@ -97,14 +97,15 @@ def test_the_copy_gives_the_same_ids_here_and_there(tmp_path, steps):
 
 
 @pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("decoded", ["always", "never"])
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
-def test_metaspace_in_steps(tmp_path, scheme, split):
+def test_metaspace_in_steps(tmp_path, scheme, decoded, split):
     (tmp_path / "tokenizer.model").write_bytes(trained("small"))
     read = {"tokenizer_class": "LlamaTokenizer"}
     model = read_vocabulary(tmp_path / "tokenizer.model", read)[0]
     model.normalizer = None
     model.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", scheme, split)
-    model.decoder = decoders.Metaspace("\u2581", scheme, split)
+    model.decoder = decoders.Metaspace("\u2581", decoded, split)
     model.add_tokens(["<x>"])  # as transformers' add_tokens adds it, "normalized"
     model.save(str(tmp_path / "tokenizer.json"))
     for name in ("copy", "again"):

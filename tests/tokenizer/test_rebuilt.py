@@ -128,6 +128,8 @@ def test_the_class_by_model_type(model_type, tmp_path) -> None:
         ("llama", {"tokenizer_class": "GPTNeoXTokenizer", "add_bos_token": True}),
         ("llama", {"tokenizer_class": "GPTNeoXTokenizerFast", "add_prefix_space": True}),
         ("llama", {"tokenizer_class": "Qwen3_5Tokenizer"}),
+        ("phi", {"tokenizer_class": "CodeGenTokenizer", "add_bos_token": False}),
+        ("phi", {"tokenizer_class": "CodeGenTokenizerFast", "add_prefix_space": True}),
         ("cohere", {"tokenizer_class": "CohereTokenizerFast"}),
         ("cohere2", {"add_prefix_space": True}),
     ],
@@ -141,7 +143,8 @@ def test_byte_level(byte_level, tmp_path, model_type, config, own_cut) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CohereTokenizer"]
+    "name",
+    ["GPT2Tokenizer", "CodeGenTokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer", "CohereTokenizer"],
 )
 @pytest.mark.parametrize(
     "config", [{}, {"eos_token": "<a>"}, {"added_tokens_decoder": {}}, {"pad_token": None}]
@@ -292,6 +295,15 @@ def test_a_class_that_is_not_known(byte_level, tmp_path) -> None:
     assert Tokenizer.load(tmp_path / "tokenizer.json").encode("the")
 
 
+@pytest.mark.parametrize("name", ["GemmaTokenizer", "CodeLlamaTokenizerFast"])
+def test_a_class_that_reads_no_bytes(byte_level, tmp_path, name) -> None:
+    """With which transformers makes nothing of most words."""
+    tokenizers.Tokenizer.from_str(byte_level).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(UnknownTokenizer, match=r"is byte-level, .* cannot read; .* set"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
+
+
 @pytest.mark.parametrize("kind", [models.WordLevel, models.Unigram, models.WordPiece])
 def test_a_vocabulary_without_merges(kind, tmp_path) -> None:
     """Of which those classes make a BPE, and others leave it as it is."""
@@ -328,16 +340,16 @@ def test_what_code_llama_knows_no_piece_of(pieces, tmp_path) -> None:
 @pytest.mark.thorough  # imports every class
 def test_every_class_that_builds_its_own_is_known_or_refused() -> None:
     import transformers
-    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-    names = {str(name).removesuffix("Fast") for name in TOKENIZER_MAPPING_NAMES.values() if name}
+    backend = transformers.TokenizersBackend
+    names = {name.removesuffix("Fast") for name in dir(transformers) if "Tokenizer" in name}
     kinds = {name: getattr(transformers, name, None) for name in names}
     own = {
         name
         for name, kind in kinds.items()
         if isinstance(kind, type)
-        and issubclass(kind, transformers.TokenizersBackend)
-        and "__init__" in vars(kind)
+        and issubclass(kind, backend)
+        and kind.__init__ is not backend.__init__
     }
     assert own - {"TokenizersBackend"} <= rebuilt._CLASSES.keys() | rebuilt._OTHERS
     assert not rebuilt._CLASSES.keys() & rebuilt._OTHERS

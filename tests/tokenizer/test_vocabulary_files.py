@@ -176,6 +176,7 @@ def byte_level(cut: pre_tokenizers.PreTokenizer) -> dict:
         ("qwen3", {}),
         ("llama", {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|im_start|>"}),
         ("llama", {"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}),
+        ("phi", {"tokenizer_class": "CodeGenTokenizer", "add_prefix_space": False}),
         ("smollm3", {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}),
     ],
 )

@@ -81,7 +81,7 @@ def move_metaspace_to_config(
     cut = pre_tokenizers.Split(Regex(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+"), "isolated")
     model.pre_tokenizer = cut if metaspace.split else None
     if isinstance(model.decoder, decoders.Metaspace):
-        prefix = metaspace.prepend_scheme != "never"
+        prefix = model.decoder.prepend_scheme != "never"  # its own, whatever the other's is
         stripped = [decoders.Strip(" ", 1, 0)] if prefix else []
         model.decoder = decoders.Sequence(
             [decoders.Replace(SPACE, " "), decoders.Fuse(), *stripped]

@@ -15,6 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from quatrain.errors import UnknownTokenizer
 from quatrain.tokenizer.byte_ranks import cut_words
+from quatrain.tokenizer.class_tokens import NAMED
 from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS, QWEN3_5_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps, spaces_back
@@ -27,56 +28,26 @@ _MODEL = (*_FLAGS, "unk_token", "dropout", "continuing_subword_prefix", "end_of_
 _NO_MATTER = {"pre_tokenizer": {"trim_offsets"},
               "decoder": {"trim_offsets", "add_prefix_space", "use_regex"}}  # fmt: skip
 _AROUND = "post_processor"  # what is put around a text, which two of the classes decide
-# What a class calls its tokens where tokenizer_config.json does not.
-_INFILLING = {
-    "prefix_token": "▁<PRE>", "middle_token": "▁<MID>", "suffix_token": "▁<SUF>",
-    "eot_token": "▁<EOT>", "fill_token": "<FILL_ME>",
-}  # fmt: skip
-_END_OF_TEXT = "<|endoftext|>"
 _AS_IT_SAYS = (
     'set "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json to use this '
     "file as it is"
 )
-NAMED: dict[str, dict[str, Any]] = {
-    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    "GemmaTokenizer": {
-        "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
-        "mask_token": "<mask>",
-    },
-    "GPT2Tokenizer": {
-        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT), "pad_token": None
-    },
-    **dict.fromkeys(
-        ("Qwen2Tokenizer", "Qwen3_5Tokenizer"),
-        dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
-    ),
-    "GPTNeoXTokenizer": {
-        **dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT),
-        "pad_token": "<|padding|>",
-    },
-    "CohereTokenizer": {
-        "bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "unk_token": "<UNK>",
-        "pad_token": "<PAD>", "cls_token": "<CLS>", "sep_token": "<SEP>",
-        "mask_token": "<MASK_TOKEN>",
-    },
-    "CodeLlamaTokenizer": {
-        "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", **_INFILLING,
-    },
-}  # fmt: skip
 # Classes that rebuild their tokenizer in a way that is not implemented; no supported model uses
 # one.
 _OTHERS = frozenset({
-    "AlbertTokenizer", "BarthezTokenizer", "BartTokenizer", "BertTokenizer", "BigBirdTokenizer",
-    "BlenderbotTokenizer", "CLIPTokenizer", "CamembertTokenizer", "DPRQuestionEncoderTokenizer",
-    "DebertaTokenizer", "DebertaV2Tokenizer", "EsmcTokenizer", "FunnelTokenizer",
-    "HerbertTokenizer", "LEDTokenizer", "LasrTokenizer", "LayoutLMv2Tokenizer",
-    "LayoutLMv3Tokenizer", "LayoutXLMTokenizer", "LukeTokenizer", "LxmertTokenizer",
-    "MBart50Tokenizer", "MBartTokenizer", "MLukeTokenizer", "MPNetTokenizer", "MarkupLMTokenizer",
-    "MobileBertTokenizer", "MvpTokenizer", "NllbTokenizer", "NougatTokenizer", "OpenAIGPTTokenizer",
-    "PegasusTokenizer", "ReformerTokenizer", "RemBertTokenizer", "RoFormerTokenizer",
-    "RobertaTokenizer", "SeamlessM4TTokenizer", "Siglip2Tokenizer", "SplinterTokenizer",
-    "T5Tokenizer", "Tipsv2Tokenizer", "UdopTokenizer", "VideoPrismTokenizer", "WhisperTokenizer",
-    "XGLMTokenizer", "XLMRobertaTokenizer", "XLNetTokenizer",
+    "AlbertTokenizer", "BartTokenizer", "BarthezTokenizer", "BertTokenizer", "BigBirdTokenizer",
+    "BlenderbotTokenizer", "CLIPTokenizer", "CamembertTokenizer", "ConvBertTokenizer",
+    "DPRContextEncoderTokenizer", "DPRQuestionEncoderTokenizer", "DPRReaderTokenizer",
+    "DebertaTokenizer", "DebertaV2Tokenizer", "DistilBertTokenizer", "EsmcTokenizer",
+    "FNetTokenizer", "FunnelTokenizer", "HerbertTokenizer", "LEDTokenizer", "LasrTokenizer",
+    "LayoutLMv2Tokenizer", "LayoutLMv3Tokenizer", "LayoutXLMTokenizer", "LukeTokenizer",
+    "LxmertTokenizer", "MBart50Tokenizer", "MBartTokenizer", "MLukeTokenizer", "MPNetTokenizer",
+    "MarkupLMTokenizer", "MobileBertTokenizer", "MvpTokenizer", "NllbTokenizer", "NougatTokenizer",
+    "OpenAIGPTTokenizer", "ParakeetTokenizer", "PegasusTokenizer", "ReformerTokenizer",
+    "RemBertTokenizer", "RoFormerTokenizer", "RobertaTokenizer", "SeamlessM4TTokenizer",
+    "Siglip2Tokenizer", "SplinterTokenizer", "SqueezeBertTokenizer", "T5Tokenizer",
+    "Tipsv2Tokenizer", "UdopTokenizer", "VideoPrismTokenizer", "WhisperTokenizer", "XGLMTokenizer",
+    "XLMRobertaTokenizer", "XLNetTokenizer",
 })  # fmt: skip
 
 
@@ -99,8 +70,14 @@ def build_as_class(
     if not isinstance(model.model, models.BPE):
         raise _not_bpe(model, path, name)
     before = _state(model)
-    if build is _llama and "ByteLevel" in before:  # transformers takes the file as it is
+    byte_level = "ByteLevel" in before
+    if byte_level and build is _llama:  # transformers takes the file as it is
         return model, False, config, added
+    if byte_level and build in (_gemma, _code_llama):
+        raise UnknownTokenizer(
+            f"{path}: is byte-level, which transformers' {name} cannot read; if it is the model's, "
+            f"{_AS_IT_SAYS}"
+        )
     for option in _MODEL:
         setattr(model.model, option, False if option in _FLAGS else None)
     build(model, config)
@@ -247,5 +224,5 @@ def _without_keys(state: Any, keys: set[str]) -> Any:
 _CLASSES: dict[str, Callable[[tokenizers.Tokenizer, dict[str, Any]], None]] = {
     "Qwen2Tokenizer": _qwen2, "GPT2Tokenizer": _gpt2, "GemmaTokenizer": _gemma,
     "LlamaTokenizer": _llama, "CodeLlamaTokenizer": _code_llama, "CohereTokenizer": _cohere,
-    "GPTNeoXTokenizer": _gpt_neox, "Qwen3_5Tokenizer": _qwen3_5,
+    "GPTNeoXTokenizer": _gpt_neox, "Qwen3_5Tokenizer": _qwen3_5, "CodeGenTokenizer": _gpt2,
 }  # fmt: skip

@@ -20,14 +20,17 @@ from quatrain.errors import InputError, UnknownTokenizer
 from quatrain.json_files import read_object
 from quatrain.stand_ins import refuse_stand_in
 from quatrain.tokenizer.byte_ranks import read_tekken, read_tiktoken
+from quatrain.tokenizer.class_tokens import NAMED
 from quatrain.tokenizer.files import MERGES, SENTENCEPIECE, TEKKEN, VOCABULARY, tokenizer_class
 from quatrain.tokenizer.gguf.sentencepiece import sentencepiece_tokenizer
 from quatrain.tokenizer.gguf.vocabulary import GgufVocabulary
 from quatrain.tokenizer.named_tokens import special_texts
-from quatrain.tokenizer.rebuilt import NAMED, prepare_as, refuse_unknown
+from quatrain.tokenizer.rebuilt import prepare_as, refuse_unknown
 from quatrain.tokenizer.sentencepiece_model import sentencepiece_metadata
 
 _Config = dict[str, Any]
+# Classes whose vocab.json and merges.txt are read.
+_BYTE_LEVEL = ("Qwen2Tokenizer", "GPT2Tokenizer", "CodeGenTokenizer")
 
 
 def is_vocabulary(path: Path) -> bool:
@@ -98,11 +101,10 @@ def _sentencepiece(path: Path, name: str, config: _Config) -> tuple[tokenizers.T
 
 
 def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
-    if name not in ("Qwen2Tokenizer", "GPT2Tokenizer"):
+    if name not in _BYTE_LEVEL:
         raise UnknownTokenizer(
             f"{path}: its tokenizer's class is {name or 'not stated'}, for which this file is not "
-            "supported, expected Qwen2Tokenizer or GPT2Tokenizer; give a tokenizer.json as "
-            "--tokenizer"
+            f"supported, expected {' or '.join(_BYTE_LEVEL)}; give a tokenizer.json as --tokenizer"
         )
     vocabulary, merges = read_object(path), _merges(path.with_name(MERGES))
     try:
