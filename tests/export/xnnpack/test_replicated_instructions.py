@@ -24,10 +24,13 @@ from quatrain.export.lowering.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape
+from quatrain.export.xnnpack.layer_template import xnnpack_template
 from quatrain.export.xnnpack.lowering import write_xnnpack_program
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
+from quatrain.program.edit import replicated_instructions
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.quiet import quiet
 from quatrain.release.tasks import functions
 from quatrain.runtime.executorch import ExecutorchRunner
@@ -156,6 +159,19 @@ def test_layers_of_several_kinds_are_lowered_in_full_and_said_so(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "c", n_layers=3, no_rope_layer_interval=2)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", XNNPACK)
     assert any("its layers differ in kind" in note for note in report.notes)
+
+
+def test_a_result_at_another_place_is_said_without_an_address(tmp_path):
+    """The reason is in the report of a release, whose bytes are the same each time."""
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c", embedding="int4", output="tied"))
+    backbone = build_backbone(opened.config, opened.tensors, "8da4w")
+    metadata = metadata_methods(backbone, opened.params, "xnnpack")
+    to_cpu_operators(backbone)
+    plan = xnnpack_template(backbone, metadata, Stages()).root.execution_plan[0]
+    _, last = replicated_instructions._Uses(plan).layer_starts()
+    plan.values[last.entry].val.allocation_info.memory_offset_low += 16
+    with pytest.raises(IrregularGraph, match=r"^a layer's result is .* than its input$"):
+        replicated_instructions.replicate_instructions(plan, 4)
 
 
 @pytest.mark.parametrize(

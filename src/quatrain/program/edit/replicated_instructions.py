@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from quatrain.multiples import up_to
 from quatrain.program.edit.constant_source import ConstantSource, in_layer, layer_of
-from quatrain.program.edit.replicated_layers import IrregularGraph
+from quatrain.program.edit.replicated_layers import NOT_AS_RECEIVED, IrregularGraph
 from quatrain.program.file.flatbuffer import Record
 
 _ALIGNMENT = 16  # of a tensor in memory, bytes; ExecuTorch's own
@@ -160,9 +160,7 @@ class _Uses:
         found it, and nothing else of the second's."""
         values = self.plan.values
         if values[middle.entry] != values[last.entry]:
-            raise IrregularGraph(
-                f"a layer receives {values[middle.entry]} and hands on {values[last.entry]}"
-            )
+            raise IrregularGraph(NOT_AS_RECEIVED)
         for instruction in self.instructions[last.index :]:
             for value_id in self.values_of(instruction) - {last.entry}:
                 if middle.index <= self.first_use[value_id] < last.index:

@@ -18,6 +18,9 @@ from quatrain.program.vulkan.memory import memory_conflicts, unused_memory
 _SHARED_KINDS = ("int", "double", "bool")
 
 
+NOT_AS_RECEIVED = "a layer's result is of another form, or at another place, than its input"
+
+
 class IrregularGraph(QuatrainError):
     """The lowered layers are not copies of each other, so one cannot be replicated."""
 
@@ -146,9 +149,7 @@ def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
     """A layer's input and output must be alike, memory included, for layers to follow on, and
     nothing else that it computes may be used after it."""
     if graph.values[middle.entry] != graph.values[last.entry]:
-        raise IrregularGraph(
-            f"a layer receives {graph.values[middle.entry]} and hands on {graph.values[last.entry]}"
-        )
+        raise IrregularGraph(NOT_AS_RECEIVED)
     computed = {
         value_id
         for operator in graph.operators[middle.first : middle.end]
@@ -156,9 +157,7 @@ def _require_steady(graph: VulkanGraph, middle: _Span, last: _Span) -> None:
     }
     for operator in graph.operators[last.first :]:
         for value_id in computed.intersection(operator.args) - {last.entry}:
-            raise IrregularGraph(
-                f"{operator.name} after a layer uses its inner value {graph.values[value_id]}"
-            )
+            raise IrregularGraph(f"{operator.name} after a layer uses its inner value {value_id}")
 
 
 def _without_prepacks_of_layers(
