@@ -53,13 +53,15 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     **dict.fromkeys(("olmo", "olmoe"), "GPTNeoXTokenizer"),
-    **dict.fromkeys(("starcoder2", "jais2", "phi"), "GPT2Tokenizer"),
+    **dict.fromkeys(("starcoder2", "jais2", "phi", "hyperclovax_vision_v2"), "GPT2Tokenizer"),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
     ),
     **dict.fromkeys(_GENERIC, "TokenizersBackend"),
 }
-_ALWAYS = ("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", *_GENERIC)
+_ALWAYS = (
+    "qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "hyperclovax_vision_v2", *_GENERIC,
+)  # fmt: skip
 
 
 def sibling(tokenizer: Path, name: str) -> Path:

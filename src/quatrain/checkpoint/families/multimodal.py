@@ -32,10 +32,22 @@ _TOWER = ("vision_tower", "multi_modal_projector")
 _TOWER_AND_LINES = (*_TOWER, "image_newline")
 _SEES = ("visual", "vision_tower")  # the latter is mlx-vlm's name
 _CONNECTED = ("vision_model", "connector")
+_PROJECTED = ("vision_model", "projector", "vision_projector")  # the last is the hub's name
 _SEES_AND_HEARS = ("vision_tower", "embed_vision", "audio_tower", "embed_audio")
 # Without towers; the second is the hub's name for most of the first.
 _EMBEDS = ("embed_vision", "vision_embedder", "embed_audio")
+_SEES_TWICE = (
+    "vision_model", "aligner", "high_res_vision_model", "high_res_vision_neck",
+    "high_res_vision_proj", "high_res_vision_alpha",
+)  # fmt: skip
+_SEES_AND_DRAWS = (
+    "vision_model", "aligner", "vqmodel", "generation_embeddings", "generation_aligner",
+    "generation_head",
+)  # fmt: skip
 _HEARS = ("audio_tower", "multi_modal_projector")
+_HEARS_TWICE = (
+    "acoustic_tokenizer_encoder", "semantic_tokenizer_encoder", "multi_modal_projector",
+)  # fmt: skip
 _VOXTRAL = {
     "vocab_size": 131072,
     "hidden_size": 3072,
@@ -63,6 +75,7 @@ MULTIMODAL = {
     "aya_vision": Multimodal("cohere2", _TOWER, tied=True),
     "cohere2_vision": Multimodal("cohere2", _TOWER, tied=True),
     "deepseek_vl": Multimodal("llama", ("vision_model", "aligner"), tied=True),
+    "deepseek_vl_hybrid": Multimodal("llama", _SEES_TWICE, tied=True),
     "exaone4_5": Multimodal("exaone4", ("visual",)),
     "fast_vlm": Multimodal("qwen2", _TOWER),
     "gemma3": Multimodal("gemma3_text", _TOWER, tied=True),
@@ -73,9 +86,12 @@ MULTIMODAL = {
     "got_ocr2": Multimodal("qwen2", _TOWER, tied=True),
     "granite_docling": Multimodal("granite_docling_text", ("vision_model",), tied=True),
     "granite_speech": Multimodal("granite", ("encoder", "projector"), tied=True),
+    "granite_speech_plus": Multimodal("granite", ("encoder", "projector"), tied=True),
+    "hyperclovax_vision_v2": Multimodal("hyperclovax", _PROJECTED, tied=True),
     "idefics2": Multimodal("mistral", _CONNECTED),
     "idefics3": Multimodal("llama", _CONNECTED),
     "internvl": Multimodal("qwen2", _TOWER, tied=True),
+    "janus": Multimodal("llama", _SEES_AND_DRAWS, tied=True),
     "lfm2_vl": Multimodal("lfm2", _TOWER, tied=True),
     "lfm3_vl": Multimodal("lfm3", _TOWER, tied=True),
     "lighton_ocr": Multimodal("qwen3", ("vision_encoder", "vision_projection"), tied=True),
@@ -97,6 +113,7 @@ MULTIMODAL = {
     "qwen3_asr": Multimodal("qwen3", _HEARS, tied=True),
     "qwen3_vl": Multimodal("qwen3_vl_text", _SEES),
     "smolvlm": Multimodal("llama", _CONNECTED),
+    "vibevoice_asr": Multimodal("qwen2", _HEARS_TWICE),
     "video_llama_3": Multimodal("qwen2", ("vision_model", "projector")),
     "video_llava": Multimodal("llama", ("video_tower", "image_tower", "multi_modal_projector")),
     "vipllava": Multimodal("llama", _TOWER),
