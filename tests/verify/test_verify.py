@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
 from tests.support.comparisons.rounding import follows_but_for_rounding
-from tests.support.defects.edited_methods import edited_method
+from tests.support.defects.edited_methods import called_otherwise, edited_method
 from tests.support.devices import DEVICES_OF
 from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.models.tiny_programs import TEXT, Tiny
@@ -434,6 +434,15 @@ def test_logits_of_another_vocabulary_are_refused(
     program = edited_method(tiny_xnnpack, another_result)(tmp_path)
     with pytest.raises(InputError, match="gives logits of 64 tokens, its checkpoint of 96"):
         _verify(tiny, program, ("executorch",))
+
+
+def test_a_program_without_a_method_that_apps_call_is_refused(
+    tiny: Tiny, tiny_xnnpack: Path, tmp_path: Path
+) -> None:
+    for program, device in ((tiny.programs["weight-only"], "reference"), (tiny_xnnpack, "auto")):
+        other = edited_method(program, called_otherwise)(tmp_path)
+        with pytest.raises(InputError, match=r"edited\.pte: .*its methods are .*decode"):
+            _verify(tiny, other, (device,))
 
 
 def test_a_token_beyond_the_table_is_refused(tiny: Tiny, tmp_path: Path) -> None:

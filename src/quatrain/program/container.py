@@ -42,7 +42,7 @@ class Program:
 
     `stated` has the values of its constant methods, and `metadata` in addition what follows from
     them. `call_problems` lists what a runtime would refuse in the stored calls of its Vulkan
-    delegates.
+    delegates, and values of its methods that it would not load.
     """
 
     def __init__(self, path: Path):

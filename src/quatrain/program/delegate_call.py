@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from quatrain.program.delegate import VULKAN_BACKEND, Delegate
 from quatrain.program.file.flatbuffer import Record
+from quatrain.program.loaded_values import loaded_value_problems
 from quatrain.program.methods import Method
 from quatrain.program.scalar_types import NAMES
 from quatrain.program.vulkan.graph import Tensor, VulkanGraph
+from quatrain.program.vulkan.graph_bytes import LAYOUTS, STORAGES
 
 STATIC = 0  # of TensorShapeDynamism
 # A method's type, and the graph's that the runtime converts it to or from.
@@ -31,7 +33,7 @@ def delegate_call_problems(
         for index, delegate in enumerate(delegates)
         if delegate.graph
         for problem in (*_of_backend(delegate), *_of_calls(root, methods, index, delegate.graph))
-    ] + [problem for plan in root.execution_plan or () for problem in _of_memory(plan)]
+    ] + list(loaded_value_problems(root))
 
 
 def takes_varying_sizes(root: Record, methods: Mapping[str, Method], index: int) -> bool:
@@ -43,22 +45,13 @@ def takes_varying_sizes(root: Record, methods: Mapping[str, Method], index: int)
     )
 
 
-def _of_memory(plan: Record) -> Iterator[str]:
-    """Values that begin past the end of the memory that is planned for them."""
-    sizes = plan.non_const_buffer_sizes or []
-    for index, value in enumerate(each.val for each in plan.values or ()):
-        place = getattr(value, "allocation_info", None)
-        if place is None:
-            continue
-        offset = (place.memory_offset_high << 32) + place.memory_offset_low
-        if place.memory_id >= len(sizes) or offset > sizes[place.memory_id]:
-            name = plan.name or ""
-            yield f"value {index} of method {name} lies past the end of its planned memory"
-
-
 def _of_backend(delegate: Delegate) -> Iterator[str]:
     if delegate.backend != VULKAN_BACKEND:
         yield f"its backend is called {delegate.backend or 'nothing'}, expected {VULKAN_BACKEND}"
+    for name, known in (("storage_type_override", STORAGES), ("memory_layout_override", LAYOUTS)):
+        given = delegate.compile_specs.get(name)
+        if given is not None and (len(given) != 4 or int.from_bytes(given, "little") not in known):
+            yield f"its {name} is {given.hex()}, expected 4 bytes of a number that there is"
 
 
 def _of_calls(
@@ -70,8 +63,11 @@ def _of_calls(
             yield f"method {name} passes it {len(args)} values, but its graph has {takes}"
             continue
         written = set(args[len(graph.inputs) :])
-        for value_id, given in zip((*graph.inputs, *graph.outputs), args, strict=True):
-            record = plan.values[given].val
+        records = [plan.values[given].val for given in args]
+        if all(record is not None and record.table == "Null" for record in records):
+            records = [None] * len(records)  # the method describes none of them
+        ids = (*graph.inputs, *graph.outputs)
+        for value_id, given, record in zip(ids, args, records, strict=True):
             problem = _why_unfit(graph.values[value_id], record, given in written)
             if problem:
                 yield f"value {given} of method {name} has {problem}"
@@ -95,7 +91,7 @@ def _why_unfit(taken: object, given: Record | None, written: bool) -> str | None
         return None
     if written and taken.constant is not None:
         return "a constant of its graph as its result, which is never written"
-    if given is None or given.table == "Null":
+    if given is None:
         return None
     if given.table != "Tensor":
         return f"the type {given.table}, but its inputs and outputs there are tensors"

@@ -84,7 +84,7 @@ def load_runner(
             "here with --device executorch; for a GPU export it with --backend vulkan."
         )
     require_only_delegate(program, "reference runtime" if device == "reference" else "GPU runtime")
-    _require_forward(program)
+    require_forward(program)
     if device == "gpu":
         return _gpu_runner(program, emulate, arithmetic, adapter)
     if device == "auto":
@@ -92,8 +92,9 @@ def load_runner(
     return _reference_runner(program, emulate, arithmetic)
 
 
-def _require_forward(program: Program) -> None:
-    """Refuse a program whose delegate is not the one result of `forward`, which apps call."""
+def require_forward(program: Program) -> None:
+    """Refuse, with an `InputError`, a program whose delegate is not the one result of `forward`,
+    which apps call."""
     calls = {m.name: m for m in program.methods.values() if m.instructions}
     if list(calls) != ["forward"]:
         raise InputError(

@@ -23,11 +23,16 @@ def require_only_delegate(program: Program, runtime: str) -> None:
         )
     outside = work_beside_delegate(program)
     calls = [each for each in program.instructions if each.kind != "kernel"]
-    if outside or len(calls) != 1:
+    if outside or [each.kind for each in calls] != ["delegate"]:
         found = ", ".join(sorted(outside)) or f"{len(program.instructions)} instructions"
         raise InputError(
             f"{program.path}: does work outside its Vulkan delegate ({found}); the {runtime} "
             "runs programs that are one delegate call"
+        )
+    if not method_outputs(program):
+        raise InputError(
+            f"{program.path}: what its method returns is no result of its delegate; is the program "
+            "damaged? Export it again"
         )
 
 
@@ -100,5 +105,4 @@ def method_outputs(program: Program) -> list[int]:
     (call,) = [each for each in program.instructions if each.kind == "delegate"]
     written = call.args[len(call.args) - len(graph.outputs) :]
     value_of = dict(zip(written, graph.outputs, strict=False))
-    returned = [value_of[i] for plan in plans for i in plan.outputs or () if i in value_of]
-    return returned or list(graph.outputs)
+    return [value_of[i] for plan in plans for i in plan.outputs or () if i in value_of]

@@ -20,7 +20,12 @@ from quatrain.program import Program, VulkanGraph, open_program
 from quatrain.runtime.defects import emulated_defect
 from quatrain.runtime.devices import parse_device
 from quatrain.runtime.emulatable import why_unchanged
-from quatrain.runtime.load import is_vulkan, load_runner, require_tokens_to_logits
+from quatrain.runtime.load import (
+    is_vulkan,
+    load_runner,
+    require_forward,
+    require_tokens_to_logits,
+)
 from quatrain.runtime.runner import Runner
 from quatrain.stages import Stages
 from quatrain.targets import fatal_findings
@@ -163,6 +168,8 @@ def _open(
     opened, source = open_program(program), open_checkpoint(checkpoint)
     require_tokens_to_logits(program, opened.metadata, "verify")
     graph = opened.vulkan if is_vulkan(opened) else None
+    if graph:
+        require_forward(opened)
     require_same_model(opened, graph, source)
     runners = open_devices(devices, opened, emulate, arithmetic)
     folder = source.source if source.source.is_dir() else source.source.parent

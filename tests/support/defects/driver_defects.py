@@ -10,11 +10,17 @@ from tests.support.defects.edited_methods import (
     called_twice,
     edited_method,
     given_as,
+    in_memory_0,
     of_another_backend,
+    one_value_missing,
     one_value_more,
+    only_tokens_given_back,
+    position_of_nothing,
     result,
+    stored_as,
     tokens_given_back,
     tokens_of_one_length,
+    tokens_with,
     under_names,
 )
 from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, number
@@ -129,4 +135,16 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
     ("delegate-call", "desktop", "1.5", edited(given_as(15)), edited(given_as(5))),
     ("delegate-call", "desktop", "1.5", constant_given, prepacks(1)),
+    ("delegate-call", "desktop", "1.5", edited(position_of_nothing), edited(tokens_with(layout=1))),
+    ("delegate-call", "desktop", "1.5", edited(one_value_missing), edited(only_tokens_given_back)),
+    ("delegate-call", "desktop", "1.5", edited(in_memory_0), edited(tokens_with(sizes=[1, 32]))),
+    ("delegate-call", "desktop", "1.5", edited(stored_as(b"\x09\0\0\0")),
+     edited(stored_as(bytes(4)))),
+    *(("delegate-call", "desktop", "1.5", edited(tokens_with(**{name: wrong})),
+       edited(tokens_with(**{name: right})))
+      for name, wrong, right in (
+          ("dim_order", [0], [1, 0]), ("dim_order", [0, 2], [0, 1]), ("storage_offset", 4, 0),
+          ("shape_dynamism", 2, 1), ("data_buffer_idx", 5, 0), ("sizes", [1, -64], [1, 64]),
+          ("sizes", [1, 1 << 20], [1, 32]),
+      )),
 ]  # fmt: skip

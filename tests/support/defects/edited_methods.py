@@ -120,6 +120,37 @@ def given_as(scalar_type: int) -> Edit:
     return edit
 
 
+def tokens_with(**fields: object) -> Edit:
+    """The method's tokens with these fields."""
+
+    def edit(plan: Record) -> None:
+        vars(plan.values[plan.inputs[0]].val).update(fields)
+
+    return edit
+
+
+def in_memory_0(plan: Record) -> None:
+    """Which there is not: numbers begin with 1."""
+    place = plan.values[plan.inputs[0]].val.allocation_info
+    plan.non_const_buffer_sizes[0], place.memory_id = 1 << 20, 0
+
+
+def position_of_nothing(plan: Record) -> None:
+    plan.values[plan.inputs[1]].val = Record(table="Null")
+
+
+def one_value_missing(plan: Record) -> None:
+    plan.values = [*plan.values, Record(table="EValue", val=None)]
+
+
+def stored_as(storage: bytes) -> Edit:
+    def edit(plan: Record) -> None:
+        told = Record(table="CompileSpec", key="storage_type_override", value=storage)
+        plan.delegates[0].compile_specs = [told]
+
+    return edit
+
+
 def tokens_of_one_length(plan: Record) -> None:
     plan.values[plan.inputs[0]].val.shape_dynamism = 0
 
@@ -130,7 +161,8 @@ def varying_input(*sizes: int) -> Edit:
     def edit(plan: Record) -> None:
         fields = program_schema().tables["Tensor"]
         empty = {field.name: 0 if field.kind == "scalar" else None for field in fields}
-        stated = {"scalar_type": 6, "sizes": list(sizes), "shape_dynamism": 1}
+        order = list(range(len(sizes)))
+        stated = {"scalar_type": 6, "sizes": list(sizes), "dim_order": order, "shape_dynamism": 1}
         tensor = Record(table="Tensor", **{**empty, **stated})
         plan.values = [*plan.values, Record(table="EValue", val=tensor)]
         call = plan.chains[0].instructions[-1].instr_args
@@ -139,10 +171,8 @@ def varying_input(*sizes: int) -> Edit:
     return edit
 
 
-def all_in_buffers(plan: Record) -> None:
-    """What does not say where it lies lies in a buffer."""
-    told = Record(table="CompileSpec", key="storage_type_override", value=bytes(4))
-    plan.delegates[0].compile_specs = [told]
+# What does not say where it lies lies in a buffer.
+all_in_buffers = stored_as(bytes(4))
 
 
 def tokens_as_text(plan: Record) -> None:
@@ -151,6 +181,10 @@ def tokens_as_text(plan: Record) -> None:
 
 def tokens_given_back(plan: Record) -> None:
     plan.outputs = [plan.inputs[0], *plan.outputs]
+
+
+def only_tokens_given_back(plan: Record) -> None:
+    plan.outputs = [plan.inputs[0]]
 
 
 def called_otherwise(plan: Record) -> None:

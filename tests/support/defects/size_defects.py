@@ -67,6 +67,17 @@ def squeeze(dim: int, storage: str = "texture3d", fixed: bool = False) -> Make:
     return make
 
 
+def squeeze_of_given_length(folder: Path) -> Path:
+    """[1, 8, 4] without its first dimension, in a delegate that is given the call's length, as
+    exporters give one what another one measured."""
+    maker = GraphMaker()
+    maker.graph.inputs.append(maker.add(SymInt(8)))
+    x, out = maker.input("float32", 1, 8, 4), maker.tensor("float32", 8, 4)
+    maker.call("sym_size.int", x, maker.plain("int", 1), maker.add(SymInt(8)))
+    maker.call("aten.squeeze_copy.dims", x, maker.add_shape(0), out)
+    return maker.save(folder / "given_length.pte", [out])
+
+
 def converted(dtype: str, storage: str = "texture3d", viewed: bool = False) -> Make:
     """[1, 8, 12] in float16 as `dtype`, and its sigmoid; `viewed`: as long as the call."""
 
@@ -217,6 +228,7 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(1)),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, "buffer")),
     ("results-not-resized", "desktop", "1.5", squeeze(0), squeeze(0, fixed=True)),
+    ("results-not-resized", "desktop", "1.5", squeeze_of_given_length, squeeze(1)),
     ("results-not-resized", "desktop", "1.5", converted("float32"), converted("int32")),
     (
         "results-not-resized",

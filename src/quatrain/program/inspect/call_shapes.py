@@ -13,9 +13,10 @@ _EXACT = {
 
 
 def longest_call(graph: VulkanGraph) -> int:
-    """The most tokens in a call of `graph`, whose first input is the tokens or the position; 1 if
+    """The most tokens in a call of `graph`, whose first tensor is the tokens or the position; 1 if
     it has neither."""
-    shapes = [graph.tensor(value_id).shape for value_id in graph.inputs]
+    inputs = [graph.values[value_id] for value_id in graph.inputs]
+    shapes = [value.shape for value in inputs if isinstance(value, Tensor)]
     return next((shape[1] for shape in shapes if len(shape) > 1), 1)
 
 

@@ -15,11 +15,8 @@ from itertools import product
 from quatrain.program.container import Program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.plan.method_steps import Step, method_steps
-from quatrain.program.scalar_types import NAMES
+from quatrain.program.scalar_types import ITEM_SIZES, NAMES
 from quatrain.program.vulkan.elementwise import ELEMENTWISE
-
-# Bytes of an element of each of ExecuTorch's ScalarTypes, as far as they occur.
-_ITEM = {0: 1, 1: 1, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 11: 1, 15: 2}
 
 _SHARED_MEMORY = 2  # memory_id, of `MemoryPlanningPass.run_multimethod`
 
@@ -189,10 +186,10 @@ def _is_in_place(step: Step, values: list[Record | None], first: int, written: i
 
 def _place(value: Record | None) -> _Place | None:
     planned = getattr(value, "allocation_info", None)
-    if value is None or planned is None or value.scalar_type not in _ITEM:
+    if value is None or planned is None or value.scalar_type not in ITEM_SIZES:
         return None
     start = (planned.memory_offset_high << 32) + planned.memory_offset_low
-    size = math.prod(value.sizes or ()) * _ITEM[value.scalar_type]
+    size = math.prod(value.sizes or ()) * ITEM_SIZES[value.scalar_type]
     return _Place(planned.memory_id, start, start + size)
 
 
