@@ -297,6 +297,18 @@ def test_float4_as_its_writer_reads_it(tmp_path, form):
     assert f"matrices are {kind}. " in model.notes[0]
 
 
+def test_inputs_that_are_multiplied(tmp_path):
+    """As those of an output of attention, before which ModelOpt's AWQ finds no norm."""
+    factors = torch.linspace(0.5, 2, 64, dtype=torch.bfloat16)
+    folder, read = write_written(tmp_path, "modelopt", pre_quant_scale=factors)
+    change_config(folder, **of_modelopt(quant_algo="NVFP4_AWQ"))
+    found = open_float_model(folder).tensors["layers.0.attention.wk.weight"]
+    torch.testing.assert_close(found, read * factors.float(), rtol=1e-6, atol=0)
+    short, _ = write_written(tmp_path / "short", "modelopt", pre_quant_scale=factors[:8])
+    with pytest.raises(InputError, match=r"k_proj\.pre_quant_scale is .*, \[64\]; download"):
+        open_float_model(short)
+
+
 def test_matrices_of_two_kinds_are_both_told(tmp_path):
     folder, _ = write_written(tmp_path, "modelopt's mixed")
     tensors, module = load_file(folder / "model.safetensors"), "model.layers.0.self_attn.v_proj"
@@ -458,7 +470,7 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
             "data_type 'nvfp4_v2', expected .*; quantize the",
         ),
         ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
-        ("modelopt", {"quant_algo": "NVFP4_AWQ"}, "'modelopt' with quant_algo 'NVFP4_AWQ'"),
+        ("modelopt", {"quant_algo": "W4A8_AWQ"}, "quant_algo 'W4A8_AWQ', expected 'W4A16_AWQ' al"),
     ],
 )
 def test_weights_that_are_not_the_models_as_they_are(tmp_path, form, settings, message):

@@ -9,10 +9,13 @@ from quatrain.checkpoint.quantizers.compressed_tensors import COMPRESSED_TENSORS
 from quatrain.checkpoint.quantizers.gemma_mobile import GEMMA_MOBILE
 from quatrain.checkpoint.quantizers.gptq import GPTQ
 from quatrain.checkpoint.quantizers.mlx import METAL, MLX
+from quatrain.checkpoint.quantizers.modelopt import MODELOPT
 from quatrain.checkpoint.quantizers.quantizer import Quantizer
 from quatrain.checkpoint.quantizers.torchao import TORCHAO
 
-_ALL = (GPTQ, AWQ, COMPRESSED_TENSORS, AUTO_ROUND, MLX, METAL, TORCHAO, GEMMA_MOBILE, BITNET)
+_ALL = (
+    GPTQ, AWQ, COMPRESSED_TENSORS, AUTO_ROUND, MLX, METAL, TORCHAO, GEMMA_MOBILE, BITNET, MODELOPT,
+)  # fmt: skip
 QUANTIZERS = {
     name: quantizer for quantizer in _ALL for name in (quantizer.name, *quantizer.other_names)
 }

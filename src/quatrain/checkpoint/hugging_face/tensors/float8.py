@@ -13,7 +13,8 @@
 
 FP4 is read as FP8 first (`float4`), what bitsandbytes rounded by itself (`bitsandbytes`). Scales of
 blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Those
-of activations beside them say how a runtime would round those, and change no weight.
+of activations beside them say how a runtime would round those, and change no weight; but ModelOpt's
+F.pre_quant_scale [K] is what inputs are multiplied by.
 """
 
 import math
@@ -28,6 +29,7 @@ from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import in_float32
 from quatrain.checkpoint.hugging_face.tensors.float4 import as_float8, factors_of
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
 from quatrain.checkpoint.quantizers.compressed_groups import is_floating
+from quatrain.checkpoint.quantizers.modelopt import OF_INPUTS, with_inputs_scaled
 from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
 from quatrain.errors import InputError
@@ -39,8 +41,8 @@ _OF_ACTIVATIONS = re.compile(
     r"|(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
 _OF_MODELOPT = (
-    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "W4A16_NVFP4",
-    "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
+    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "NVFP4_AWQ",
+    "W4A16_NVFP4", "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
 )  # fmt: skip
 _OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
 BITSANDBYTES = "bitsandbytes"
@@ -137,6 +139,10 @@ def in_floating_point(
                 "missing; download the model's missing files"
             )
         tensors[name] = _scaled(name, tensors[name], tensors.pop(scales), settings or {}, source)
+        of_inputs = name.removesuffix(".weight") + OF_INPUTS
+        if of_inputs in tensors:
+            factors = tensors.pop(of_inputs)
+            tensors[name] = with_inputs_scaled(tensors[name], factors, of_inputs, source)
     if not matrices:
         return stored, ()
     if any(name in stored and stored.stored[name].dtype in _FLOAT8 for name in matrices):
