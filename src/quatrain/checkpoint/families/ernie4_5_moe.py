@@ -111,9 +111,7 @@ ERNIE4_5_MOE = Family(
         names={
             **weighted_experts.names("mlp"),
             "mlp.expert_bias": "feed_forward.expert_bias",
-            "mlp.shared_experts.gate_proj": "feed_forward.shared_expert.w1",
-            "mlp.shared_experts.down_proj": "feed_forward.shared_expert.w2",
-            "mlp.shared_experts.up_proj": "feed_forward.shared_expert.w3",
+            **weighted_experts.shared_names("mlp.shared_experts"),
         },
         tensors=_tensors,
         unused=_predicts_further,

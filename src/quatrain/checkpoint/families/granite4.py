@@ -12,6 +12,7 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import gated_names
 from quatrain.checkpoint.nth_layers import FULL
 
 MAMBA = "mamba"
@@ -78,11 +79,6 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     return stored.renamed(names)
 
 
-def _shared_names(module: str, path: str) -> dict[str, str]:
-    parts = {"gate_proj": "w1", "up_proj": "w3", "output_linear": "w2"}
-    return {f"{module}.{theirs}": f"{path}.{ours}" for theirs, ours in parts.items()}
-
-
 def _gguf_params(metadata: GgufMetadata) -> Params:
     """Layers without KV heads are those of state spaces; what says otherwise whether a rotary
     embedding was trained further says here whether there is one."""
@@ -120,8 +116,8 @@ GRANITE4 = Family(
         aliases={"layers_block_type": "layer_types"},
         params=_params,
         names={
-            **_shared_names("shared_mlp", "feed_forward"),
-            **_shared_names("shared_expert", "feed_forward.shared_expert"),
+            **gated_names("shared_mlp", down="output_linear"),
+            **weighted_experts.shared_names("shared_expert", down="output_linear"),
             **weighted_experts.names("block_sparse_moe", router="router"),
             **state_spaces.NAMES,
         },

@@ -30,9 +30,7 @@ GRANITE_MOE_SHARED = Family(
         params=_params,
         names={
             **_MIXTURE.names,
-            "shared_mlp.gate_proj": "feed_forward.shared_expert.w1",
-            "shared_mlp.up_proj": "feed_forward.shared_expert.w3",
-            "shared_mlp.output_linear": "feed_forward.shared_expert.w2",
+            **weighted_experts.shared_names("shared_mlp", down="output_linear"),
         },
         tensors=_tensors,
     )

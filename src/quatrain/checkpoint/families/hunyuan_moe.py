@@ -43,9 +43,7 @@ HUNYUAN_MOE = Family(
         names={
             **hunyuan.HEAD_NORMS,
             **weighted_experts.names("mlp", router="gate.wg"),
-            "mlp.shared_mlp.gate_proj": "feed_forward.shared_expert.w1",
-            "mlp.shared_mlp.down_proj": "feed_forward.shared_expert.w2",
-            "mlp.shared_mlp.up_proj": "feed_forward.shared_expert.w3",
+            **weighted_experts.shared_names("mlp.shared_mlp"),
         },
         tensors=weighted_experts.tensors,
     ),

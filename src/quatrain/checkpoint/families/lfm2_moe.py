@@ -14,16 +14,12 @@ from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import FULL, layer_types
 from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import gated_names
 
 _DENSE, _DENSE_GGUF = lfm2.LFM2.hugging_face, lfm2.LFM2.gguf
 assert _DENSE_GGUF is not None
 _dense_gguf_params = _DENSE_GGUF.params
 _BIAS = ".feed_forward.expert_bias"
-_AS_MLX_HAS_THEM = {
-    "feed_forward.gate_proj": "feed_forward.w1",
-    "feed_forward.down_proj": "feed_forward.w2",
-    "feed_forward.up_proj": "feed_forward.w3",
-}
 _SIGMOID = 2  # of llama.cpp's gating functions
 
 
@@ -98,7 +94,7 @@ LFM2_MOE = Family(
         names={
             **_DENSE.names,
             **weighted_experts.names("feed_forward"),
-            **_AS_MLX_HAS_THEM,
+            **gated_names("feed_forward"),  # as MLX has them
             "feed_forward.expert_bias": "feed_forward.expert_bias",
             **{
                 f"feed_forward.experts.{part}": f"feed_forward.experts.{part}"

@@ -13,6 +13,7 @@ from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import gated_names
 from quatrain.linear.affine import dequantize_untraced
 
 _MIXED = "in_proj"  # one matrix in the files
@@ -25,9 +26,7 @@ NAMES = {f"mamba.{part}": f"mamba.{part}" for part in _PARTS}
 NAMES_BEFORE_FEED_FORWARD = {
     "model.final_layernorm": "norm",
     "pre_ff_layernorm": "ffn_norm",
-    "feed_forward.gate_proj": "feed_forward.w1",
-    "feed_forward.down_proj": "feed_forward.w2",
-    "feed_forward.up_proj": "feed_forward.w3",
+    **gated_names("feed_forward"),
 }
 DEFAULTS = {
     "mamba_n_heads": 128,

@@ -9,6 +9,13 @@ from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.experts import experts_apart
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import gated_names
+
+
+def shared_names(module: str, down: str = "down_proj") -> dict[str, str]:
+    """As `gated_names`, of an expert for every token."""
+    return gated_names(module, "feed_forward.shared_expert", down)
+
 
 GGUF_NAMES = {
     "ffn_gate_inp": "feed_forward.router",
@@ -25,9 +32,7 @@ GGUF_SHARED_NAMES = {
 # Of a Hugging Face folder, in Meta's: an expert for every token, and its gate.
 SHARED_NAMES = {
     "mlp.shared_expert_gate": "feed_forward.shared_gate",
-    "mlp.shared_expert.gate_proj": "feed_forward.shared_expert.w1",
-    "mlp.shared_expert.down_proj": "feed_forward.shared_expert.w2",
-    "mlp.shared_expert.up_proj": "feed_forward.shared_expert.w3",
+    **shared_names("mlp.shared_expert"),
 }
 SHARED = {"use_shared_expert": True}
 _GATED = SHARED | {"use_shared_expert_gate": True}
@@ -36,13 +41,8 @@ _WEIGHED = {"use_shared_expert": False, "router_scores": "softmax", "weigh_exper
 
 def names(module: str, router: str = "gate") -> dict[str, str]:
     """Of a Hugging Face folder, the names in Meta's of what is in a layer's `module`."""
-    parts = {
-        router: "router",
-        "experts.gate_proj": "experts.w1",
-        "experts.down_proj": "experts.w2",
-        "experts.up_proj": "experts.w3",
-    }
-    return {f"{module}.{theirs}": f"feed_forward.{ours}" for theirs, ours in parts.items()}
+    experts = gated_names(f"{module}.experts", "feed_forward.experts")
+    return {f"{module}.{router}": "feed_forward.router", **experts}
 
 
 def with_shared_gates(stored: LazyTensors) -> LazyTensors:

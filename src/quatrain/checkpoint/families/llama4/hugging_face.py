@@ -1,10 +1,12 @@
 """Llama 4 in the format of the Hugging Face hub."""
 
+from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import HuggingFaceReading, Params
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.layer_types import interval_of, no_rope_interval
 from quatrain.checkpoint.hugging_face.tensors.experts import FUSED, experts_apart
+from quatrain.checkpoint.hugging_face.tensors.tensor_names import gated_names
 from quatrain.checkpoint.nth_layers import full_every
 from quatrain.errors import InputError
 
@@ -33,16 +35,9 @@ _DEFAULTS = {
     "attn_scale": 0.1,
 }
 _NAMES = {
-    "feed_forward.gate_proj": "feed_forward.w1",
-    "feed_forward.down_proj": "feed_forward.w2",
-    "feed_forward.up_proj": "feed_forward.w3",
-    "feed_forward.shared_expert.gate_proj": "feed_forward.shared_expert.w1",
-    "feed_forward.shared_expert.down_proj": "feed_forward.shared_expert.w2",
-    "feed_forward.shared_expert.up_proj": "feed_forward.shared_expert.w3",
-    "feed_forward.experts.gate_proj": "feed_forward.experts.w1",
-    "feed_forward.experts.down_proj": "feed_forward.experts.w2",
-    "feed_forward.experts.up_proj": "feed_forward.experts.w3",
-    "feed_forward.router": "feed_forward.router",
+    **gated_names("feed_forward"),
+    **weighted_experts.shared_names("feed_forward.shared_expert"),
+    **weighted_experts.names("feed_forward", router="router"),
 }
 
 

@@ -6,6 +6,14 @@ from types import MappingProxyType
 
 from quatrain.checkpoint.names_in_file import InFile, names_in_file
 
+
+def gated_names(theirs: str, ours: str = "feed_forward", down: str = "down_proj") -> dict[str, str]:
+    """The names in Meta's of a feed-forward's linears, of which one is a gate: of those in the
+    module `theirs` of a folder, whose last one it calls `down`, as the module `ours`."""
+    linears = {"gate_proj": "w1", down: "w2", "up_proj": "w3"}
+    return {f"{theirs}.{name}": f"{ours}.{own}" for name, own in linears.items()}
+
+
 _NAMES = {
     "model.embed_tokens": "tok_embeddings",
     "model.norm": "norm",
@@ -16,9 +24,7 @@ _NAMES = {
     "self_attn.o_proj": "attention.wo",
     "self_attn.q_norm": "attention.q_norm_fn",
     "self_attn.k_norm": "attention.k_norm_fn",
-    "mlp.gate_proj": "feed_forward.w1",
-    "mlp.down_proj": "feed_forward.w2",
-    "mlp.up_proj": "feed_forward.w3",
+    **gated_names("mlp"),
     "input_layernorm": "attention_norm",
     "post_attention_layernorm": "ffn_norm",
 }
