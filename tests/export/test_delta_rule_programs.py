@@ -4,6 +4,7 @@ text after text, in pieces and steps."""
 from dataclasses import replace
 
 import pytest
+from tests.support.comparisons.one_delegate import assert_one_delegate_as_eager
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.verified import wrong_beside
 from tests.support.devices import DEVICES_OF
@@ -12,7 +13,7 @@ from tests.support.models.kept_state import (
     assert_calls_follow,
     assert_texts_agree,
 )
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.errors import InputError
@@ -22,12 +23,10 @@ from quatrain.program import Operator, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.linears import find_linears
-from quatrain.quantize.pipeline import quantize_model
 from quatrain.release.plan import plan_release
 from quatrain.release.spec import ReleaseSpec
 from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target, examine_file
-from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
 
 # What a head reads is normed: where it is near 0, so is what rounding leaves of it.
@@ -45,27 +44,18 @@ def checkpoint(tmp_path_factory):
         head_dim=32, num_attention_heads=2, linear_num_key_heads=1, linear_num_value_heads=2,
         linear_key_head_dim=32, linear_value_head_dim=32, intermediate_size=64,
     )  # fmt: skip
-    saved(model, folder / "model")
-    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
-    return folder / "int4"
+    return int4_checkpoint(model, folder)
 
 
 def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
     report = export_checkpoint(checkpoint, tmp_path / "m.pte")
-    assert_as_planned(report, checkpoint)
-    assert report.prefill_chunk_size == CHUNK
-    program = open_program(report.output)
-    assert len(program.delegates) == 1 and program.metadata["get_max_seq_len"] == CHUNK
-    names = {linear.name for linear in find_linears(program.vulkan)}
+    linears = {"layers.0.attention.in_proj_a", "layers.0.attention.out_proj"}
+    program = assert_one_delegate_as_eager(report, checkpoint, linears, probes=15, bound=BOUND)
+    assert report.prefill_chunk_size == program.metadata["get_max_seq_len"] == CHUNK
+    names = {linear.name for linear in find_linears(laid_out_otherwise(report.output))}
     assert names == {row.name for row in report.linears}
-    assert {"layers.0.attention.in_proj_a", "layers.0.attention.out_proj"} < names
-    assert {linear.name for linear in find_linears(laid_out_otherwise(report.output))} == names
-    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
-    runner = load_runner(report.output, "reference")
-    compared = compare_layerwise(runner, eager, list(range(9)), BOUND)
-    assert compared.first is None and compared.probes > 15
-    assert_calls_follow(runner)
+    assert_calls_follow(load_runner(report.output, "reference"))
     assert_answers_are_read_anew(report.output)
     retarget(program, "weight-only")
     slim(program)

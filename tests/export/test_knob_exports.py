@@ -24,7 +24,7 @@ from tests.support.models.families import (
     QWEN3_MOE,
 )
 from tests.support.models.knobs import ALL, LONGROPE, TINY, Peer, write_meta_folder
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model
 from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
@@ -63,12 +63,6 @@ WINDOWED = {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 24,
 UNLIKE = ("no_rope_layer_interval", "num_kv_shared_layers")  # knobs that tell layers apart
 LENGTH, PREFILL = 14, 6
 CALLS = ((0, PREFILL), *((at, at + 1) for at in range(PREFILL, LENGTH)))
-
-
-def _hub_checkpoint(folder, kind, fields):
-    saved(random_model(kind, **fields), folder / "model")
-    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
-    return folder / "int4"
 
 
 def _assert_program_equals_eager(checkpoint, options, path, vocab_size=96):
@@ -167,7 +161,7 @@ def _inspected(program):
 
 
 def test_llama4_on_vulkan_is_one_delegate(tmp_path):
-    checkpoint = _hub_checkpoint(tmp_path, "Llama4", SMALL_LLAMA4)
+    checkpoint = int4_checkpoint(random_model("Llama4", **SMALL_LLAMA4), tmp_path)
     report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     assert any("All 3 experts" in note for note in report.notes)
@@ -188,7 +182,9 @@ def keys_as_values(tmp_path_factory):
         **GEMMA4_LARGER, "num_hidden_layers": 2, "intermediate_size": 64,
         "layer_types": ["sliding_attention", "full_attention"],
     }  # fmt: skip
-    return _hub_checkpoint(tmp_path_factory.mktemp("values"), "Gemma4Unified", fields)
+    return int4_checkpoint(
+        random_model("Gemma4Unified", **fields), tmp_path_factory.mktemp("values")
+    )
 
 
 @pytest.mark.parametrize("options", [VULKAN, XNNPACK], ids=["vulkan", "xnnpack"])
@@ -203,7 +199,7 @@ def test_the_shared_expert_of_a_mixture_that_is_scaled(tmp_path):
     """No score multiplies it, but a factor does, with the other experts."""
     fields = {**GRANITE_MOE, "num_hidden_layers": 1, "num_local_experts": 2,
               "shared_intermediate_size": 32}  # fmt: skip
-    checkpoint = _hub_checkpoint(tmp_path, "GraniteMoeShared", fields)
+    checkpoint = int4_checkpoint(random_model("GraniteMoeShared", **fields), tmp_path)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", VULKAN_FLOAT)
     assert_as_planned(report, checkpoint)
     names = {row.name for row in report.linears}
@@ -216,7 +212,7 @@ def test_the_shared_expert_of_a_mixture_that_is_scaled(tmp_path):
 def weighed_experts(tmp_path_factory):
     """Of one layer, which has all that one of Qwen 3 MoE has."""
     fields = {**QWEN3_MOE, "num_hidden_layers": 1, "num_experts": 3}
-    return _hub_checkpoint(tmp_path_factory.mktemp("experts"), "Qwen3Moe", fields)
+    return int4_checkpoint(random_model("Qwen3Moe", **fields), tmp_path_factory.mktemp("experts"))
 
 
 def test_weighed_experts_on_vulkan(weighed_experts, tmp_path):
@@ -310,7 +306,7 @@ def test_weighed_experts_on_xnnpack(weighed_experts, tmp_path):
 @pytest.mark.parametrize("options", [VULKAN, VULKAN_FLOAT, XNNPACK], ids=str)
 def test_experts_that_are_picked_with_a_bias(options, tmp_path):
     """LFM2 MoE: weighed by sigmoids, in a layer of two, behind a short convolution."""
-    checkpoint = _hub_checkpoint(tmp_path, "Lfm2Moe", SMALL_LFM2_MOE)
+    checkpoint = int4_checkpoint(random_model("Lfm2Moe", **SMALL_LFM2_MOE), tmp_path)
     report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     assert_verified(report.output, checkpoint)
@@ -321,7 +317,7 @@ def test_experts_that_are_picked_with_a_bias(options, tmp_path):
 def test_an_expert_of_every_token_behind_a_gate(options, tmp_path):
     """Qwen 2 MoE; on XNNPACK as test_delta_rule_programs.py has it."""
     fields = {**QWEN2_MOE, "num_hidden_layers": 1, "num_experts": 3}
-    checkpoint = _hub_checkpoint(tmp_path, "Qwen2Moe", fields)
+    checkpoint = int4_checkpoint(random_model("Qwen2Moe", **fields), tmp_path)
     report = _assert_program_equals_eager(checkpoint, options, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     names = {row.name for row in report.linears}
@@ -335,7 +331,7 @@ def test_an_expert_of_every_token_behind_a_gate(options, tmp_path):
 )
 def test_families_on_vulkan(kind, fields, tmp_path):
     """A gelu for a silu; a rotary embedding of only part of each head."""
-    checkpoint = _hub_checkpoint(tmp_path, kind, {"num_hidden_layers": 1, **fields})
+    checkpoint = int4_checkpoint(random_model(kind, num_hidden_layers=1, **fields), tmp_path)
     report = _assert_program_equals_eager(checkpoint, VULKAN_FLOAT, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
 
@@ -359,7 +355,7 @@ def test_attention_that_a_phone_sums_in_float16_is_noted(context, dtype):
 def test_llama4_with_chunks_on_xnnpack(tmp_path):
     fields = {**SMALL_LLAMA4, "attention_chunk_size": 8, "num_experts_per_tok": 1,
               "num_local_experts": 2, "intermediate_size_mlp": 64}  # fmt: skip
-    checkpoint = _hub_checkpoint(tmp_path, "Llama4", fields)
+    checkpoint = int4_checkpoint(random_model("Llama4", **fields), tmp_path)
     report = _assert_program_equals_eager(checkpoint, XNNPACK, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     assert not any("All 2 experts" in note for note in report.notes)
@@ -371,7 +367,7 @@ def test_llama4_with_chunks_on_xnnpack(tmp_path):
 
 @pytest.fixture(scope="module")
 def gemma2(tmp_path_factory):
-    return _hub_checkpoint(tmp_path_factory.mktemp("gemma2"), "Gemma2", WINDOWED)
+    return int4_checkpoint(random_model("Gemma2", **WINDOWED), tmp_path_factory.mktemp("gemma2"))
 
 
 def test_soft_caps_and_windows_on_xnnpack(gemma2, tmp_path):
@@ -425,7 +421,7 @@ def test_chunks_and_windows_on_vulkan(kind, tmp_path):
     fields = {"sliding_window": 6, "num_hidden_layers": 4}
     if kind == "Llama4":
         fields = {**SMALL_LLAMA4, "attention_chunk_size": 5}
-    checkpoint = _hub_checkpoint(tmp_path, kind, fields)
+    checkpoint = int4_checkpoint(random_model(kind, **fields), tmp_path)
     report = _assert_program_equals_eager(checkpoint, VULKAN, tmp_path / "m.pte")
     assert_as_planned(report, checkpoint)
     # Layers that are alike are copies of one, the mask among what the first computes for all.

@@ -2,23 +2,21 @@
 
 import pytest
 import torch
+from tests.support.comparisons.one_delegate import assert_one_delegate_as_eager
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.rounding import assert_equal_but_for_rounding
 from tests.support.comparisons.verified import assert_one_number_is_told, assert_verified
 from tests.support.devices import DEVICES_OF
 from tests.support.models.families import LATENT, MINICPM3
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model
 from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.program import open_program, write_program
+from quatrain.program import write_program
 from quatrain.program.edit.retarget import retarget
-from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.sizes import cache_values
-from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
-from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
 
 # Not only from the first token on: keys of former calls are read, and written again.
@@ -28,20 +26,14 @@ WIDTH = 32 + 8  # of latent vector and rotated key
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return _checkpoint(tmp_path_factory.mktemp("youtu"), "Youtu", LATENT)
+    return int4_checkpoint(random_model("Youtu", **LATENT), tmp_path_factory.mktemp("youtu"))
 
 
 @pytest.fixture(scope="module")
 def of_minicpm(tmp_path_factory):
     """Rotated in halves, with multipliers; queries without a latent vector of their own."""
     fields = {**MINICPM3, "q_lora_rank": None, "num_hidden_layers": 2}
-    return _checkpoint(tmp_path_factory.mktemp("minicpm3"), "MiniCPM3", fields)
-
-
-def _checkpoint(folder, kind, fields):
-    saved(random_model(kind, **fields), folder / "model")
-    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
-    return folder / "int4"
+    return int4_checkpoint(random_model("MiniCPM3", **fields), tmp_path_factory.mktemp("minicpm3"))
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +53,11 @@ def _assert_equals_eager(program, checkpoint, options):
 
 def test_one_vulkan_delegate_equals_eager(checkpoint, on_vulkan, tmp_path):
     """Weight-only made of the 8da4w program, which is compared layer by layer."""
-    assert_as_planned(on_vulkan, checkpoint)
-    program = open_program(on_vulkan.output)
-    assert len(program.delegates) == 1
-    names = {linear.name for linear in find_linears(program.vulkan)}
-    assert names == {row.name for row in on_vulkan.linears}
-    assert {f"layers.2.attention.{name}" for name in ("wq_a", "wq_b", "wkv_a", "wo")} <= names
+    linears = {f"layers.2.attention.{name}" for name in ("wq_a", "wq_b", "wkv_a", "wo")}
+    program = assert_one_delegate_as_eager(on_vulkan, checkpoint, linears, probes=25)
     assert [program.vulkan.tensor(i).shape for i in cache_values(program.vulkan)] == [
         (1, 64, 1, WIDTH)
     ] * 3
-    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
-    runner = load_runner(on_vulkan.output, "reference")
-    compared = compare_layerwise(runner, eager, list(range(9)), 1e-4)
-    assert compared.first is None and compared.probes > 25
     assert_one_number_is_told(on_vulkan.output, checkpoint, "layers.1.attention.wk_b.weight")
     retarget(program, "weight-only")
     write_program(program, tmp_path / "float.pte")

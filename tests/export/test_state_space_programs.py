@@ -3,6 +3,7 @@ pieces and steps."""
 
 import pytest
 from executorch.exir._serialize._program import deserialize_pte_binary
+from tests.support.comparisons.one_delegate import assert_one_delegate_as_eager
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.verified import assert_one_number_is_told
 from tests.support.devices import DEVICES_OF
@@ -12,7 +13,7 @@ from tests.support.models.kept_state import (
     assert_calls_follow,
     assert_texts_agree,
 )
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model
 from tests.support.thorough import thorough
 
 from quatrain.arithmetic import ARITHMETIC_OF
@@ -22,14 +23,11 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.plan.programs import programs_of
 from quatrain.export.plan.weightless import weightless_checkpoint
 from quatrain.export.vulkan.chunked_delta_rule import CHUNK
-from quatrain.program import open_program, write_program
+from quatrain.program import write_program
 from quatrain.program.edit.retarget import retarget
 from quatrain.program.edit.slim import slim
-from quatrain.program.inspect.linears import find_linears
-from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.load import load_runner
 from quatrain.targets import choose_for_target, examine_file
-from quatrain.verify.checks.layerwise import compare_layerwise
 from quatrain.verify.eager import load_eager
 
 MODELS = {
@@ -52,9 +50,7 @@ def checkpoint(request, tmp_path_factory):
     """With state spaces of one group in place of attention, or of two groups beside it."""
     folder = tmp_path_factory.mktemp(request.param)
     model = random_model(request.param.partition(" ")[0], **MODELS[request.param])
-    saved(model, folder / "model")
-    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
-    return folder / "int4"
+    return int4_checkpoint(model, folder)
 
 
 def assert_memory_as_planned(report, checkpoint):
@@ -71,19 +67,11 @@ def assert_memory_as_planned(report, checkpoint):
 def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
     report = export_checkpoint(checkpoint, tmp_path / "m.pte")
-    assert_as_planned(report, checkpoint)
-    assert report.prefill_chunk_size == CHUNK
+    linears = {f"layers.0.mamba.in_proj_{part}" for part in ("z", "xBC", "dt")}
+    program = assert_one_delegate_as_eager(report, checkpoint, linears, probes=20, bound=1e-5)
+    assert report.prefill_chunk_size == program.metadata["get_max_seq_len"] == CHUNK
     assert any(note.startswith("State spaces keep only the last state:") for note in report.notes)
-    program = open_program(report.output)
-    assert len(program.delegates) == 1 and program.metadata["get_max_seq_len"] == CHUNK
-    names = {linear.name for linear in find_linears(program.vulkan)}
-    assert names == {row.name for row in report.linears}
-    assert {f"layers.0.mamba.in_proj_{part}" for part in ("z", "xBC", "dt")} < names
-    eager = load_eager(checkpoint, "8da4w", ARITHMETIC_OF["vulkan"])
-    runner = load_runner(report.output, "reference")
-    compared = compare_layerwise(runner, eager, list(range(9)), 1e-5)
-    assert compared.first is None and compared.probes > 20
-    assert_calls_follow(runner)
+    assert_calls_follow(load_runner(report.output, "reference"))
     retarget(program, "weight-only")
     slim(program)
     write_program(program, tmp_path / "float.pte")

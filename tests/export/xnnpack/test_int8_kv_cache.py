@@ -6,7 +6,7 @@ from tests.support.command_line import invoked
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.rounding import assert_equal_but_for_rounding, largest_error
 from tests.support.defects.edited_methods import edited_method, whole
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model
 from tests.support.models.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
 from tests.support.models.tiny_programs import TEXT, write_word_tokenizer
 
@@ -21,7 +21,6 @@ from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa, _quantized
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.inspect.report import inspect_program
-from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.unrounded.int8_attention import attend
 from quatrain.verify.eager import load_eager
@@ -196,8 +195,7 @@ def test_it_holds_no_part_of_the_context_alone():
     ],
 )
 def test_layers_without_an_operator_are_refused_by_name(kind, fields, found, tmp_path):
-    saved(random_model(kind, num_hidden_layers=1, **fields), tmp_path / "model")
-    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4", method="rtn")
+    checkpoint = int4_checkpoint(random_model(kind, num_hidden_layers=1, **fields), tmp_path)
     with pytest.raises(InputError, match=rf"layers\.0\.attention: {found}"):
-        export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", INT8)
+        export_checkpoint(checkpoint, tmp_path / "m.pte", INT8)
     assert not (tmp_path / "m.pte").exists()

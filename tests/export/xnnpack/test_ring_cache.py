@@ -7,7 +7,7 @@ import torch
 from tests.support.command_line import invoked
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.rounding import largest_error
-from tests.support.models.peers import random_model, saved
+from tests.support.models.peers import int4_checkpoint, random_model, saved
 from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.models.tiny_programs import write_word_tokenizer
 
@@ -22,7 +22,6 @@ from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa, ring_window
 from quatrain.program import open_program
 from quatrain.program.inspect.report import inspect_program
-from quatrain.quantize.pipeline import quantize_model
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generation.generate import generate
 from quatrain.verify.eager import eager_for_program
@@ -141,7 +140,8 @@ def test_what_cannot_be_is_refused(arguments, found, checkpoint, tmp_path):
 
 
 def test_a_window_of_its_own_is_refused(tmp_path):
-    saved(random_model("Mistral", num_hidden_layers=1, sliding_window=8), tmp_path / "model")
-    quantize_model(tmp_path / "model", tmp_path / "int4", embedding="int4", method="rtn")
+    checkpoint = int4_checkpoint(
+        random_model("Mistral", num_hidden_layers=1, sliding_window=8), tmp_path
+    )
     with pytest.raises(InputError, match="layers already have a sliding window, of 8 tokens"):
-        export_checkpoint(tmp_path / "int4", tmp_path / "m.pte", SINK)
+        export_checkpoint(checkpoint, tmp_path / "m.pte", SINK)

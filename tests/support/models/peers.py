@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import open_float_model
+from quatrain.quantize.pipeline import quantize_model
 
 TOLERANCE = 1e-5
 TINY = {
@@ -71,6 +72,13 @@ def exact_logits(model: transformers.PreTrainedModel, tokens: torch.Tensor) -> t
 def saved(model: transformers.PreTrainedModel, folder: Path) -> Path:
     model.save_pretrained(folder)
     return folder
+
+
+def int4_checkpoint(model: transformers.PreTrainedModel, folder: Path) -> Path:
+    """The int4 checkpoint of `model`, its embedding too, rounded to nearest."""
+    saved(model, folder / "model")
+    quantize_model(folder / "model", folder / "int4", embedding="int4", method="rtn")
+    return folder / "int4"
 
 
 def change_config(folder: Path, drop: Iterable[str] = (), **fields) -> Path:
