@@ -94,3 +94,12 @@ def test_biases_that_autogptq_writes_for_each_linear(tmp_path, value):
             open_checkpoint(folder)
         return
     assert not any(name.endswith(".bias") for name in open_checkpoint(folder).tensors)
+
+
+@pytest.mark.parametrize("stated", ["attention_bias", "mlp_bias"])
+def test_a_field_that_tells_of_biases_that_no_file_has(tmp_path, stated):
+    """transformers would begin with biases of 0, to be trained."""
+    change_config(saved(random_model("Llama"), tmp_path), **{stated: True})
+    message = rf"the field '{stated}' is True, expected .*_proj\.bias, .* missing; set it to fals"
+    with pytest.raises(InputError, match=message):
+        open_float_model(tmp_path)

@@ -1,7 +1,7 @@
 """Fields of the rotary embedding that transformers 4 and 5 read otherwise."""
 
 import pytest
-from tests.support.models.families import GEMMA, GEMMA3N, GEMMA4, LFM3
+from tests.support.models.families import GEMMA, GEMMA3N, GEMMA4, LFM3, ROWS
 from tests.support.models.peers import TINY, change_config, random_model, saved
 from transformers import AutoConfig
 
@@ -60,6 +60,19 @@ def test_a_base_that_transformers_5_does_not_read(kind, tmp_path):
     refused(folder, "5000.0, which transformers 5 ignores for all layers, where it uses 1000000.0")
     change_config(folder, rope_theta=1000000.0)
     assert open_float_model(folder).config.rope_theta == 1000000.0
+
+
+@pytest.mark.parametrize("kind", ["Cwm", "Apertus"])
+def test_an_object_that_says_nothing_is_no_scaling(kind, tmp_path):
+    """Where a missing one is that of Llama 3.1."""
+    folder = saved(random_model(kind, **{**ROWS[kind.lower()].fields}), tmp_path)
+    change_config(folder, rope_parameters={})
+    rope = AutoConfig.from_pretrained(folder).rope_parameters
+    config = open_float_model(folder).config
+    assert (rope["rope_type"], rope["rope_theta"]) == ("default", config.rope_theta)
+    assert not config.use_scaled_rope
+    change_config(folder, ["rope_parameters"])
+    assert open_float_model(folder).config.use_scaled_rope
 
 
 def test_a_base_of_a_text_model_that_transformers_5_does_not_read(tmp_path):

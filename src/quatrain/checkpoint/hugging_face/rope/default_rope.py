@@ -9,9 +9,11 @@ from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, s
 
 
 def rope_params_or(fields: Fields, default: Mapping[str, Any]) -> dict[str, Any]:
-    """As `rope_params`, of a family whose class has `default` for missing rope_parameters. Raises
-    `InputError` if rope_theta is then another than that one's."""
-    if any(fields.object_of(name) for name in ("rope_scaling", "rope_parameters")):
+    """As `rope_params`, of a family whose class has `default` for missing rope_parameters, which
+    an empty object is not. Raises `InputError` if rope_theta is then another than that one's."""
+    if fields.get("rope_parameters") == {} or any(
+        fields.object_of(name) for name in ("rope_scaling", "rope_parameters")
+    ):
         return rope_params(fields)
     refuse_unread_base(fields, default["rope_theta"])
     return scaled_rope(fields, Fields(default, fields.source))

@@ -23,9 +23,10 @@ def stated_biases(
     quantizers write. `called`: what the file calls a tensor.
 
     Raises `InputError` for others that it does not have: transformers would leave them out,
-    llama.cpp would not.
+    llama.cpp would not; and where it has biases by a field of config.json and none is stored.
     """
     unused = set()
+    _require_stated(tensors, called, fields, reading)
     for name in tensors:
         match = _BIAS.fullmatch(name)
         if match is None:
@@ -36,6 +37,28 @@ def stated_biases(
                 raise _refused(called.get(name, name), _stated(reading, part), fields.source)
             unused.add(name)
     return tensors.without(unused)
+
+
+def _require_stated(
+    tensors: LazyTensors,
+    called: Mapping[str, str],
+    fields: Fields,
+    reading: HuggingFaceReading,
+) -> None:
+    """Refuse a model all of whose biases of queries, keys and values, or of feed-forwards, are
+    missing."""
+    for part, linear in (("qkv", "attention.wq"), ("feed_forward", "feed_forward.w1")):
+        stated = _stated(reading, part)
+        if not isinstance(stated, str) or not fields.flag(stated):
+            continue
+        weights = [name for name in tensors if name.endswith(f"{linear}.weight")]
+        if weights and not any(name.endswith(f"{linear}.bias") for name in tensors):
+            missing = called.get(weights[0], weights[0]).removesuffix("weight") + "bias"
+            raise fields.refusal(
+                stated,
+                f"false, because {missing}, and others like it, are missing; set it to false if "
+                "the model was trained without, otherwise download the model's missing files",
+            )
 
 
 def has_bias(part: str, fields: Fields, reading: HuggingFaceReading) -> bool:
