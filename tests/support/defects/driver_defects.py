@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 from tests.support.defects.edited_methods import (
     Edit,
+    before,
     beyond_its_memory,
+    called_by_no_name,
     called_twice,
     edited_method,
     given_as,
     in_memory_0,
+    memory_without_use,
     of_another_backend,
     one_value_missing,
     one_value_more,
@@ -22,6 +25,7 @@ from tests.support.defects.edited_methods import (
     tokens_of_one_length,
     tokens_with,
     under_names,
+    without_instructions,
 )
 from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, number
 from tests.support.paths import CONFORMANCE
@@ -135,6 +139,11 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("delegate-call", "desktop", "1.5", edited(result(96)), edited(tokens_given_back)),
     ("delegate-call", "desktop", "1.5", edited(given_as(15)), edited(given_as(5))),
     ("delegate-call", "desktop", "1.5", constant_given, prepacks(1)),
+    ("delegate-call", "desktop", "1.5", edited(memory_without_use), edited(result(1, 96))),
+    *(("delegate-call", "desktop", "1.5", edited(wrong), edited(result(1, 96))) for wrong in (
+        called_by_no_name, without_instructions, before("FreeCall", value_index=0),
+        before("JumpFalseCall", cond_value_index=0, destination_instruction=2),
+    )),
     ("delegate-call", "desktop", "1.5", edited(position_of_nothing), edited(tokens_with(layout=1))),
     ("delegate-call", "desktop", "1.5", edited(one_value_missing), edited(only_tokens_given_back)),
     ("delegate-call", "desktop", "1.5", edited(in_memory_0), edited(tokens_with(sizes=[1, 32]))),
@@ -144,7 +153,7 @@ DRIVER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
        edited(tokens_with(**{name: right})))
       for name, wrong, right in (
           ("dim_order", [0], [1, 0]), ("dim_order", [0, 2], [0, 1]), ("storage_offset", 4, 0),
-          ("shape_dynamism", 2, 1), ("data_buffer_idx", 5, 0), ("sizes", [1, -64], [1, 64]),
+          ("shape_dynamism", 3, 1), ("data_buffer_idx", 5, 0), ("sizes", [1, -64], [1, 64]),
           ("sizes", [1, 1 << 20], [1, 32]),
       )),
 ]  # fmt: skip

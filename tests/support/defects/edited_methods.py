@@ -183,6 +183,28 @@ def tokens_given_back(plan: Record) -> None:
     plan.outputs = [plan.inputs[0], *plan.outputs]
 
 
+def called_by_no_name(plan: Record) -> None:
+    plan.name = None
+
+
+def without_instructions(plan: Record) -> None:
+    plan.chains[0].instructions = []
+
+
+def before(table: str, **fields: object) -> Edit:
+    """The method has this instruction before its only one."""
+
+    def edit(plan: Record) -> None:
+        step = Record(table="Instruction", instr_args=Record(table=table, **fields))
+        plan.chains[0].instructions = [step, *plan.chains[0].instructions]
+
+    return edit
+
+
+def memory_without_use(plan: Record) -> None:
+    plan.non_const_buffer_sizes = [0, 1 << 45]
+
+
 def only_tokens_given_back(plan: Record) -> None:
     plan.outputs = [plan.inputs[0]]
 
