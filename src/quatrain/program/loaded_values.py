@@ -41,14 +41,14 @@ def loaded_value_problems(root: Record) -> Iterator[str]:
             yield f"method {name} plans {sum(plan.non_const_buffer_sizes)} bytes of memory"
 
 
-def _step_problems(plan: Record, step: Record | None) -> Iterator[str]:
+def _step_problems(plan: Record, step: Record) -> Iterator[str]:
     """A jump on what is no condition, and the release of a value that the runtime does not own."""
-    kind, values = step and step.table, plan.values or ()
-    if kind == "JumpFalseCall":
+    values: list[Record] = plan.values or []
+    if step.table == "JumpFalseCall":
         value = values[step.cond_value_index].val
         if getattr(value, "scalar_type", _BOOL) != _BOOL:
             yield f"value {step.cond_value_index} of method {plan.name} is no condition of a jump"
-    if kind == "FreeCall" and 0 <= step.value_index < len(values):
+    if step.table == "FreeCall" and 0 <= step.value_index < len(values):
         given = step.value_index in (*(plan.inputs or ()), *(plan.outputs or ()))
         if given or getattr(values[step.value_index].val, "allocation_info", None):
             yield f"value {step.value_index} of method {plan.name} is freed, though it is planned"

@@ -108,6 +108,15 @@ def weight_only_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
     ]
 
 
+def dynamic_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
+    """Dynamic int4 linears of several rows into a buffer, whose output channels are not a multiple
+    of 4."""
+    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
+        out = graph.tensor(operator.out)
+        if out.storage == "buffer" and out.shape[-1] % CHANNELS_TOGETHER:
+            yield Occurrence(f"{linear.name}: {out.shape[-1]} output channels")
+
+
 def weight_only_of_several_rows(graph: VulkanGraph) -> Occurrences:
     """Weight-only int4 linears that see prompts."""
     return [Occurrence(linear.name) for linear, _ in _of_several_rows(graph, WEIGHT_ONLY_LINEAR)]
