@@ -21,7 +21,8 @@ from quatrain.tokenizer.executorch_support import (
     tokens_that_strip_spaces,
     unsupported_part,
 )
-from quatrain.tokenizer.files import tokenizer_in
+from quatrain.tokenizer.files import read_config_of, tokenizer_in
+from quatrain.tokenizer.mistral_words import has_wrong_mistral_words
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def write_tokenizer_of(
     if given is not None:
         begin, end = source.params.get("bos_idx"), token_ids(source.params.get("eos_idx"))
         files = copy_tokenizer_files(given, folder, begin, end)
-        notes = [*_notes(files, source.config.vocab_size), *_space_after_special(given)]
+        notes = [*_notes(files, source.config.vocab_size), *_of_source(given)]
         return WrittenTokenizer(files, notes)
     try:
         files = source.write_tokenizer(folder)
@@ -52,9 +53,7 @@ def write_tokenizer_of(
     if not files:
         return WrittenTokenizer([], [])
     own = tokenizer_in(source.source) if source.source.is_dir() else None
-    return WrittenTokenizer(
-        files, [*_notes(files, source.config.vocab_size), *_space_after_special(own)]
-    )
+    return WrittenTokenizer(files, [*_notes(files, source.config.vocab_size), *_of_source(own)])
 
 
 def _notes(files: list[Path], vocab_size: int) -> list[str]:
@@ -106,6 +105,22 @@ def _begin_and_end_tokens(files: list[Path], vocab_size: int) -> list[str]:
             f"before a text reads beyond the embedding. Correct bos_token_id {remedy}."
         )
     return notes
+
+
+def _of_source(own: Path | None) -> list[str]:
+    """Notes that the source's own file gives, not what is written of it."""
+    return [*_space_after_special(own), *_words_of_mistral(own)]
+
+
+def _words_of_mistral(own: Path | None) -> list[str]:
+    """A note if the file has a pattern of words that transformers warns of."""
+    if own is None or not has_wrong_mistral_words(own, read_config_of(own)[0]):
+        return []
+    return [
+        "This tokenizer.json of a Mistral does not split text as the model was trained (Tekken), "
+        "which transformers warns of too: give the model's tekken.json as --tokenizer, or set "
+        "fix_mistral_regex to true in its tokenizer_config.json."
+    ]
 
 
 def _space_after_special(own: Path | None) -> list[str]:

@@ -18,6 +18,7 @@ from quatrain.tokenizer.files import (
     require_tokenizer,
     tokenizer_class,
 )
+from quatrain.tokenizer.mistral_words import fix_mistral_words
 from quatrain.tokenizer.named_tokens import (
     add_named_tokens,
     found_as_written,
@@ -180,7 +181,7 @@ def read_tokenizer(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any], bo
     model, changed = read_tokenizer_json(path)
     before = _added(model)
     model, rebuilt, config, added = build_as_class(model, path, config, added)
-    changed |= rebuilt
+    changed |= rebuilt | fix_mistral_words(model, path, config)
     restore_metaspace(model, config)
     restore_nfc(model, config)
     restore_space_runs(model, config)

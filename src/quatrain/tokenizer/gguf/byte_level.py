@@ -49,7 +49,7 @@ class _Cut:
 
 LLAMA3_WORDS, QWEN2_WORDS = _words("{1,3}"), _words("")
 QWEN3_5_WORDS = _words("", r"\p{L}\p{M}")
-_GPT4O_WORDS = _cased_words("{1,3}", f"{_SHORT}?")
+_GPT4O_WORDS, TEKKEN_WORDS = _cased_words("{1,3}", f"{_SHORT}?"), _cased_words("", "")
 _ASCII_MARKS = r"[!-/:-@\[-`{-~]"
 # Numbers, then what is written in Chinese characters or Japanese syllables, then the rest.
 _DEEPSEEK3 = (
@@ -86,7 +86,7 @@ _FAMILIES = (
     # Phi-4-mini
     (_Cut((_GPT4O_WORDS,), ignore_merges=True), "gpt-4o llama4 kanana2"),
     # Mistral Nemo
-    (_Cut((_cased_words("", ""),), ignore_merges=True, adds_bos=True), "tekken"),
+    (_Cut((TEKKEN_WORDS,), ignore_merges=True, adds_bos=True), "tekken"),
     # Seed-OSS
     (_Cut((QWEN2_WORDS.replace(r"]+[\r\n]*", "]+"),)), "seed-coder"),
     (_Cut((r"\p{N}{1,3}", _words("+")), ignore_merges=True), "minicpm5"),
