@@ -99,14 +99,16 @@ class Block(nn.Module):
         kv_source: CachedAttention | None,
     ) -> torch.Tensor:
         """What mixes tokens, of the normed stream [B, T, dim]."""
-        if isinstance(self.attention, Attention):
-            branch = self.attention(normed, angles, start, kv_source)
-            return branch if self.mamba is None else branch + self.mamba(normed, start)
+        if isinstance(self.attention, GatedDeltaNet):
+            return self.attention(normed, start)
         if isinstance(self.attention, LatentAttention):
             return self.attention(normed, angles, start)
-        mixer = self.conv or self.mamba or self.attention
-        assert mixer is not None
-        return mixer(normed, start)
+        if self.attention is None:
+            mixer = self.conv or self.mamba
+            assert mixer is not None
+            return mixer(normed, start)
+        branch = self.attention(normed, angles, start, kv_source)
+        return branch if self.mamba is None else branch + self.mamba(normed, start)
 
     def _add(
         self,

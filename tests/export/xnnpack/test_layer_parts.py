@@ -19,6 +19,7 @@ from quatrain.export.xnnpack.delegated_parts import DelegatedBlock, delegate_lay
 from quatrain.export.xnnpack.layer_parts import (
     Heads,
     PartedBlock,
+    SigmoidGelu,
     part_layers,
 )
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope
@@ -61,25 +62,39 @@ def test_the_rotation_whose_other_channel_is_a_linears(params):
         assert torch.equal(rotary(heads, *wide(3, 7)), theirs)
 
 
+PARTS = {"PartedBlock", "PartedAttention", "PartedFeedForward"}
+WITHOUT_BLOCK = PARTS - {"PartedBlock"}
+
+
 @pytest.mark.parametrize(
     ("params", "parted"),
     [
-        ({}, True),
-        ({"attention_qkv_bias": True, "use_qk_norm": True}, True),
-        ({"act_fn": "gelu"}, False),
-        ({"parallel_residual": True}, False),
-        ({"residual_multiplier": 0.5}, False),
-        ({"num_experts": 2}, False),
-        ({"laurel_rank": 4}, False),
-        ({"activation_sparsity": 0.5, "num_sparse_layers": 1}, False),
+        ({}, PARTS),
+        ({"attention_qkv_bias": True, "use_qk_norm": True}, PARTS),
+        ({"act_fn": "gelu_approx"}, PARTS),
+        ({"act_fn": "relu2", "feed_forward_gate": False}, PARTS),
+        ({"act_fn": "gelu"}, {"PartedAttention"}),
+        ({"parallel_residual": True}, WITHOUT_BLOCK),
+        ({"residual_multiplier": 0.5}, WITHOUT_BLOCK),
+        ({"laurel_rank": 4}, WITHOUT_BLOCK),
+        ({"num_experts": 2}, {"PartedAttention"}),
+        ({"use_attn_o_gate": True}, {"PartedFeedForward"}),
+        ({"activation_sparsity": 0.5, "num_sparse_layers": 1, "n_layers": 1}, {"PartedAttention"}),
     ],
 )
-def test_layers_like_a_llamas_are_parted(params, parted):
+def test_what_has_a_part_is_parted(params, parted):
     backbone = Backbone(config(**params))
     names = [name for name, _ in backbone.named_parameters()]
     part_layers(backbone)
-    assert all(isinstance(layer, PartedBlock) is parted for layer in backbone.layers)
+    found = {type(part).__name__ for part in backbone.modules()}
+    assert {name for name in found if name.startswith("Parted")} == parted
     assert sorted(name for name, _ in backbone.named_parameters()) == sorted(names)
+
+
+def test_gelu_of_a_sigmoid():
+    x = torch.linspace(-20, 20, 4001)
+    expected = torch.nn.functional.gelu(x, approximate="tanh")
+    torch.testing.assert_close(SigmoidGelu()(x), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +105,16 @@ def test_layers_like_a_llamas_are_parted(params, parted):
         ("feed_forward", "w3", Int8DynActInt4WeightLinear, {"bias": False, "groupsize": 32}),
     ],
 )
-def test_layers_whose_linears_of_one_input_differ_are_not_parted(module, name, kind, settings):
-    """In their bias or their format, in one layer of several."""
+def test_linears_of_one_input_that_differ_have_no_part(module, name, kind, settings):
+    """In their bias or their format, in one layer of several: attentions have their angles in
+    common, so that then none has one."""
     backbone = Backbone(config(n_layers=2))
     parent = backbone.layers[1].get_submodule(module)
     setattr(parent, name, kind(PARAMS["dim"], len(getattr(parent, name).weight), **settings))
     part_layers(backbone)
-    assert not any(isinstance(layer, PartedBlock) for layer in backbone.layers)
+    first, second = backbone.layers
+    assert not isinstance(second, PartedBlock)
+    assert isinstance(first, PartedBlock) is (module == "feed_forward")
 
 
 def test_layers_share_the_delegates_that_are_equal(shared):

@@ -15,6 +15,7 @@ from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES
+from quatrain.export.xnnpack.layer_parts import PartedAttention, PartedFeedForward
 from quatrain.linear.int4 import Int4Linear
 from quatrain.linear.packing import pack_int4_for_vulkan
 from quatrain.program import Program, open_program
@@ -125,9 +126,10 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
     keys = [key for delegate in program.delegates for key in keys_in(bytes(delegate.blob))]
     found = Counter(len(program.named_bytes(key)) for key in keys)
     scales = sum(key.startswith(SCALES_PREFIX) for key in keys)
+    modules = dict(backbone.named_modules())
+    rows = _rows_of_joined_linears(rows, modules)
     if _missing(rows, found):
-        joined = _rows_of_joined_linears(rows)
-        rows = _distinct_rows(rows, backbone) if _missing(joined, found) else joined
+        rows = _distinct_rows(rows, modules)
     missing = _missing(rows, found)
     quantized = [row for row in rows if row.kernel != "xnnpack.f32"]
     if others or missing or scales != len(quantized):
@@ -159,10 +161,10 @@ def _missing(rows: list[LinearRow], found: Counter[int]) -> Counter[int]:
     return Counter(map(_weight_bytes, rows)) - found
 
 
-def _distinct_rows(rows: list[LinearRow], backbone: nn.Module) -> list[LinearRow]:
+def _distinct_rows(rows: list[LinearRow], modules: dict[str, nn.Module]) -> list[LinearRow]:
     """`rows` without those of linears with the delegate of an earlier one: they have the same
     constants, as the values of Gemma 4 whose keys they are."""
-    modules, found = dict(backbone.named_modules()), {}
+    found = {}
     for row in rows:
         # Of a `DelegatedLinear`, whose own module would import the compiler.
         lowered: Any = getattr(modules.get(row.name), "lowered", None)
@@ -170,16 +172,26 @@ def _distinct_rows(rows: list[LinearRow], backbone: nn.Module) -> list[LinearRow
     return list(found.values())
 
 
-def _rows_of_joined_linears(rows: list[LinearRow]) -> list[LinearRow]:
+def _rows_of_joined_linears(
+    rows: list[LinearRow], modules: dict[str, nn.Module]
+) -> list[LinearRow]:
     """`rows` where those of a layer's that are lowered as one are one."""
     found: dict[str, LinearRow] = {}
     for row in rows:
         path, _, own = row.name.rpartition(".")
-        names = next((each for each in (QUERIES_KEYS_VALUES, GATE_AND_UP) if own in each), (own,))
-        name = f"{path}.{'+'.join(names)}"
+        name = f"{path}.{'+'.join(_joined_with(own, modules.get(path)))}"
         before = found[name].out_features if name in found else 0
         found[name] = replace(row, name=name, out_features=before + row.out_features)
     return list(found.values())
+
+
+def _joined_with(own: str, parent: nn.Module | None) -> tuple[str, ...]:
+    """The names of the linears of `parent` with which its linear `own` is lowered, itself too."""
+    for names in (QUERIES_KEYS_VALUES, GATE_AND_UP):
+        is_parted = isinstance(parent, PartedAttention | PartedFeedForward)
+        if own in names and (is_parted or hasattr(parent, "+".join(names))):
+            return names
+    return (own,)
 
 
 def _weight_bytes(row: LinearRow) -> int:

@@ -6,7 +6,7 @@ from quatrain.backbone.model import Backbone
 from quatrain.export.metadata import longest_call
 from quatrain.export.options import ExportOptions
 from quatrain.export.plan.sizes import cache_bytes, constants_of_linears, cpu_table_bytes
-from quatrain.export.xnnpack.layer_parts import PartedBlock
+from quatrain.export.xnnpack.layer_parts import PartedAttention, PartedFeedForward
 
 
 def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tuple[int, int]:
@@ -41,9 +41,10 @@ def memory_of(backbone: Backbone, options: ExportOptions, constants: int) -> tup
     if not vulkan:
         recurrence = max(_numbers_of_recurrence(config, layer) for layer in layers)
         activations = max(activations, tokens * itemsize * recurrence)
-        if any(isinstance(layer, PartedBlock) for layer in backbone.layers):
-            # Sine and cosine of all channels; in the workspace also gate and up after the split.
-            activations += tokens * itemsize * (head_dim + 2 * widest)
+        parts = {type(part) for part in backbone.modules()}
+        # Sine and cosine of all channels; in the workspace also gate and up after the split.
+        activations += tokens * itemsize * head_dim * (PartedAttention in parts)
+        activations += tokens * itemsize * 2 * widest * (PartedFeedForward in parts)
         linears = sum(constants_of_linears(backbone).values())
         return linears + caches + activations, caches
     activations += tokens * itemsize * keys

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
@@ -28,7 +27,14 @@ from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of
 from quatrain.export.template.template import LAYERS
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
-from quatrain.export.xnnpack.layer_parts import PartedBlock
+from quatrain.export.xnnpack.layer_parts import (
+    PartedAttention,
+    PartedBlock,
+    PartedFeedForward,
+    SigmoidGelu,
+    SquaredRelu,
+    Sum,
+)
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, WideRope
 from quatrain.multiples import up_to
@@ -38,14 +44,21 @@ _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 # Of the parts of layers that they share, and what some have besides.
 _NORM, _HEADS, _NORMED_SUM, _ACTIVATION, _SUM = 1_200, 1_024, 1_408, 560, 448
 _ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR, _GATE_OF = 672, 400, 840, 160, 368
-_PARTS_AND_ATTENTION, _VALUES_OF_PARTS = 12, 36
+_GELU, _SQUARED_RELU = 600, 200
+_VALUES_OF_PARTS = 7
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
-    RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3, Block: 2,
-    Factor: 1, SoftCap: 3, FixedResidual: 2, OwnCacheSdpa: 24, KeptConv: 18,
+    RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3,
+    PartedFeedForward: 1, PartedAttention: 4, Sum: 1, PartedBlock: 2,
+    Factor: 1, SoftCap: 3, FixedResidual: 3, OwnCacheSdpa: 24, KeptConv: 18,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
     GatedDeltaNet: 40, Mamba2: 50, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
+}  # fmt: skip
+# What a delegate computes of a part, or of the linear that it is joined with.
+_PARTED_INSIDE: dict[type[nn.Module], tuple[str, ...]] = {
+    PartedAttention: ("wk", "wv", "q_norm_fn", "k_norm_fn", "rotary", "scale_query"),
+    PartedFeedForward: ("w3",), PartedBlock: ("ffn_norm",),
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _FOR_HEADS = 9  # of a state space with several groups
@@ -78,33 +91,39 @@ def xnnpack_bytes(
 
 def _linears(part: nn.Module) -> list[int]:
     """The bytes of each delegate of a linear below `part`."""
-    if isinstance(part, PartedBlock):
-        attention, feed_forward = part.attention, part.feed_forward
-        into = attention.wq, attention.wo, feed_forward.w1, feed_forward.w2
-        return [_delegate_bytes(linear) for linear in into]
+    if isinstance(part, PartedAttention):
+        return [_delegate_bytes(linear) for linear in (part.wq, part.wo)]
+    if isinstance(part, PartedFeedForward):
+        return [_delegate_bytes(linear) for linear in (part.w1, part.w2)]
     if linears_of(part) == [part]:
         return [_delegate_bytes(part)]
     return [nbytes for child in part.children() for nbytes in _linears(child)]
 
 
-def _shared_delegates(backbone: Backbone) -> dict[tuple[object, ...], int]:
-    """The bytes of each delegate that layers share, by a key of its properties."""
+def _shared_delegates(part: nn.Module) -> dict[tuple[object, ...], int]:
+    """The bytes of each delegate that layers share below `part`, by a key of its properties."""
+    if isinstance(part, LinearRMSNorm):
+        return {("norm", part.weight is None): _NORM}
+    if isinstance(part, Sum):
+        return {("sum",): _SUM}
+    if isinstance(part, PartedAttention):
+        rows = len(part.wq.weight), len(part.wk.weight), part.head_dim
+        return {("heads", _heads(part), *rows): _heads(part)}
+    if isinstance(part, PartedFeedForward):
+        gate = _GATE_OF * (part.w3 is not None)
+        of = {SigmoidGelu: _GELU, SquaredRelu: _SQUARED_RELU}.get(type(part.activate), 0)
+        activation = _ACTIVATION + gate + of
+        return {("activation", activation, len(part.w1.weight)): activation}
     found: dict[tuple[object, ...], int] = {}
-    for block in backbone.layers:
-        if isinstance(block, PartedBlock):
-            attention, feed_forward = block.attention, block.feed_forward
-            heads = _heads(attention)
-            rows = len(attention.wq.weight), len(attention.wk.weight), attention.head_dim
-            found["norm",] = _NORM
-            found["heads", heads, *rows] = heads
-            found["sum and norm",] = _NORMED_SUM
-            activation = _ACTIVATION + _GATE_OF * (feed_forward.w3 is not None)
-            found["activation", activation, len(feed_forward.w1.weight)] = activation
-            found["sum",] = _SUM
+    for name, child in part.named_children():
+        if isinstance(part, PartedBlock) and name == "ffn_norm":
+            found["sum and norm",], found["sum",] = _NORMED_SUM, _SUM
+        else:
+            found |= _shared_delegates(child)
     return found
 
 
-def _heads(attention: Attention) -> int:
+def _heads(attention: PartedAttention) -> int:
     norms = [norm for norm in (attention.q_norm_fn, attention.k_norm_fn) if norm is not None]
     rotated = attention.rotary is not None
     apart = attention.norm_before_rope and rotated and bool(norms)
@@ -114,13 +133,12 @@ def _heads(attention: Attention) -> int:
 
 def _joined_away(backbone: Backbone) -> int:
     """How many constants of its linears are in those of the one that they are joined with."""
-    blocks = [layer for layer in backbone.layers if isinstance(layer, PartedBlock)]
-    joined = [
-        linear
-        for block in blocks
-        for linear in (block.attention.wk, block.attention.wv, block.feed_forward.w3)
-        if linear is not None
-    ]
+    joined = []
+    for part in backbone.modules():
+        if isinstance(part, PartedAttention):
+            joined += [part.wk, part.wv]
+        elif isinstance(part, PartedFeedForward) and part.w3 is not None:
+            joined.append(part.w3)
     return sum(
         2 - isinstance(linear, nn.Linear) + (getattr(linear, "bias", None) is not None)
         for linear in joined
@@ -129,10 +147,8 @@ def _joined_away(backbone: Backbone) -> int:
 
 def _values(layer: nn.Module, partial: bool) -> float:
     """What the instructions of a lowered layer take and give."""
-    if isinstance(layer, PartedBlock):
-        attention = _instructions(layer, partial) - _PARTS_AND_ATTENTION
-        return _VALUES_OF_PARTS + _VALUES_OF_AN_INSTRUCTION * attention
-    return _VALUES_OF_AN_INSTRUCTION * _instructions(layer, partial)
+    parted = isinstance(layer, PartedBlock)
+    return _VALUES_OF_PARTS * parted + _VALUES_OF_AN_INSTRUCTION * _instructions(layer, partial)
 
 
 def _delegate_bytes(linear: nn.Module) -> int:
@@ -143,8 +159,6 @@ def _delegate_bytes(linear: nn.Module) -> int:
 
 def _instructions(part: nn.Module, partial: bool) -> float:
     """Of all that is below `part`, itself counted; `partial`: where a part of each head turns."""
-    if isinstance(part, PartedBlock):
-        return _PARTS_AND_ATTENTION + _instructions(part.attention.get_submodule("attend"), partial)
     total = _INSTRUCTIONS.get(type(part), 0) + (linears_of(part) == [part])
     if isinstance(part, MixtureOfExperts):
         total += _EXPERT * len(part.experts) + _PICK * part.activated
@@ -163,7 +177,9 @@ def _instructions(part: nn.Module, partial: bool) -> float:
         total += _FOR_HEADS * (part.groups > 1)
     if isinstance(part, WideRope):
         total += _WIDE_HALVES if part.half_split else _WIDE_PAIRS
-    return total + sum(_instructions(child, partial) for child in part.children())
+    inside = _PARTED_INSIDE.get(type(part), ())
+    children = (child for name, child in part.named_children() if name not in inside)
+    return total + sum(_instructions(child, partial) for child in children)
 
 
 def _is_replicated(backbone: Backbone) -> bool:

@@ -28,7 +28,15 @@ from quatrain.export.xnnpack.delegated_linears import (
     shape_of,
 )
 from quatrain.export.xnnpack.joined_linears import GATE_AND_UP, QUERIES_KEYS_VALUES, join
-from quatrain.export.xnnpack.layer_parts import Gated, Heads, NormedSum, PartedBlock, Sum
+from quatrain.export.xnnpack.layer_parts import (
+    Gated,
+    Heads,
+    NormedSum,
+    PartedAttention,
+    PartedBlock,
+    PartedFeedForward,
+    Sum,
+)
 from quatrain.export.xnnpack.lowered_template import LoweredTemplate, lowered_template
 from quatrain.export.xnnpack.ring_cache import longest_call
 from quatrain.export.xnnpack.small_linears import FixedLinear, LinearRMSNorm
@@ -67,72 +75,122 @@ class DelegatedNorm(nn.Module):
         return normed
 
 
-class DelegatedBlock(nn.Module):
-    """A layer of linears, delegates between them and the operator of its attention."""
+class DelegatedAttention(nn.Module):
+    """A `PartedAttention` of linears, a delegate between them and the operator that attends."""
 
-    attention: Any
-    attention_norm: Any
-    feed_forward: Any
+    wq: Any
+    wo: Any
+    attend: Any
 
-    def __init__(self, block: PartedBlock, parts: list[DelegatedPart]) -> None:
+    def __init__(self, attention: PartedAttention, heads: DelegatedPart) -> None:
         super().__init__()
-        self.rope, self.kv_source = block.rope, block.kv_source
-        for name, child in block.named_children():
-            setattr(self, name, child)
-        for name in _linears_of(self, FixedLinear):
-            self.set_submodule(name, nn.Identity())  # its tensors are the delegates'
-        self.heads, self.normed_sum, self.gated, self.sum = parts
-        self.projections = join(self.attention, QUERIES_KEYS_VALUES)
-        gate_only = self.feed_forward.w3 is None
-        self.into = "w1" if gate_only else join(self.feed_forward, GATE_AND_UP)
+        _take(self, attention)
+        self.head_dim, self.heads = attention.head_dim, heads
+        self.projections = join(self, QUERIES_KEYS_VALUES)
 
     def forward(
         self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int, *_: None
     ) -> torch.Tensor:
-        """As `Block`; `angles` are `WideRope`'s."""
-        tokens, head_dim = x.shape[1], self.attention.head_dim
-        projected = getattr(self.attention, self.projections)(self.attention_norm(x))
-        q, k, v = self.heads(self, projected.view(1, tokens, -1, head_dim), *angles)
-        attended = self.attention.attend(q, k, v, start).reshape(1, tokens, -1)
-        x, normed = self.normed_sum(self, x, self.attention.wo(attended))
-        (hidden,) = self.gated(self, getattr(self.feed_forward, self.into)(normed))
-        (x,) = self.sum(self, x, self.feed_forward.w2(hidden))
-        return x
+        """As `Attention`; `angles` are `WideRope`'s."""
+        tokens = x.shape[1]
+        projected = getattr(self, self.projections)(x)
+        q, k, v = self.heads(self, projected.view(1, tokens, -1, self.head_dim), *angles)
+        return self.wo(self.attend(q, k, v, start).reshape(1, tokens, -1))
+
+
+class DelegatedFeedForward(nn.Module):
+    """A `PartedFeedForward` of linears and a delegate between them."""
+
+    w2: Any
+
+    def __init__(self, feed_forward: PartedFeedForward, gated: DelegatedPart) -> None:
+        super().__init__()
+        _take(self, feed_forward)
+        self.gated = gated
+        self.into = "w1" if feed_forward.w3 is None else join(self, GATE_AND_UP)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (hidden,) = self.gated(self, getattr(self, self.into)(x))
+        return self.w2(hidden)
+
+
+class DelegatedSum(nn.Module):
+    """A `Sum` that is a delegate's."""
+
+    def __init__(self, part: DelegatedPart) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        (total,) = self.part(self, x, added)
+        return total
+
+
+class DelegatedBlock(nn.Module):
+    """A `PartedBlock`: a delegate adds to the stream and norms it for the feed-forward."""
+
+    attention_norm: Any
+    attention: Any
+    feed_forward: Any
+
+    def __init__(self, block: PartedBlock, normed_sum: DelegatedPart, total: DelegatedSum) -> None:
+        super().__init__()
+        self.rope, self.kv_source = block.rope, block.kv_source
+        _take(self, block)
+        self.normed_sum, self.sum = normed_sum, total
+
+    def forward(
+        self, x: torch.Tensor, angles: tuple[torch.Tensor, ...], start: int, *_: None
+    ) -> torch.Tensor:
+        """As `Block`."""
+        attended = self.attention(self.attention_norm(x), angles, start)
+        x, normed = self.normed_sum(self, x, attended)
+        return self.sum(x, self.feed_forward(normed))
+
+
+def _take(delegated: nn.Module, parted: nn.Module) -> None:
+    """Give the one what the other has, but for linears whose tensors are its delegate's."""
+    for name, child in parted.named_children():
+        setattr(delegated, name, child)
+    for name in _linears_of(delegated, FixedLinear):
+        delegated.set_submodule(name, nn.Identity())
 
 
 def delegate_layers(backbone: Backbone, by_name: bool = False) -> None:
-    """Replace, in place, each `PartedBlock` of `backbone`; `by_name` as in `delegate_linears`."""
-    longest = longest_call(backbone)
+    """Replace, in place, what `part_layers` made; `by_name` as in `delegate_linears`."""
+    longest, dim = longest_call(backbone), backbone.config.dim
+    x = torch.empty(1, longest, dim)
 
-    def delegated(part: nn.Module, examples: Examples, path: str) -> DelegatedPart:
+    def delegated(part: nn.Module, path: str, *examples: torch.Tensor) -> DelegatedPart:
         return _delegated(part, examples, path if by_name else None)
 
-    def norm(of: Any, path: str) -> DelegatedNorm:
-        return DelegatedNorm(of, delegated(of, (torch.empty(1, longest, of.dim),), path))
+    def in_place_of(part: nn.Module, path: str) -> nn.Module:
+        if isinstance(part, LinearRMSNorm):
+            return DelegatedNorm(part, delegated(part, path, x))
+        if isinstance(part, Sum):
+            return DelegatedSum(delegated(part, path, x, x.clone()))
+        if isinstance(part, PartedAttention):
+            heads = Heads(part)
+            shape = 1, longest, sum(heads.heads), part.head_dim
+            angle = torch.empty(1, longest, 1, part.head_dim)
+            given = torch.empty(shape), angle, angle.clone()
+            return DelegatedAttention(part, delegated(heads, path, *given))
+        if isinstance(part, PartedFeedForward):
+            gated = Gated(part)
+            given = torch.empty(1, longest, sum(gated.rows))
+            return DelegatedFeedForward(part, delegated(gated, path, given))
+        return part
 
     for index, block in enumerate(backbone.layers):
+        path = f"layers.{index}"
+        for name, part in list(block.named_children()):
+            if not (isinstance(block, PartedBlock) and part is block.ffn_norm):
+                setattr(block, name, in_place_of(part, f"{path}.{name}"))
         if isinstance(block, PartedBlock):
-            path = f"layers.{index}"
-            parts = [delegated(*each, path) for each in _parts_of(block, longest)]
-            block.attention_norm = norm(block.attention_norm, f"{path}.attention_norm")
-            backbone.layers[index] = DelegatedBlock(block, parts)
-    if isinstance(backbone.norm, LinearRMSNorm):
-        backbone.norm = norm(backbone.norm, "norm")
-
-
-Examples = tuple[torch.Tensor, ...]  # inputs of the most tokens, which nobody reads
-
-
-def _parts_of(block: PartedBlock, longest: int) -> list[tuple[nn.Module, Examples]]:
-    heads, gated = Heads(block.attention), Gated(block.feed_forward)
-    head_dim, dim = block.attention.head_dim, block.attention.wq.in_features
-    x, angle = torch.empty(1, longest, dim), torch.empty(1, longest, 1, head_dim)
-    return [
-        (heads, (torch.empty(1, longest, sum(heads.heads), head_dim), angle, angle.clone())),
-        (NormedSum(block.ffn_norm), (x, x.clone())),
-        (gated, (torch.empty(1, longest, sum(gated.rows)),)),
-        (Sum(), (x, x.clone())),
-    ]
+            normed_sum = delegated(NormedSum(block.ffn_norm), path, x, x.clone())
+            total = DelegatedSum(delegated(Sum(), path, x, x.clone()))
+            backbone.layers[index] = DelegatedBlock(block, normed_sum, total)
+    backbone.norm = in_place_of(backbone.norm, "norm")
 
 
 @dataclass
@@ -147,8 +205,11 @@ class _LoweredPart:
 _lowered_parts: dict[str, _LoweredPart] = {}  # of this process, by what tells parts apart
 
 
-def _delegated(part: nn.Module, examples: Examples, path: str | None) -> DelegatedPart:
-    """`part` as a delegate of its constants, or, of the block at `path`, of their names."""
+def _delegated(
+    part: nn.Module, examples: tuple[torch.Tensor, ...], path: str | None
+) -> DelegatedPart:
+    """`part` as a delegate of its constants, or, of what is at `path`, of their names. The examples
+    have the most tokens; nobody reads them."""
     described = module_descriptions(part, Scheme.DYNAMIC_INT8)
     shapes = [(name, *tensor.shape) for name, tensor in tensors_of(part).items()]
     given = [tuple(example.shape) for example in examples]
@@ -163,7 +224,7 @@ def _delegated(part: nn.Module, examples: Examples, path: str | None) -> Delegat
     return DelegatedPart(delegate, lowered.inputs, lowered.outputs)
 
 
-def _lowered(part: nn.Module, examples: Examples) -> _LoweredPart:
+def _lowered(part: nn.Module, examples: tuple[torch.Tensor, ...]) -> _LoweredPart:
     """Lower a part like `part`, of random constants, which no two linears have in common."""
     copied = copy.deepcopy(part, {id(t): placeholder(t) for t in tensors_of(part).values()})
     for seed, (name, linear) in enumerate(_linears_of(part).items()):

@@ -28,8 +28,8 @@ def to_cpu_operators(backbone: Backbone) -> None:
     """Replace, in place, the parts for which ExecuTorch's CPU runtime has one kernel, except
     quantized layers (see `delegated_linears` and `embedding`).
 
-    SpinQuant's rotations become one operator, and experts that no token picks are skipped. Layers
-    like a Llama's become `PartedBlock`s.
+    SpinQuant's rotations become one operator, and experts that no token picks are skipped. What
+    lies between linears becomes parts of XNNPACK (`part_layers`).
     """
     to_fast_hadamard(backbone)
     skip_experts(backbone)
