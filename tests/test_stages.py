@@ -3,18 +3,16 @@
 import contextlib
 import ctypes
 import io
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import quatrain.stages as stages_module
 from quatrain.commands.printing.progress import shown_stages
-from quatrain.stages import Stages, freed_memory_kept, peak_rss_bytes, return_freed_memory
+from quatrain.stages import Stages, peak_rss_bytes
 
 
 def test_peak_memory_is_this_process_own_and_not_that_of_its_launcher():
@@ -160,28 +158,50 @@ def test_what_a_stage_said_too_soon_after_a_line_is_shown_later(monkeypatch, now
     assert shown[:-1] == ["quantize layers 10", "quantize layers 25%,"]
 
 
+# In a new process: the heap of one that other tests have run in already holds freed memory.
+HEAP = """
+import os
+from pathlib import Path
+from quatrain.stages import freed_memory_kept, return_freed_memory
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+"""
+
+KEPT = """
+before = resident_bytes()
+with freed_memory_kept():
+    block = bytearray(b"x" * 100_000_000)
+    del block
+    print(resident_bytes() - before)
+print(resident_bytes() - before)
+"""
+
+RETURNED = """
+blocks = [b"x" * 100_000 for _ in range(2000)]
+kept = blocks[::100]  # the heap cannot end below the last of these
+held = resident_bytes()
+del blocks
+return_freed_memory()
+print(held - resident_bytes(), len(kept))
+"""
+
+
 def test_freed_memory_is_kept_for_the_next_tensor_and_then_goes_back() -> None:
-    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("the C library has no mallopt")
-    before = _resident_bytes()
-    with freed_memory_kept():
-        block = bytearray(b"x" * 100_000_000)
-        del block
-        assert _resident_bytes() - before > 90_000_000
-    assert _resident_bytes() - before < 50_000_000
+    inside, after = _printed_of_heap("mallopt", KEPT)
+    assert inside > 90_000_000 and after < 50_000_000
 
 
 def test_freed_memory_between_what_is_used_goes_back() -> None:
-    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"):
-        pytest.skip("the C library has no malloc_trim")
-    blocks = [b"x" * 100_000 for _ in range(2000)]
-    kept = blocks[::100]  # the heap cannot end below the last of these
-    held = _resident_bytes()
-    del blocks
-    return_freed_memory()
-    assert held - _resident_bytes() > 150_000_000 and len(kept) == 20
+    returned, kept = _printed_of_heap("malloc_trim", RETURNED)
+    assert returned > 150_000_000 and kept == 20
 
 
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _printed_of_heap(function: str, code: str) -> list[int]:
+    """The numbers that `code` prints of its process' heap; skips where the C library has no
+    `function`."""
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), function):
+        pytest.skip(f"the C library has no {function}")
+    command = [sys.executable, "-c", HEAP + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
