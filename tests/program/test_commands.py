@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.support.defects.kernel_defects import embedding
 from tests.support.pages.browser import dom, needs_chromium, screenshot, width_on_a_phone
 from tests.support.programs import artifact
 from typer.testing import CliRunner, Result
@@ -121,6 +122,18 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     done = run(retarget, DYNAMIC, "--slim", "-o", output)
     assert "8 operators" in done.output
     assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)
+
+
+def test_retarget_says_what_fails_on_every_phone(tmp_path: Path) -> None:
+    """Also what it was not asked to repair."""
+    sick, output = embedding("height_packed")(tmp_path), tmp_path / "out.pte"
+    done = run(retarget, sick, "--slim", "-o", output)
+    assert done.exit_code == 0 and "fails on every phone: embedding-height-packed" in done.output
+    found = json.loads(run(retarget, sick, "--slim", "-o", output, "--json").output)
+    assert [defect["defect"] for defect in found["fatal"]] == ["embedding-height-packed"]
+    assert (
+        json.loads(run(retarget, DYNAMIC, "--slim", "-o", output, "--json").output)["fatal"] == []
+    )
 
 
 def test_retarget_says_what_became_of_zero_points(tmp_path: Path) -> None:

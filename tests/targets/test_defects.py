@@ -91,7 +91,7 @@ def test_a_fixed_runtime_is_not_blamed(
 
 
 def test_only_the_gpus_concerned_are_blamed(tmp_path: Path) -> None:
-    sick = dynamic_zero_points("float16")(tmp_path)
+    sick = dynamic_zero_points("float32")(tmp_path)
     assert "dq8ca-zp-binding-float" not in findings(sick, "adreno-8xx", "1.3")
     suspected = findings(sick, "mali-g720", "1.3")["dq8ca-zp-binding-float"]
     assert suspected.certainty == "possible" and not suspected.applies

@@ -41,7 +41,7 @@ def inspect(
 
 
 def _inspect(model: Path, html: Path | None, json: bool) -> None:
-    from quatrain.commands.printing.program import print_report
+    from quatrain.commands.printing.program import print_fatal, print_report
     from quatrain.targets.inspection import inspect_file
 
     inspection = inspect_file(model, html)
@@ -49,8 +49,7 @@ def _inspect(model: Path, html: Path | None, json: bool) -> None:
         print_json(inspection.as_dict())
         return
     print_report(inspection.report)
-    for finding in inspection.fatal:
-        print(f"fails on every phone: {finding}")
+    print_fatal(inspection.fatal)
     if html is not None:
         print(f"\nwritten to {html}")
 

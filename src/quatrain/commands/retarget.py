@@ -84,18 +84,23 @@ def retarget(
     """
     _check_options(linear_scheme, layers, linears, zero_point_dtype, slim or repair)
     check_output(output, "-o", None if output == model else model)
+    from quatrain.commands.printing.program import print_fatal
+    from quatrain.program import open_program
     from quatrain.program.edit.retarget_file import retarget_file
     from quatrain.program.edit.selection import Selection, parse_layers
+    from quatrain.targets.doctor import fatal_findings
 
     selection = Selection(
         layers=parse_layers(layers) if layers is not None else None,
         patterns=tuple(part.strip() for part in (linears or "*").split(",")),
     )
     report = retarget_file(model, output, linear_scheme, selection, zero_point_dtype, slim, repair)
+    fatal = fatal_findings(open_program(output))
     if json:
-        print_json(report.as_dict())
+        print_json(report.as_dict() | {"fatal": [finding.as_dict() for finding in fatal]})
     else:
         _print_report(report)
+        print_fatal(fatal)
         print_next("doctor", output)
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from quatrain.errors import InputError
-from quatrain.int4 import INPUTS_TOGETHER
+from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.multiples import up_to
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.vulkan.graph import Operator, Tensor, VulkanGraph
@@ -29,6 +29,14 @@ def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:
     shape = graph.tensor(operator.named_args[name]).shape
     step = stepped_over(graph.tensor(operator.out).shape[-1])
     return len(shape) == 2 and shape[0] > 1 and shape[1] != step
+
+
+def rows_overlap(graph: VulkanGraph, operator: Operator) -> bool:
+    """Whether an int4 linear has several rows in a buffer that 8da4w's kernel, which fills them up
+    to a multiple of 4 output channels, writes over one another."""
+    out = graph.tensor(operator.out)
+    uneven = out.shape[-1] % CHANNELS_TOGETHER != 0
+    return uneven and out.storage == "buffer" and most_rows(graph, operator) > 1
 
 
 def misread_types(graph: VulkanGraph, operator: Operator) -> Iterator[str]:

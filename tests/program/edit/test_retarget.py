@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.defects.edited_methods import edited_method, of_two_delegates, under_names
+from tests.support.defects.kernel_defects import weight_only
 from tests.support.defects.load_checks import linear as linear_of
 from tests.support.programs import artifact, run_tokens
 
@@ -19,6 +20,7 @@ from quatrain.program.inspect.linears import find_linears
 from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.program.vulkan.packed_weights import group_sums
 from quatrain.runtime.load import load_runner
+from quatrain.targets import examine, fatal_findings
 
 DYNAMIC = [
     "peer-8da4w-fp32", "peer-8da4w-fp32-emb4", "peer-8da4w-fp16-emb4", "peer-qwen-8da4w-fp32",
@@ -96,17 +98,72 @@ def test_layers_and_linears_make_a_mixed_program(tmp_path: Path) -> None:
     assert run_tokens(back).equal(run_tokens(source))
 
 
-@pytest.mark.parametrize("dtype", ["int8", "float16", "float32"])
+ZERO_POINTS = {
+    "int8": ("peer-8da4w-fp32", "peer-weight-only-fp32"),
+    "float32": ("peer-8da4w-fp32", "peer-weight-only-fp32"),
+    "float16": ("peer-8da4w-fp16-emb4",),
+}
+
+
+@pytest.mark.parametrize("dtype", ZERO_POINTS)
 def test_the_zero_points_type_is_selectable_and_does_not_change_logits(
     dtype: str, tmp_path: Path
 ) -> None:
-    for name in ("peer-weight-only-fp32", "peer-8da4w-fp32"):
+    dynamic, *others = ZERO_POINTS[dtype]
+    for name in (dynamic, *others):
         output = changed(artifact(name), tmp_path / "x.pte", "8da4w", zero_point_dtype=dtype)
         graph = open_program(output).vulkan
         linears = [op for op in graph.operators if op.kind == "et_vk.linear_dq8ca_q4gsw"]
         found = {graph.tensor(op.named_args["input_zero_points"]).dtype for op in linears}
         assert found == {dtype}
-        assert run_tokens(output).equal(run_tokens(artifact("peer-8da4w-fp32")))
+        assert run_tokens(output).equal(run_tokens(artifact(dynamic)))
+
+
+@pytest.mark.parametrize("name", ["peer-8da4w-fp32", "peer-weight-only-fp16"])
+def test_zero_points_in_a_type_that_phones_read_otherwise_are_refused(name: str) -> None:
+    program = open_program(artifact(name))
+    computed, other = ("float32", "float16")[:: 1 if name.endswith("fp32") else -1]
+    with pytest.raises(InputError, match=rf"wq of .*{computed}, .* Give int8 or {computed}\."):
+        retarget(program, "8da4w", zero_point_dtype=other)
+
+
+REFUSED = {
+    "rows in a buffer that are no multiple of 4": (
+        weight_only(channels=10, storage="buffer"), "dq8ca-n4", "rows of 10 output channels",
+    ),
+    "scales that the other kernel converts": (
+        weight_only(dtype="float16", scales_in="float32"), "types-differ", "scales of float32",
+    ),
+}  # fmt: skip
+TAKEN = [
+    weight_only(channels=10), weight_only(1, channels=10, storage="buffer"),
+    weight_only(channels=12, storage="buffer"), weight_only(dtype="float16"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_weight_only_linear_that_8da4w_would_compute_wrongly_is_refused(
+    case: str, tmp_path: Path, monkeypatch
+) -> None:
+    """And the doctor finds the defect that it would have had."""
+    make, defect, message = REFUSED[case]
+    source = make(tmp_path)
+    before = {finding.defect for finding in examine(open_program(source))}
+    with pytest.raises(InputError, match=f"{message}.*Leave it weight-only"):
+        retarget(open_program(source), "8da4w")
+    for check in ("require_separate_rows", "require_types_as_read"):
+        monkeypatch.setattr(f"quatrain.program.edit.retarget.{check}", lambda *_: None)
+    program = open_program(source)
+    retarget(program, "8da4w")
+    assert defect in {finding.defect for finding in examine(program)} - before
+
+
+@pytest.mark.parametrize("make", TAKEN)
+def test_what_8da4w_computes_rightly_is_converted(make, tmp_path: Path) -> None:
+    program = open_program(make(tmp_path))
+    before = {finding.defect for finding in fatal_findings(program)}
+    assert retarget(program, "8da4w")
+    assert {finding.defect for finding in fatal_findings(program)} <= before
 
 
 def test_linears_whose_zero_points_change_count_as_changed() -> None:

@@ -9,6 +9,7 @@ from tests.support.defects.one_operator import FALSE, NULL, Make, T, call, numbe
 from tests.support.paths import CONFORMANCE, REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
 
+from quatrain.multiples import up_to
 from quatrain.program import ValueList, open_program, write_program
 from quatrain.program.edit.retarget import retarget
 
@@ -39,12 +40,18 @@ def int4_embedding(width: int = 32, layout: str = "width_packed") -> Make:
 
 
 def weight_only(
-    rows: int = 8, channels: int = 64, dtype: str = "float32", bias: bool = False, batch: int = 1
+    rows: int = 8,
+    channels: int = 64,
+    dtype: str = "float32",
+    bias: bool = False,
+    batch: int = 1,
+    storage: str = "texture3d",
+    scales_in: str | None = None,
 ) -> Make:
     """A weight-only linear of 64 inputs."""
-    x, out = (T((batch, rows, wide), dtype) for wide in (64, channels))
+    x, out = (T((batch, rows, wide), dtype, storage=storage) for wide in (64, channels))
     weights = T((channels, 32), "uint8", constant=True)
-    scales = T((2, channels), dtype, constant=True, fill=1)
+    scales = T((2, up_to(channels, 4)), scales_in or dtype, constant=True, fill=1)
     last = T((channels,), dtype, constant=True) if bias else NULL
     return call("et_vk.linear_q4gsw.default", x, weights, scales, number(32), last, out)
 

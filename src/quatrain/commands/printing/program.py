@@ -1,5 +1,6 @@
 """Prints a program, and the differences of two, for `quatrain inspect`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
@@ -11,6 +12,7 @@ from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.dispatches import CallCost
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
 from quatrain.program.methods import CONTEXT
+from quatrain.targets.doctor import Finding
 
 _MOST_ROWS = 60  # of one table of differences
 
@@ -44,6 +46,12 @@ def print_report(report: ProgramReport) -> None:
         console.print(f"waste: {waste.what}, {human_bytes(waste.bytes)} ({waste.remedy})")
     if report.metadata:
         print_table(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+
+
+def print_fatal(findings: Iterable[Finding]) -> None:
+    """Print by what a program fails on every phone."""
+    for finding in findings:
+        print(f"fails on every phone: {finding}")
 
 
 def _delegate_lines(report: ProgramReport) -> list[str]:

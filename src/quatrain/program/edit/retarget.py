@@ -16,7 +16,10 @@ from quatrain.program.edit.compact import compact
 from quatrain.program.edit.convertible import (
     require_packable_inputs,
     require_right_groups,
+    require_separate_rows,
+    require_types_as_read,
     require_whole_channels,
+    require_zero_points_as_read,
 )
 from quatrain.program.edit.group_strides import add_sums
 from quatrain.program.edit.prefill_qparams import reduce_qparams, remove_unread_qparams
@@ -61,9 +64,11 @@ def retarget(
 
     Returns the changed linears in their old form. Raises `InputError` if a layer or a pattern names
     nothing, nothing is selected or a method is several delegates, whose layers are not known, the
-    program has no int4 linears, one that would become 8da4w has groups that its kernel sums wrongly
-    or inputs that are not multiples of 8, or one that would become weight-only has output channels
-    that are not multiples of 4.
+    program has no int4 linears, one that would become 8da4w has groups that its kernel sums
+    wrongly, inputs that are not multiples of 8, several rows in a buffer of output channels that
+    are not multiples of 4, or scales in another type than its results, zero points would be of a
+    floating-point type that activations do not have, or one that would become weight-only has
+    output channels that are not multiples of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [
@@ -98,6 +103,10 @@ class _Change:
         else:
             require_right_groups(program, self._changing)
             require_packable_inputs(program, graph, self._changing)
+            require_separate_rows(program, graph, self._changing)
+            require_types_as_read(program, graph, self._changing)
+            given = [*self._changing, *self._retyped]
+            require_zero_points_as_read(program, graph, given, self._dtype)
 
     def make(self) -> list[Linear]:
         """Change the graph; returns the changed linears in their old form."""

@@ -7,7 +7,7 @@ import numpy as np
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
-from quatrain.program.int4_constants import are_apart, most_rows
+from quatrain.program.int4_constants import are_apart, most_rows, rows_overlap
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.program.vulkan.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -111,10 +111,11 @@ def weight_only_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
 def dynamic_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears of several rows into a buffer, whose output channels are not a multiple
     of 4."""
-    for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
-        out = graph.tensor(operator.out)
-        if out.storage == "buffer" and out.shape[-1] % CHANNELS_TOGETHER:
-            yield Occurrence(f"{linear.name}: {out.shape[-1]} output channels")
+    return [
+        Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
+        for linear, operator in linears(graph, DYNAMIC_LINEAR)
+        if rows_overlap(graph, operator)
+    ]
 
 
 def weight_only_of_several_rows(graph: VulkanGraph) -> Occurrences:
