@@ -498,12 +498,25 @@ def test_a_group_for_embeddings_before_the_linears(tmp_path):
     )
 
 
-def test_a_mode_of_mlx_beside_another(tmp_path):
-    folder, _ = write_mlx(tmp_path)
-    of_one = {"model.layers.0.self_attn.k_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"}}
-    change_config(folder, quantization={"group_size": 32, "bits": 4, **of_one})
-    with pytest.raises(InputError, match="MLX model in mode 'mxfp4'"):
-        open_checkpoint(folder, round_again=Requantization())
+@pytest.mark.parametrize("prefix", ["", "language_model."])
+def test_a_floating_point_mode_of_mlx_beside_affine_matrices(tmp_path, prefix):
+    """As mlx-lm leaves routers in 8 bits: what states no mode is affine."""
+    folder, read = write_mlx(tmp_path, bits=8)
+    made = load_file(WRITTEN_ELSEWHERE / "float4.safetensors")
+    name, module = "layers.0.attention.wk.weight", "model.layers.0.self_attn.k_proj"
+    changed(folder, module, {part: made[f"mxfp4.{part}"] for part in ("weight", "scales")})
+    read[name] = made["mxfp4.read"]
+    tensors = load_file(folder / "model.safetensors")
+    affine = {n.removesuffix(".biases"): {"bits": 8} for n in tensors if n.endswith(".biases")}
+    settings = {prefix + of_module: own for of_module, own in affine.items()}
+    save_file({prefix + n: tensor for n, tensor in tensors.items()}, folder / "model.safetensors")
+    change_config(folder, quantization=settings | {"group_size": 32, "bits": 4, "mode": "mxfp4"})
+    assert not is_quantized(folder)
+    model = open_float_model(folder)
+    for name, weight in read.items():
+        torch.testing.assert_close(model.tensors[name], weight, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="run `quatrain quantize"):
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize(

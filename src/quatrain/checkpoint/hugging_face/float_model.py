@@ -74,10 +74,10 @@ def _read(
     fields, reading = config_json.fields, config_json.reading
     whole, metadata, of_files = read_folder(folder)
     stored, notes = config_json.text_model(whole)
-    stored, _ = as_transformers_has_them(stored, str(folder))
+    stored, called = as_transformers_has_them(stored, whole, str(folder))
     settings = quantization_settings(fields, stored, folder)
     if is_float8(settings) or (settings is None and has_float8(stored)):
-        stored, of_float8 = in_floating_point(stored, settings, str(folder))
+        stored, of_float8 = in_floating_point(stored, settings, str(folder), called)
         notes += of_float8
     elif settings is not None or is_unpacked(stored):
         if adapter is None:  # else no command is named that might refuse it too

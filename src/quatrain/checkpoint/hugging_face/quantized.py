@@ -76,10 +76,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
     if stated is None and has_float8(whole):
         raise _in_floating_point(folder)
     stored, notes = config_json.text_model(whole)
-    own = {id(tensor): name for name, tensor in whole.stored.items()}
-    of_whole = {name: own.get(id(tensor), name) for name, tensor in stored.stored.items()}
-    stored, parts = as_transformers_has_them(stored, str(folder))
-    of_whole |= {part: of_whole[name] for part, name in parts.items()}
+    stored, of_whole = as_transformers_has_them(stored, whole, str(folder))
     if output_is_tied(fields, family, set(stored), folder):
         stored, of_output = without_tied_output(stored)
         notes += of_output

@@ -8,15 +8,21 @@ F.biases float  [N, G]            transformers calls them F.qbiases
 weight = scale * number + bias, the numbers 0 to 2^b - 1: a zero point of -bias / scale, which is
 rarely a whole number, so nearly every group has to be requantized.
 
+Matrices in its floating-point modes have no biases; if a model has some of those, all of it is read
+in floating point.
+
 config.json's `quantization` (of transformers `quantization_config`, quant_method `metal`) states
 group_size and bits, and MLX's exceptions by module name.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.quantizers.dequantized import dequantized
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import unpack_words
@@ -24,7 +30,9 @@ from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer, Settings
 from quatrain.errors import InputError
 
+FLOATING_MODES = ("mxfp4", "nvfp4", "mxfp8")
 _BITS = (1, 2, 3, 4, 5, 6, 8)
+_TEXT_MODEL = "language_model."
 _NO_STEP = 1e-12  # in place of 0, of a group of equal weights: it leaves the bias alone
 
 
@@ -34,14 +42,15 @@ def _check(settings: Settings, source: str) -> None:
         mode = of_module.get("mode", "affine")
         if mode != "affine":
             raise InputError(
-                f"{source}: is an MLX model in mode {mode!r}, expected 'affine'; quantize the "
-                "original model"
+                f"{source}: is an MLX model in mode {mode!r}, expected 'affine', "
+                f"{', '.join(map(repr, FLOATING_MODES))}; quantize the original model"
             )
 
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
-    # AutoRound states exceptions in text_config by the names that the text model has by itself.
-    names = (parts.name, parts.name.removeprefix("language_model."))
+    # AutoRound states exceptions in text_config by the names that the text model has by itself; a
+    # prefix that all tensors of a file have is not part of their names here, but of the settings'.
+    names = (parts.name, parts.name.removeprefix(_TEXT_MODEL), _TEXT_MODEL + parts.name)
     own = next((settings[name] for name in names if name in settings), None)
     stated = {**settings, **(own if isinstance(own, dict) else {})}
     bits, size = stated.get("bits"), stated.get("group_size")
@@ -92,6 +101,24 @@ def _shape(parts: Parts, bits: int, group_size: Any) -> tuple[int, int]:
     if words * 32 % bits:
         raise InputError(f"{parts.called('weight')} is {parts['weight']}, expected {expected}")
     return rows, words * 32 // bits
+
+
+def without_affine(
+    stored: LazyTensors, settings: Settings, source: str, called: Mapping[str, str]
+) -> LazyTensors:
+    """`stored`, of a model of which other matrices are in a floating-point mode, with the affine
+    ones in floating point. `called`: the name of a tensor in the files and `settings`, if it
+    differs. Raises `InputError`, naming `source`, if parts do not fit one another."""
+    tensors = dict(stored.stored)
+    for name in stored:
+        module = name.removesuffix(".biases")
+        names = {part: f"{module}.{part}" for part in MLX.required}
+        if module == name or not stored.stored.keys() >= set(names.values()):
+            continue
+        parts = {part: tensors.pop(each) for part, each in names.items()}
+        own = called.get(name, name).removesuffix(".biases")
+        tensors[f"{module}.weight"] = dequantized(_read(Parts(parts, own, source), settings))
+    return LazyTensors(tensors)
 
 
 MLX = Quantizer(

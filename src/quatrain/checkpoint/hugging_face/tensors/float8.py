@@ -20,6 +20,7 @@ F.pre_quant_scale [K] is what inputs are multiplied by.
 import math
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import in_float32
 from quatrain.checkpoint.hugging_face.tensors.float4 import as_float8, factors_of
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
 from quatrain.checkpoint.quantizers.compressed_groups import is_floating
+from quatrain.checkpoint.quantizers.mlx import FLOATING_MODES, MLX, without_affine
 from quatrain.checkpoint.quantizers.modelopt import OF_INPUTS, with_inputs_scaled
 from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
@@ -44,7 +46,6 @@ _OF_MODELOPT = (
     "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "NVFP4_AWQ",
     "W4A16_NVFP4", "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
 )  # fmt: skip
-_OF_MLX = ("mxfp4", "nvfp4", "mxfp8")
 BITSANDBYTES = "bitsandbytes"
 _FBGEMM = "fbgemm_fp8"
 _OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
@@ -58,7 +59,7 @@ _NOTE = (
 
 def is_float8(settings: Any) -> bool:
     """Whether config.json's quantization_config `settings` describe only FP8 or FP4 matrices, or
-    bitsandbytes'."""
+    bitsandbytes', or MLX's of which some are."""
     if not isinstance(settings, dict):
         return False
     method, groups = method_of(settings), settings.get("config_groups")
@@ -70,7 +71,9 @@ def is_float8(settings: Any) -> bool:
         return all(_is_of_modelopt(layer) for layer in layers or [settings])
     if method == "mlx":
         modules = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-        return all(module.get("mode") in _OF_MLX for module in modules)
+        modes = [module.get("mode", "affine") for module in modules]
+        floating = [mode for mode in modes if mode in FLOATING_MODES]
+        return bool(floating) and len(floating) + modes.count("affine") == len(modes)
     if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
         return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
     if method == "quark":
@@ -112,10 +115,13 @@ def has_float8(stored: LazyTensors) -> bool:
 
 
 def in_floating_point(
-    stored: LazyTensors, settings: Mapping[str, Any] | None, source: str
+    stored: LazyTensors,
+    settings: Mapping[str, Any] | None,
+    source: str,
+    called: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(`stored`, with each matrix in FP8 or FP4 multiplied by its scales, which are removed;
-    notes).
+    notes). `called`: the name of a tensor in the files and `settings`, if it differs.
 
     Raises `InputError`, naming `source`, if scales are missing or do not fit, or if the inputs of
     linears are transformed at run time.
@@ -124,6 +130,8 @@ def in_floating_point(
     refuse_transformed(settings or {}, source)
     if method_of(settings or {}) == BITSANDBYTES:
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
+    if method_of(settings or {}) == MLX.name:
+        stored = without_affine(stored, settings or {}, source, called)
     in_float8, kinds = as_float8(stored, source)
     tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:

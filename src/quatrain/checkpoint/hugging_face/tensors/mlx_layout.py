@@ -22,16 +22,17 @@ _EXPERTS = re.compile(r"(.*)\.(switch_mlp|experts)\.(\w+_proj)\.(weight|scales|b
 
 
 def as_transformers_has_them(
-    stored: LazyTensors, source: str
+    stored: LazyTensors, whole: LazyTensors, source: str
 ) -> tuple[LazyTensors, dict[str, str]]:
-    """(`stored`, a text model's under its own names, as transformers lays it out; of each tensor
-    that is part of another the other's name). Raises `InputError`, naming `source`, if one that is
-    of all experts is not."""
+    """(`stored`, a text model's under its own names, as transformers lays it out; the name in the
+    files, whose tensors are `whole`, of each, or of the one that it is part of). Raises
+    `InputError`, naming `source`, if one that is of all experts is not."""
+    own = {id(tensor): name for name, tensor in whole.stored.items()}
+    called = {name: own.get(id(tensor), name) for name, tensor in stored.stored.items()}
     filters = {name for name, tensor in stored.stored.items() if is_mlx_filter(name, tensor)}
     # Of delta rules: state spaces have such a filter too, and norms as everywhere.
     shifted = any(name.endswith(".linear_attn.conv1d.weight") for name in filters)
     found: dict[str, StoredTensor] = {}
-    parts: dict[str, str] = {}
     for name, tensor in stored.stored.items():
         match = _EXPERTS.fullmatch(name)
         if match and _is_of_all_experts(match, stored):
@@ -44,7 +45,7 @@ def as_transformers_has_them(
                 own = f"{match[1]}.experts.{index}.{match[3]}.{match[4]}"
                 one = tensor.changed(lambda experts, index=index: experts[index], tensor.shape[1:])
                 put_once(found, own, one, source)
-                parts[own] = name
+                called[own] = called[name]
         elif name in filters:
             channels, taps, _ = tensor.shape
             found[name] = tensor.changed(
@@ -54,7 +55,7 @@ def as_transformers_has_them(
             found[name] = tensor.changed(lambda norm: norm.float() - 1.0, dtype=torch.float32)
         else:
             put_once(found, name, tensor, source)
-    return LazyTensors(found), parts
+    return LazyTensors(found), called
 
 
 def is_mlx_filter(name: str, tensor: StoredTensor) -> bool:
