@@ -64,12 +64,16 @@ def _print_findings(examination: "Examination") -> None:
     from rich.padding import Padding
     from rich.text import Text
 
+    from quatrain.commands.printing.program import external_text
+
     console = plain_console()
     gpus = ", ".join(examination.gpus) or "any known device"
     where = f"{gpus}, runtime {examination.runtime or 'unknown'}"
     for phone in examination.phones:
         console.print(str(phone), highlight=False, soft_wrap=True)
     applying = [finding for finding in examination.findings if finding.applies]
+    if examination.external:
+        console.print(f"not examined: the values of {external_text(examination.external)}")
     count = len(applying)
     said = "1 known defect applies" if count == 1 else f"{count} known defects apply"
     console.print(f"{said} ({where})")

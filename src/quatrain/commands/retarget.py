@@ -99,7 +99,7 @@ def retarget(
     if json:
         print_json(report.as_dict() | {"fatal": [finding.as_dict() for finding in fatal]})
     else:
-        _print_report(report)
+        _print_report(report, model)
         print_fatal(fatal)
         print_next("doctor", output)
 
@@ -126,7 +126,9 @@ def _check_options(
         )
 
 
-def _print_report(report: "RetargetReport") -> None:
+def _print_report(report: "RetargetReport", model: Path) -> None:
+    from quatrain.commands.printing.program import external_text
+
     if report.scheme is not None:
         print(_changes(report))
     if report.repaired_embeddings:
@@ -151,6 +153,8 @@ def _print_report(report: "RetargetReport") -> None:
         print(_removed(report.slimmed))
     sizes = f"{human_bytes(report.bytes_out)}, was {human_bytes(report.bytes_in)}"
     print(f"{report.output}: {sizes}")
+    if report.external_constants:
+        print(f"it needs, as {model} does, {external_text(report.external_constants)}")
 
 
 def _removed(slimmed: "Slimmed") -> str:

@@ -23,6 +23,7 @@ from quatrain.program.file.flatbuffer import Record, decode
 from quatrain.program.file.mapped_file import map_program
 from quatrain.program.file.schema import program_schema
 from quatrain.program.file.segments import EXTENDED_HEADER, FileRange
+from quatrain.program.loaded_values import IN_A_PTD
 from quatrain.program.methods import (
     CONTEXT,
     Instruction,
@@ -124,8 +125,8 @@ class Program:
             return memoryview(os.pread(self._spool.fileno(), stored.size, stored.start))
         if key not in self._segment_of_key:
             raise InputError(
-                f"{self.path}: the constant {key} is not in the file; it may have been exported "
-                "into a separate .ptd file, which Quatrain does not read"
+                f"{self.path}: the constant {key} is not in the file; unless that is damaged, "
+                f"{IN_A_PTD}"
             )
         return self.segment(self._segment_of_key[key])
 

@@ -14,6 +14,10 @@ from quatrain.program.scalar_types import ITEM_SIZES
 _BOUND, _BOOL = 1, 11  # of TensorShapeDynamism and ScalarType
 _MOST_DIMENSIONS, _TYPES = 16, 30
 _EXTERNAL = 1  # of TensorDataLocation
+IN_A_PTD = (
+    "it was exported into a separate .ptd file, which Quatrain does not read: export the model "
+    "again with its constants in the program"
+)
 _UNUSED = 1 << 32  # bytes of planned memory that no planner leaves
 
 
@@ -77,9 +81,8 @@ def _form_problem(tensor: Record) -> str | None:
 
 def _place_problem(root: Record, plan: Record, tensor: Record) -> str | None:
     planned, index = tensor.allocation_info, tensor.data_buffer_idx or 0
-    extra = tensor.extra_tensor_info
-    if extra is not None and extra.location == _EXTERNAL:
-        index = 0  # in a .ptd file
+    if is_external(tensor):
+        index = 0
     if planned is not None:
         sizes = plan.non_const_buffer_sizes or []
         if not 0 < planned.memory_id < len(sizes) or _end(tensor) > sizes[planned.memory_id]:
@@ -88,6 +91,12 @@ def _place_problem(root: Record, plan: Record, tensor: Record) -> str | None:
     if index >= max(1, stored):
         return f"has the data {index} of {stored} that the file has"
     return None
+
+
+def is_external(value: Record) -> bool:
+    """Whether a value is a tensor whose data is in a `.ptd` file beside the program."""
+    extra = getattr(value, "extra_tensor_info", None)
+    return extra is not None and extra.location == _EXTERNAL
 
 
 def _end(value: Record | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from quatrain.errors import InputError
 from quatrain.program import Program, open_program
+from quatrain.program.external_constants import external_constants
 from quatrain.short_lists import and_more
 from quatrain.targets.catalogue import (
     Defect,
@@ -68,7 +69,8 @@ class Finding:
 class Examination:
     """What the doctor found in `program`, for GPUs (profiles' ids, none for any), the
     phones among what was asked, and a release of the runtime, None for any. `cpu`: what is known of
-    a program that is the CPU's."""
+    a program that is the CPU's. `external`: constants in a `.ptd` file, whose values were not
+    seen."""
 
     program: Path
     gpus: list[str]
@@ -76,6 +78,7 @@ class Examination:
     findings: list[Finding]
     phones: list[Phone] = field(default_factory=list)
     cpu: CpuExamination | None = None
+    external: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -92,6 +95,7 @@ class Examination:
             "runtime": self.runtime,
             "passed": self.passed,
             "findings": [finding.as_dict() for finding in self.findings],
+            "external_constants": self.external,
         } | ({"cpu": asdict(self.cpu)} if self.cpu else {})
 
 
@@ -115,7 +119,8 @@ def examine_file(
             f"({cpu.backend}); leave it out"
         )
     findings = [] if cpu else examine(program, gpus, runtime)
-    return Examination(model, [gpu.id for gpu in gpus], runtime, findings, phones, cpu)
+    asked, external = [gpu.id for gpu in gpus], external_constants(program)
+    return Examination(model, asked, runtime, findings, phones, cpu, external)
 
 
 def examine(

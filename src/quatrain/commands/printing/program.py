@@ -1,6 +1,6 @@
 """Prints a program, and the differences of two, for `quatrain inspect`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -35,6 +35,8 @@ def print_report(report: ProgramReport) -> None:
         console.print(f"  inputs {', '.join(report.inputs)} → outputs {', '.join(report.outputs)}")
     if hidden := hidden_backends(report):
         console.print(f"  {_hidden_line(hidden)}")
+    if report.external_constants:
+        console.print(f"  not in it, and not shown: {external_text(report.external_constants)}")
     for line in _expert_lines(report):
         console.print(f"  {line}")
     if report.linears:
@@ -46,6 +48,12 @@ def print_report(report: ProgramReport) -> None:
         console.print(f"waste: {waste.what}, {human_bytes(waste.bytes)} ({waste.remedy})")
     if report.metadata:
         print_table(_table("metadata", {k: str(v) for k, v in report.metadata.items()}))
+
+
+def external_text(constants: Sequence[str]) -> str:
+    """How many constants are not in the program, for people."""
+    count = len(constants)
+    return f"{count} constant{'s' * (count > 1)} in a separate .ptd file"
 
 
 def print_fatal(findings: Iterable[Finding]) -> None:

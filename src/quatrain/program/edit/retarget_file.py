@@ -14,6 +14,7 @@ from quatrain.program.edit.resized_results import make_resized
 from quatrain.program.edit.retarget import parse_scheme, retarget
 from quatrain.program.edit.selection import Selection
 from quatrain.program.edit.slim import Slimmed, slim
+from quatrain.program.external_constants import external_constants
 from quatrain.program.inspect.linears import Linear
 from quatrain.program.writer import write_program
 from quatrain.tokenizer.files import copies_for
@@ -35,6 +36,8 @@ class RetargetReport:
         slimmed: What was removed; None if that was not asked for.
         bytes_in: The size of the program that it read.
         bytes_out: The size of the one that it wrote.
+        external_constants: Those that the output needs and does not have: they are in a `.ptd`
+            file beside the input.
         tokenizer_files: The copies that it wrote beside the output.
     """
 
@@ -48,6 +51,7 @@ class RetargetReport:
     slimmed: Slimmed | None
     bytes_in: int
     bytes_out: int
+    external_constants: list[str]
     tokenizer_files: list[Path]
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class RetargetReport:
             "bytes_out": self.bytes_out,
             "removed_operators": removed.operators,
             "removed_constant_bytes": removed.constant_bytes,
+            "external_constants": self.external_constants,
             "tokenizer_files": self.tokenizer_files,
         }
 
@@ -117,6 +122,7 @@ def retarget_file(
         slimmed=slimmed,
         bytes_in=len(program.data),
         bytes_out=output.stat().st_size,
+        external_constants=external_constants(program),
         tokenizer_files=list(copies),
     )
 

@@ -9,12 +9,13 @@ from quatrain.program.container import Program
 from quatrain.program.delegate import Delegate
 from quatrain.program.delegate_call import takes_varying_sizes
 from quatrain.program.delegate_places import delegate_places
+from quatrain.program.external_constants import external_constants
 from quatrain.program.inspect.dispatches import CallCost, call_costs
 from quatrain.program.inspect.kv_cache import KvCache, find_kv_cache
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import Waste, bytes_by_kind, cache_values, find_waste
 from quatrain.program.methods import CALL, CONTEXT
-from quatrain.program.plan.row_lookup import row_lookup
+from quatrain.program.plan.row_lookup import table_text
 from quatrain.program.vulkan.graph import Operator, Tensor, VulkanGraph
 
 
@@ -50,6 +51,7 @@ class ProgramReport:
     experts: dict[int, int]  # of each layer with a mixture, all computed for every token
     jumps: int  # around what a call does not need, as experts that no token picks
     embedding: str | None
+    external_constants: list[str]  # in a `.ptd` file
     embedding_layout: str | None  # of its result, such as 'width_packed in texture3d'
     operators: dict[str, int]
     calls: list[CallCost]  # a prompt, and the decode step after it
@@ -97,6 +99,7 @@ def inspect_program(program: Program) -> ProgramReport:
         experts=_experts(linears),
         jumps=sum(instruction.kind == "jump" for instruction in program.instructions),
         embedding=_embedding(program, graphs),
+        external_constants=external_constants(program),
         embedding_layout=_embedding_layout(graphs),
         operators=dict(Counter(op.kind for each in graphs for op in each.operators).most_common()),
         calls=call_costs(graph) if graph else [],
@@ -211,8 +214,8 @@ def _embedding(program: Program, graphs: list[VulkanGraph]) -> str | None:
         if operator.kind == "et_vk.embedding_q4gsw":
             shape, groups = weight.shape, graph.integer(names["group_size"])
             return f"int4 [{shape[0]}, {shape[-1] * 2}], groups of {groups}" if shape else None
-    found = row_lookup(program) if len(graphs) == 1 else None
-    return f"{found.table}, looked up on the CPU" if found else None
+    found = table_text(program) if len(graphs) == 1 else None
+    return f"{found}, looked up on the CPU" if found else None
 
 
 def _embedding_layout(graphs: list[VulkanGraph]) -> str | None:

@@ -145,7 +145,7 @@ def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear])
     if embedding is not None and output is not None:
         names = graph.operators[output.operator].named_args
         ids = (embedding.named_args["weights"], names["weights"], names["weight_scales"])
-        if all(_is_stored(program, graph, i) for i in ids):
+        if all(is_held(program, graph, i) for i in ids):
             table, weights, scales = (graph.constant(i) for i in ids)
             total = table.nbytes if _same_rows(table, weights, scales) else 0
             program.release_memory()
@@ -156,7 +156,8 @@ def _tied_embedding(program: Program, graph: VulkanGraph, linears: list[Linear])
     )
 
 
-def _is_stored(program: Program, graph: VulkanGraph, value_id: int) -> bool:
+def is_held(program: Program, graph: VulkanGraph, value_id: int) -> bool:
+    """Whether the value is a constant whose bytes are in the file, not in a `.ptd` beside it."""
     stored = graph.stored(value_id)
     return stored is not None and program.holds(stored)
 

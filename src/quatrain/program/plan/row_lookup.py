@@ -12,8 +12,11 @@ import numpy as np
 
 from quatrain.errors import InputError
 from quatrain.program.container import Program
+from quatrain.program.file.flatbuffer import Record
+from quatrain.program.loaded_values import is_external
 from quatrain.program.methods import Instruction, Method
 from quatrain.program.plan.row_tables import indices_of, is_lookup, table_of
+from quatrain.program.scalar_types import NAMES
 
 
 class RowLookup:
@@ -29,9 +32,9 @@ class RowLookup:
 
     def __init__(self, program: Program, call: Instruction) -> None:
         self._path = program.path
-        plan = next(plan for plan in program.root.execution_plan if plan.delegates)
+        plan = _plan(program)
         self.result = call.args[-1]
-        self.table = table_of(program, [value.val for value in plan.values], call)
+        self.table = table_of(program, _values(program), call)
         if indices_of(call) not in plan.inputs:
             raise InputError(
                 f"{self._path}: looks up rows of something else than an input of its method"
@@ -54,8 +57,22 @@ class RowLookup:
 def row_lookup(program: Program) -> RowLookup | None:
     """The lookup of rows that the method of the only delegate of `program` begins with, if it does.
     Raises as `RowLookup`."""
-    calls = [call for method in program.methods.values() if (call := _lookup_of(method))]
-    return RowLookup(program, calls[0]) if calls else None
+    call = _lookup(program)
+    return RowLookup(program, call) if call else None
+
+
+def table_text(program: Program) -> str | None:
+    """What that lookup's table is, for people; of one that cannot be read, how it is stored."""
+    call = _lookup(program)
+    if call is None:
+        return None
+    try:
+        return str(table_of(program, _values(program), call))
+    except InputError:
+        stored = _values(program)[call.args[0]]
+        where = "in a separate .ptd file" if is_external(stored) else "which is not read"
+        dtype, sizes = getattr(stored, "scalar_type", None), getattr(stored, "sizes", None)
+        return f"{NAMES.get(dtype or 0, dtype)} {list(sizes or ())} {where}"
 
 
 def work_beside_delegate(program: Program) -> dict[str, int]:
@@ -68,6 +85,19 @@ def work_beside_delegate(program: Program) -> dict[str, int]:
             looked_up = _lookup_of(method)
             found.update(str(each.target) for each in kernels if each is not looked_up)
     return dict(found)
+
+
+def _plan(program: Program) -> Record:
+    return next(plan for plan in program.root.execution_plan if plan.delegates)
+
+
+def _values(program: Program) -> list[Record]:
+    return [value.val for value in _plan(program).values]
+
+
+def _lookup(program: Program) -> Instruction | None:
+    calls = (_lookup_of(method) for method in program.methods.values())
+    return next((call for call in calls if call), None)
 
 
 def _lookup_of(method: Method) -> Instruction | None:

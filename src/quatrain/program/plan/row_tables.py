@@ -13,6 +13,7 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.file.flatbuffer import Record
+from quatrain.program.loaded_values import IN_A_PTD, is_external
 from quatrain.program.methods import Instruction, plain
 from quatrain.program.scalar_types import NAMES
 
@@ -106,11 +107,10 @@ def constant(program: Program, value: Record, kinds: Collection[int]) -> np.ndar
     Raises `InputError` if it is none of them."""
     place, index = program.root.constant_segment, getattr(value, "data_buffer_idx", 0)
     shape = list(getattr(value, "sizes", None) or ())
+    if is_external(value):
+        raise InputError(f"{program.path}: the table that it looks up is not in it; {IN_A_PTD}")
     if place is None or not 0 < index < len(place.offsets or ()) or not shape:
-        raise InputError(
-            f"{program.path}: the table that it looks up is not in the file: it is damaged, or was "
-            "exported with its constants in a separate .ptd file, which Quatrain does not read"
-        )
+        raise InputError(f"{program.path}: damaged: the table that it looks up is not in the file")
     if (value.scalar_type or 0) not in kinds:
         expected = " or ".join(f"{NAMES[kind]} ({kind})" for kind in kinds)
         raise InputError(

@@ -5,13 +5,13 @@ from collections import Counter
 
 from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.call_lengths import takes_calls_of_any_length
+from quatrain.program.inspect.sizes import is_held
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
     Occurrence,
     Occurrences,
     attention_keys,
-    is_constant,
     operators,
     tensors_of,
 )
@@ -85,7 +85,7 @@ def caches_of_their_own(program: Program, graph: VulkanGraph) -> Occurrences:
             cache = operator.named_args[name]
             if readers[cache] > 1:
                 yield Occurrence(f"{place}: value {cache} is another's cache too")
-            elif is_constant(graph, cache):
+            elif is_held(program, graph, cache):
                 key = graph.constant_key(cache) or str(cache)
                 if key not in held:
                     held[key] = bool(graph.constant(cache).any())

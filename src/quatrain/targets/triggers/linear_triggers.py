@@ -7,6 +7,7 @@ import numpy as np
 from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
+from quatrain.program.inspect.sizes import is_held
 from quatrain.program.int4_constants import are_apart, most_rows, rows_overlap
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.program.vulkan.linear_kernels import (
@@ -20,7 +21,6 @@ from quatrain.program.vulkan.packed_weights import largest_one_sided_sum
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
     Occurrences,
-    is_constant,
     operators,
 )
 
@@ -76,7 +76,7 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph) -> Occurrences:
         out, weights = graph.tensor(operator.out), operator.named_args["weights"]
         if out.dtype != "float16" or out.storage != "buffer" or not linear.group_size:
             continue
-        if linear.group_size * 255 * 8 > _FP16_MAX and is_constant(graph, weights):
+        if linear.group_size * 255 * 8 > _FP16_MAX and is_held(program, graph, weights):
             largest = 255 * largest_one_sided_sum(graph.constant(weights), linear.group_size)
             program.release_memory()
             if largest > _FP16_MAX:
@@ -88,7 +88,7 @@ def small_scales_in_half_buffers(program: Program, graph: VulkanGraph) -> Occurr
     with an activation's scale loses most of float16's precision."""
     for linear, operator in _of_several_rows(graph, DYNAMIC_LINEAR):
         scales = operator.named_args["weight_scales"]
-        if in_half_buffer(graph, operator) and is_constant(graph, scales):
+        if in_half_buffer(graph, operator) and is_held(program, graph, scales):
             middle = float(np.median(graph.constant(scales)))
             program.release_memory()
             if middle < _SMALL_SCALE:

@@ -9,6 +9,7 @@ from quatrain.program import Program, Tensor, VulkanGraph
 from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.inspect.report import activation_dtype
+from quatrain.program.inspect.sizes import is_held
 from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, OtherScheme
 from quatrain.targets.catalogue import GpuProfile
 from quatrain.targets.triggers.linear_triggers import linears
@@ -81,7 +82,7 @@ def constant_beyond_fp16(program: Program, graph: VulkanGraph) -> Occurrences:
     if activation_dtype(graph) != "float16":
         return
     for value_id, value in enumerate(graph.values):
-        if is_constant(graph, value_id) and isinstance(value, Tensor):
+        if isinstance(value, Tensor) and is_held(program, graph, value_id):
             if value.dtype.startswith("float") and _exceeds_fp16(graph.constant(value_id)):
                 yield Occurrence(f"value {value_id}, {tensor_text(graph, value_id)}")
             program.release_memory()
