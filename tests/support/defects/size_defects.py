@@ -115,6 +115,35 @@ def embedded(layout: str) -> Make:
     return make
 
 
+def convolved(padding: int, dilation: int = 1, cut: bool = True) -> Make:
+    """Embeddings [1, 8, 12], along the tokens of which a kernel of 3 goes; `cut`: to the call."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        packed = {"layout": "channels_packed"}
+        tokens = maker.tensor("int32", 1, 8, **packed)
+        maker.graph.inputs.append(tokens)
+        one, length = maker.plain("int", 1), maker.add(SymInt(8))
+        maker.call("sym_size.int", tokens, one, length)
+        table = maker.constant(np.arange(192, dtype=np.float32).reshape(16, 12))
+        no, rows = maker.plain("bool", False), maker.tensor("float32", 1, 8, 12, **packed)
+        maker.call("aten.embedding.default", table, tokens, maker.plain("int", -1), no, no, rows)
+        turned = maker.tensor("float32", 1, 12, 8, **packed)
+        maker.call("aten.permute_copy.default", rows, maker.add_shape(0, 2, 1), turned)
+        kernel = maker.constant(np.ones((4, 12, 3), dtype=np.float32))
+        reached = 8 + 2 * padding - 2 * dilation
+        mixed, out = (maker.tensor("float32", 1, 4, n, **packed) for n in (reached, 8))
+        numbers = [maker.add_shape(each) for each in (1, padding, dilation)]
+        maker.call("aten.convolution.default", turned, kernel, maker.plain("null"), *numbers, no,
+                   maker.add_shape(0), one, mixed)  # fmt: skip
+        if cut:
+            two, zero = maker.plain("int", 2), maker.plain("int", 0)
+            maker.call("aten.slice_copy.Tensor", mixed, two, zero, length, one, out)
+        return maker.save(folder / "convolved.pte", [out if cut else mixed])
+
+    return make
+
+
 def converted_last(folder: Path) -> Path:
     """The last token of [1, 8, 8], from float16 to float32."""
     maker = GraphMaker()
@@ -238,6 +267,9 @@ SIZE_CASES: list[tuple[str, str, str, Make, Make]] = [
         embedded("width_packed"),
     ),
     ("results-not-resized", "desktop", "1.5", converted("float16"), converted_last),
+    ("results-not-resized", "desktop", "1.5", convolved(1), convolved(2)),
+    ("results-not-resized", "desktop", "1.5", convolved(2, cut=False), convolved(4, dilation=2)),
+    ("results-not-resized", "desktop", "1.5", convolved(3, dilation=2), convolved(2)),
     (
         "results-not-resized",
         "desktop",

@@ -19,6 +19,7 @@ from quatrain.program.vulkan.elementwise import ELEMENTWISE
 from quatrain.program.vulkan.graph import Operator, Plain, SymInt, Tensor, ValueList, VulkanGraph
 
 _FLOATS = {"float32", "float16"}
+_TIME = 2  # the dimension that a convolution of [1, channels, tokens] goes along
 
 
 def is_blitted(graph: VulkanGraph, operator: Operator) -> bool:
@@ -57,8 +58,9 @@ def is_read_in_call_sizes(
     graph: VulkanGraph, operator: Operator, def_use: DefUse, one: CallShapes
 ) -> bool:
     """Whether the readers of the operator's results, or of what is computed from them element by
-    element, use only a call's rows: slices as long as the call, or views with sizes that the graph
-    computes, of values whose rows of tokens are contiguous, those of the call first."""
+    element, permuted or by causal convolutions, use only a call's rows: slices as long as the call,
+    or views with sizes that the graph computes, of values whose rows of tokens are contiguous,
+    those of the call first."""
     length = longest_call(graph)
     unread, seen = [(i, one.axes(i)) for i in _tensors(graph, operator)], set[int]()
     while unread:
@@ -73,6 +75,8 @@ def is_read_in_call_sizes(
         for index in def_use.consumers.get(value_id, ()):
             reader = graph.operators[index]
             left = _left_by_slice(graph, reader, axes)
+            if left is None:
+                left = _moved(graph, reader, value_id, axes)
             if left is not None:
                 unread += [(reader.out, left)] if left else []
             elif reader.kind in ELEMENTWISE:
@@ -95,6 +99,24 @@ def _left_by_slice(graph: VulkanGraph, operator: Operator, axes: list[int]) -> l
     if not isinstance(end, SymInt) or not isinstance(start, Plain) or start.value not in (0, None):
         return None
     return [axis for axis in axes if not isinstance(dim, Plain) or axis != dim.value]
+
+
+def _moved(graph: VulkanGraph, operator: Operator, x: int, axes: list[int]) -> list[int] | None:
+    """Where the dimensions `axes` of the value `x` are in the result of an operator that reads no
+    place of them later than the one that it computes; None if it is no such operator."""
+    names = operator.named_args
+    if operator.kind == "aten.permute_copy":
+        order = _numbers(graph, names["dims"]) or []
+        return [order.index(axis) for axis in axes] if set(axes) <= set(order) else None
+    if operator.kind == "aten.convolution" and names["x"] == x and axes == [_TIME]:
+        numbers = (_numbers(graph, names[name]) for name in ("stride", "padding", "dilation"))
+        stride, padding, dilation = (each or [0] for each in numbers)
+        width = graph.tensor(names["weights"]).shape[-1]
+        transposed = graph.plain(names["transposed"])
+        along = len(graph.tensor(x).shape) == 3 and stride == [1] and not transposed
+        causal = along and padding[0] >= (width - 1) * dilation[0]
+        return axes if causal else None
+    return None
 
 
 def _is_view_in_call_sizes(graph: VulkanGraph, operator: Operator) -> bool:
