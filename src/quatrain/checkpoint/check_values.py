@@ -20,11 +20,12 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
     part = name.rpartition(".")[2]
     if part == "zeros":
         # The q4 kernels ignore zero points without a word.
-        expected = (
-            "0: only symmetric quantization is supported "
-            "(quatrain convert --requantize-asymmetric requantizes it)"
+        expected = "0: only symmetric quantization is supported"
+        remedy = (
+            f"Run `quatrain convert {source} DIR --requantize-asymmetric`, which requantizes such "
+            "linears and reports the error."
         )
-        _require(lambda x: x == 0, tensor, name, source, expected)
+        _require(lambda x: x == 0, tensor, name, source, expected, remedy)
     elif part == "scales" and int4:
         _require(
             lambda x: (x != 0) & torch.isfinite(x), tensor, name, source, "a finite scale, not 0"
@@ -51,6 +52,7 @@ def _require(
     name: str,
     source: str,
     expected: str,
+    remedy: str = "Write the checkpoint again from its source.",
 ) -> None:
     """Refuse a tensor unless `holds` is true for all its elements."""
     rows = tensor.unsqueeze(0) if tensor.dim() == 0 else tensor
@@ -67,6 +69,5 @@ def _require(
     if first_wrong is not None:
         raise InputError(
             f"{source}: {name}{first_wrong} is {rows[tuple(first_wrong)].item():g}, expected "
-            f"{expected}; {wrong} of {tensor.numel()} elements are not. Write the checkpoint "
-            "again from its source."
+            f"{expected}; {wrong} of {tensor.numel()} elements are not. {remedy}"
         )
