@@ -470,7 +470,11 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
             "data_type 'nvfp4_v2', expected .*; quantize the",
         ),
         ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
-        ("modelopt", {"quant_algo": "W4A8_AWQ"}, "quant_algo 'W4A8_AWQ', expected 'W4A16_AWQ' al"),
+        (
+            "modelopt",
+            {"quant_algo": "NVFP4_SVD"},
+            "quant_algo 'NVFP4_SVD', expected W4A16_AWQ, W4A8",
+        ),
     ],
 )
 def test_weights_that_are_not_the_models_as_they_are(tmp_path, form, settings, message):

@@ -15,6 +15,11 @@ from quatrain.json_files import read_object
 from quatrain.short_lists import and_more
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+MODELOPT_FILE = "hf_quant_config.json"
+_SETTINGS = (
+    "config.json", "generation_config.json", "quantize_config.json", "quant_config.json",
+    MODELOPT_FILE,
+)  # fmt: skip
 _WHOLE = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -44,8 +49,7 @@ def source_files(folder: Path) -> list[Path]:
     tensors = tensor_files(folder)
     # The first index is read, and none beside a whole file.
     indexes = _existing(folder, _INDEXES)[:1] if len(tensors) > 1 else []
-    names = ("config.json", "generation_config.json", "quantize_config.json", "quant_config.json")
-    return [*tensors, *indexes, *_existing(folder, names)]
+    return [*tensors, *indexes, *_existing(folder, _SETTINGS)]
 
 
 def read_folder(folder: Path) -> tuple[LazyTensors, dict[str, str], tuple[str, ...]]:

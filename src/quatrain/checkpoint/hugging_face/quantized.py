@@ -40,9 +40,13 @@ from quatrain.checkpoint.hugging_face.tensors.tensor_names import (
 from quatrain.checkpoint.hugging_face.tensors.tied_output import without_tied_output
 from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.bitnet import notes_on_ternary
-from quatrain.checkpoint.quantizers.compressed_groups import notes_on_activations
+from quatrain.checkpoint.quantizers.compressed_groups import (
+    note_on_activations,
+    notes_on_activations,
+)
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
+from quatrain.checkpoint.quantizers.modelopt import activations_of_modelopt
 from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
@@ -50,7 +54,8 @@ from quatrain.int4 import GROUP_SIZES, Scheme
 # Tensors that say how a runtime quantizes activations, and what a note says about each.
 _UNREAD = {
     re.compile(
-        r".*\.self_attn\.(?:(?:attn\.)?(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_cache_scale)"
+        r".*\.self_attn\.(?:(?:attn\.|[kv]_proj\.)?(?:[qkv]|kv)_(?:scale|zero_point)"
+        r"|[kv]_proj\.[kv]_bias|[kv]_cache_scale)"
     ): "an 8-bit KV cache ({} and the like), which are not used: the cache is in floating point.",
     re.compile(r".*\.(?:input|output)_activation_scale"): (
         "the inputs and outputs of linears ({} and the like), which are not used: inputs are in "
@@ -90,6 +95,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
     )  # fmt: skip
     notes += (*notes_on_activations(settings), *notes_on_ternary(settings))
+    notes += note_on_activations(activations_of_modelopt(settings))
     tensors = family.tensors(tensors, fields)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.folder import read_folder
+from quatrain.checkpoint.hugging_face.folder import MODELOPT_FILE, read_folder
 from quatrain.checkpoint.hugging_face.tensors.float8 import BITSANDBYTES, is_float8
 from quatrain.checkpoint.quantizers.bitnet import BITNET
 from quatrain.checkpoint.quantizers.gptq import format_of
+from quatrain.checkpoint.quantizers.modelopt import MODELOPT
 from quatrain.checkpoint.quantizers.read import (
     all_floating,
     method_of,
@@ -81,8 +82,8 @@ def _holds_floating_point(folder: Path) -> bool:
 
 
 def stated_settings(fields: Fields) -> dict[str, Any] | None:
-    """The quantizer's settings in config.json, or None. MLX's settings take precedence over those
-    left over from its source model."""
+    """The quantizer's settings in config.json, or in ModelOpt's file beside it, or None. MLX's
+    settings take precedence over those left over from its source model."""
     of_mlx = fields.get("quantization")
     if isinstance(of_mlx, dict) and ("bits" in of_mlx or "group_size" in of_mlx):
         return {"quant_method": "mlx"} | of_mlx
@@ -91,4 +92,14 @@ def stated_settings(fields: Fields) -> dict[str, Any] | None:
     stated = next((name for name in names if fields.get(name)), None)
     if stated is not None and not isinstance(fields[stated], dict):
         raise fields.refusal(stated, "an object of settings, or null")
-    return None if stated is None else fields[stated]
+    return _of_modelopt(Path(fields.source).parent) if stated is None else fields[stated]
+
+
+def _of_modelopt(folder: Path) -> dict[str, Any] | None:
+    """What ModelOpt states in a file of its own, which alone its first releases wrote; None if that
+    quantizes nothing but the KV cache."""
+    file = folder / MODELOPT_FILE
+    stated = read_object(file).get("quantization") if file.is_file() else None
+    if not isinstance(stated, dict) or not stated.get("quant_algo"):
+        return None
+    return {"quant_method": MODELOPT.name} | stated

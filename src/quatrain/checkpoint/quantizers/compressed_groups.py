@@ -1,7 +1,7 @@
 """What groups of compressed-tensors' settings say: whether their weights are in FP8, FP6 or FP4, as
 all of a model or beside groups of integers, and to what it rounds activations as it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quatrain.errors import InputError
@@ -54,10 +54,16 @@ def notes_on_activations(settings: Any) -> tuple[str, ...]:
             found[kind + of_all] = None
     for of_8da4w in ("int8", "int8 per token"):
         found.pop(of_8da4w, None)
-    if not found:
+    return note_on_activations(found)
+
+
+def note_on_activations(kinds: Iterable[str]) -> tuple[str, ...]:
+    """A note on activations that a quantizer's settings round to `kinds` at run time, if any."""
+    kinds = list(kinds)
+    if not kinds:
         return ()
     return (
-        f"Its quantization_config quantizes activations to {' and '.join(found)} at run time, "
+        f"Its quantization_config quantizes activations to {' and '.join(kinds)} at run time, "
         "which programs do not support: 8da4w quantizes them to int8 token by token, weight-only "
         "does not.",
     )
