@@ -7,8 +7,8 @@ from quatrain.program.plan.row_lookup import work_beside_delegate
 from quatrain.targets.triggers.occurrence import Occurrence, Occurrences
 
 # Words of methods' names that run in turn: those of ExecuTorch's text runner, `prefill_forward` and
-# `kv_forward` of its Qualcomm exporter.
-_OF_PROMPTS, _OF_STEPS = {"prefill"}, {"decode", "kv"}
+# `kv_forward` of its Qualcomm exporter. Its runner of other programs calls `forward` alone.
+_OF_PROMPTS, _OF_STEPS, _OF_BOTH = {"prefill"}, {"decode", "kv"}, "forward"
 
 
 def work_outside_delegate(program: Program) -> Occurrences:
@@ -24,13 +24,18 @@ def work_outside_delegate(program: Program) -> Occurrences:
 
 def caches_of_each_method(program: Program) -> Occurrences:
     """KV caches in the delegates of several methods, or in their memory: each has its own. Two that
-    take turns in one text are certain to read what the other never wrote."""
+    take turns in one text are certain to read what the other never wrote; so does `forward`, where
+    an app calls it beside one that is for prompts or for steps."""
     keeping = {each.method for each in program.delegates if each.graph and cache_values(each.graph)}
     keeping |= methods_with_own_state(program)
     if len(keeping) < 2:
         return []
     words = {word for name in keeping for word in name.split("_")}
-    certainty = None if words & _OF_PROMPTS and words & _OF_STEPS else "possible"
+    certainty = "possible"
+    if words & _OF_PROMPTS and words & _OF_STEPS:
+        certainty = None
+    elif words & (_OF_PROMPTS | _OF_STEPS) and _OF_BOTH in keeping:
+        certainty = "conditional"
     return [Occurrence(f"methods {', '.join(sorted(keeping))}", certainty)]
 
 
