@@ -12,10 +12,12 @@ from tests.support.models.families import (
     GEMMA3N,
     GEMMA4,
     GEMMA4_LARGER,
+    HUNYUAN_VL_ROPE,
     LFM2,
     LFM3,
     LLAMA4,
     MINISTRAL3_ROPE,
+    MROPE,
     QWEN3_5,
     QWEN3_5_MOE,
 )
@@ -50,12 +52,19 @@ TEXTS = {
     "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
     "granite_docling_text": {"pad_token_id": 0},
+    "hunyuan_vl_text": {"head_dim": 16, "rope_parameters": HUNYUAN_VL_ROPE},
     "hyperclovax": {"logits_scaling": 2.0, "use_post_norm": True},
     "lfm2": LFM2 | {"tie_word_embeddings": False},
     "lfm3": LFM3 | {"tie_word_embeddings": False},
     "llama4_text": LLAMA4,
     "ministral3": {"head_dim": 16, "rope_parameters": MINISTRAL3_ROPE},
     "mistral": {"sliding_window": 8},
+    "paddleocr_vl_text": {"head_dim": 16, "rope_parameters": MROPE},
+    "glm4v_text": {
+        "rope_parameters": MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+    },
+    "glm_ocr_text": {"rope_parameters": MROPE},
+    "qwen2_5_omni_text": {"rope_parameters": MROPE},
     "qwen2_vl_text": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
     "qwen2_5_vl_text": {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
     "qwen3": {"head_dim": 16},
@@ -71,6 +80,7 @@ WHOLE = {
             "position_embedding_size": 16, "patch_size": 4,
         }
     },
+    "fun_asr_nano": {"adaptor_config": {"hidden_size": 64, "intermediate_size": 16}},
     "ovis2": {"vocab_size": 96, "hidden_size": 64},
 }  # fmt: skip
 # transformers' class of the whole leaves out what its text model divides logits by.
@@ -80,12 +90,15 @@ LOGITS = {
     "granite_speech": 1 / 4,
     "granite_speech_plus": 1 / 4,
 }
+# Whose modules beside the text model are called otherwise on the hub, some of them in one tensor.
+NAMED_OTHERWISE = ("hunyuan_vl", "paddleocr_vl", "qianfan_ocr")
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
          "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
 # What tests/support/models/families.py compares already, or has its tensors named as one of USUAL.
-# transformers makes no vision tower of Gemma 3n and FastVLM without timm: see
-# test_gemma_3n_as_the_hub_has_it and test_fast_vlm_is_a_llava.
-OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, "gemma3n", "fast_vlm"})
+# transformers makes no vision tower of some without timm: see test_gemma_3n_as_the_hub_has_it and
+# test_it_is_a_llava.
+LLAVAS = ("fast_vlm", "perception_lm")
+OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, *LLAVAS, "gemma3n", "qwen2_5_omni"})
 
 
 def text_of(model_type, text_type=None, **fields):
@@ -123,16 +136,18 @@ def test_the_text_model_equals_transformers(model_type, tmp_path):
     folder = saved(model, tmp_path / "hub")
     assert error(model, folder) < TOLERANCE
     opened = open_float_model(folder)
+    (note,) = opened.notes
+    model.save_pretrained(tmp_path / "new", save_original_format=False)
+    renamed = open_float_model(tmp_path / "new")
+    (new,) = renamed.notes
     inner = model if model_type == "llama4" else model.model
     modules = {name.partition(".")[0] for name, _ in inner.named_parameters()}
     others = modules - {"language_model", "text_model"}
     assert others <= set(MULTIMODAL[model_type].others)
-    (note,) = opened.notes
-    assert f"model_type is {model_type}, " in note and all(f"{other} (" in note for other in others)
-    model.save_pretrained(tmp_path / "new", save_original_format=False)
-    renamed = open_float_model(tmp_path / "new")
+    assert f"model_type is {model_type}, " in new and all(f"{other} (" in new for other in others)
     assert renamed.params == opened.params
-    assert unused(*renamed.notes) == unused(note)
+    same = slice(1 if model_type in NAMED_OTHERWISE else None)
+    assert unused(new)[same] == unused(note)[same]
     assert set(renamed.tensors) == set(opened.tensors)
     assert all(torch.equal(renamed.tensors[name], opened.tensors[name]) for name in opened.tensors)
 
@@ -141,11 +156,13 @@ def test_the_text_model_equals_transformers(model_type, tmp_path):
 def test_what_is_known_of_it_is_what_transformers_has(model_type):
     known = MULTIMODAL[model_type]
     kind: Any = type(AutoConfig.for_model(model_type))
+    if known.inside:
+        kind = type(getattr(kind(), f"{known.inside}_config"))
     default = {field.name: field.default for field in dataclasses.fields(kind)}
     assert known.tied is bool(default.get("tie_word_embeddings"))
     assert known.text == kind().text_config.model_type
-    text = kind(text_config={"model_type": known.text}).text_config
     for name, value in known.defaults.items():
+        text = kind(text_config={"model_type": known.text}).text_config
         found = text.rope_parameters if name == "rope_theta" else {name: getattr(text, name)}
         assert found[name] == value, name
 
@@ -156,9 +173,10 @@ def test_a_llava_of_another_text_model(text_type, tmp_path):
     assert error(model, saved(model, tmp_path)) < TOLERANCE
 
 
-def test_fast_vlm_is_a_llava(tmp_path):
-    model = tiny("llava", "qwen2")
-    folder = change_config(saved(model, tmp_path), model_type="fast_vlm")
+@pytest.mark.parametrize("model_type", LLAVAS)
+def test_it_is_a_llava(model_type, tmp_path):
+    model = tiny("llava", MULTIMODAL[model_type].text)
+    folder = change_config(saved(model, tmp_path), model_type=model_type)
     assert error(model, folder) < TOLERANCE
 
 
@@ -189,6 +207,26 @@ def test_gemma_3n_as_the_hub_has_it(tmp_path):
     assert all(f"{name.partition('.')[0]} (" in note for name in others)
 
 
+def test_a_model_of_several_models(tmp_path):
+    """Qwen 2.5 Omni: what thinks is a model that sees and hears; another one talks."""
+    model = tiny("qwen2_5_omni_thinker")
+    file = saved(model, tmp_path) / "model.safetensors"
+    tensors = {f"thinker.{name}": tensor for name, tensor in load_file(file).items()}
+    save_file(tensors | {"talker.model.norm.weight": torch.ones(2)}, file)
+    config = {"model_type": "qwen2_5_omni", "eos_token_id": 7}
+    thinker = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"thinker_config": thinker}))
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    assert error(model, tmp_path) < TOLERANCE
+    opened = open_float_model(tmp_path)
+    assert opened.params["eos_idx"] == 7
+    (note,) = opened.notes
+    assert all(f"{part} (" in note for part in ("visual", "audio_tower", "talker"))
+    change_config(tmp_path, ["thinker_config"])
+    with pytest.raises(InputError, match="'thinker_config' is None, expected an object"):
+        open_float_model(tmp_path)
+
+
 def test_qwen2_vl_as_the_hub_has_it(tmp_path):
     """Its text model's fields beside the others, and M-RoPE as the type of the rotation."""
     model = tiny("qwen2_vl")
@@ -197,6 +235,47 @@ def test_qwen2_vl_as_the_hub_has_it(tmp_path):
     rope = {"type": "mrope", "mrope_section": [2, 3, 3]}
     change_config(saved(model, tmp_path), ["text_config"], **text, rope_scaling=rope)
     assert error(model, tmp_path) < TOLERANCE
+
+
+FLAT = {
+    "hunyuan_vl": {"attention_head_dim": 16, "rope_theta": 10000.0, "rope_scaling": {
+        "type": "xdrope", "alpha": 20.0, "factor": 1.0, "xdrope_section": [2, 2, 2, 2],
+        "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}},
+    "paddleocr_vl": {"head_dim": 16, "rope_theta": 10000.0, "rope_scaling": {
+        "type": "default", "rope_type": "default", "mrope_section": [2, 3, 3]}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", FLAT)
+def test_fields_of_the_text_model_beside_the_others(model_type, tmp_path):
+    """As the hub has them."""
+    model = tiny(model_type)
+    saved(model, tmp_path)
+    change_config(tmp_path, ["text_config"], **TINY, **FLAT[model_type])
+    theirs = AutoConfig.from_pretrained(tmp_path).text_config.to_dict()
+    stated = model.config.text_config.rope_parameters
+    assert stated.items() <= theirs["rope_parameters"].items()
+    assert error(model, tmp_path) < TOLERANCE
+
+
+def test_glm_ocr_with_a_layer_that_predicts_further(tmp_path):
+    file = saved(tiny("glm_ocr"), tmp_path) / "model.safetensors"
+    tensors, layer = load_file(file), "model.language_model.layers.3.eh_proj.weight"
+    save_file(tensors | {layer: torch.ones(2, 2)}, file)
+    with pytest.raises(InputError, match=r"layers\.3\.eh_proj\.weight is not known"):
+        open_float_model(tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())["text_config"]
+    change_config(tmp_path, text_config=text | {"num_nextn_predict_layers": 1})
+    assert layer.replace("language_model.", "") in open_float_model(tmp_path).notes[1]
+
+
+def test_a_text_model_by_the_name_that_its_first_files_have(tmp_path):
+    folder = saved(tiny("exaone4_5"), tmp_path)
+    expected = open_float_model(folder).params
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    change_config(folder, text_config=text | {"model_type": "exaone4_5_text"})
+    assert AutoConfig.from_pretrained(folder).text_config.model_type == "exaone4"
+    assert open_float_model(folder).params == expected
 
 
 def test_what_the_whole_says_is_not_the_text_models(tmp_path):

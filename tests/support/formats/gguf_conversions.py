@@ -49,6 +49,28 @@ def _of_layers_with_windows(config: Any) -> dict[str, Any]:
     }
 
 
+def glm4v_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The rotated rows of queries and keys in halves."""
+    width = config.hidden_size // config.num_attention_heads
+    rotated = int(width * config.rope_parameters.get("partial_rotary_factor", 1.0))
+    order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, width)]
+    return {
+        name: tensor.unflatten(0, (-1, width))[:, order].reshape(tensor.shape)
+        if ".q_proj." in name or ".k_proj." in name
+        else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def glm4v_figures(config: Any) -> dict[str, Any]:
+    width = config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters
+    return {
+        "rope_dimension_count": int(width * rope.get("partial_rotary_factor", 1.0)),
+        "rope_dimension_sections": [*rope["mrope_section"], 0],
+    }
+
+
 def apertus_tensors(tensors: Tensors, config: Any) -> Tensors:
     """Without the numbers of activations, which are metadata."""
     return {name: tensor for name, tensor in tensors.items() if ".act_fn." not in name}

@@ -20,8 +20,8 @@ class Conversion:
 
     `interleaved`: whether it puts the rows of Q and K in that order. `norms_plus_one`: whether it
     adds 1 to the weights of norms. `figures(config)`: metadata beyond a Llama's, by the names of
-    the gguf package's writer (`add_{name}`), or texts by keys that it lacks; None stands for one
-    that is not written.
+    the gguf package's writer (`add_{name}`), or texts and numbers by keys that it lacks; None
+    stands for one that is not written.
     `tensors(tensors, config)`: its tensors changed, by their names in transformers.
     `figures_of_tensors(tensors)`: metadata that are tensors in transformers. `fields`:
     of the model's configuration, those that a GGUF can not or need not say, in place of the row's.
@@ -52,7 +52,8 @@ def write_gguf_model(
         figures = _figures(config) | of_tensors | conversion.figures(config)
         for name, value in figures.items():
             if value is not None and not hasattr(writer, f"add_{name}"):
-                writer.add_string(f"{conversion.architecture}.{name}", value)
+                add = writer.add_string if isinstance(value, str) else writer.add_float32
+                add(f"{conversion.architecture}.{name}", value)
             elif value is not None:
                 getattr(writer, f"add_{name}")(value)
         for name, tensor in _changed(model, conversion).items():
@@ -97,8 +98,9 @@ def _changed(
     model: transformers.PreTrainedModel, conversion: Conversion
 ) -> dict[str, torch.Tensor]:
     changed = {}
+    sees = any(name.startswith("model.language_model.") for name in model.state_dict())
     for stored, tensor in model.state_dict().items():
-        if stored.startswith("model.visual."):
+        if sees and not stored.startswith(("model.language_model.", "lm_head.")):
             continue
         name = stored.replace("model.language_model.", "model.")
         if name == "lm_head.weight" and model.config.tie_word_embeddings:

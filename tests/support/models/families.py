@@ -62,6 +62,7 @@ LATENT = {
 MINICPM3 = {**LATENT, "scale_emb": 3, "scale_depth": 0.7, "dim_model_base": 24}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 HUNYUAN_ROPE = {"rope_type": "dynamic", "factor": 1.0, "alpha": 20.0, "rope_theta": 10000.0}
+HUNYUAN_VL_ROPE = HUNYUAN_ROPE | {"mrope_section": [2, 2, 2, 2]}
 LONGROPE = {
     "rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75,
     "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5], "long_factor": [2.0, 2.2, 2.6, 3.2, 4.0, 5.0],
@@ -538,6 +539,10 @@ ROWS = {
         "Qwen 3 VL text", "Qwen3VL", {"head_dim": 16, "rope_parameters": MROPE3}, quantized=True,
         fuzzed=True, gguf=Conversion("qwen3vl"),
     ),
+    "qwen2.5 omni": Row(
+        "Qwen 2.5 Omni text", "Qwen2_5OmniThinker", {"rope_parameters": MROPE}, quantized=True,
+        fuzzed=True,
+    ),
     "smollm3": Row(
         "SmolLM3", "SmolLM3",
         {"no_rope_layer_interval": 2, "num_hidden_layers": 4, "pad_token_id": 0},
@@ -556,6 +561,10 @@ ROWS = {
         gguf=Conversion("ernie4_5"),
     ),
     "ernie with every bias": Row("ERNIE 4.5 dense", "Ernie4_5", {"head_dim": 16, "use_bias": True}),
+    "paddleocr vl": Row(
+        "PaddleOCR-VL text", "PaddleOCRVL", {"head_dim": 16, "rope_parameters": MROPE},
+        quantized=True, fuzzed=True, gguf=Conversion("paddleocr"),
+    ),
     "helium": Row("Helium", "Helium", {"head_dim": 16}, quantized=True, fuzzed=True),
     "ministral3": Row(
         "Ministral 3", "Ministral3", {"head_dim": 16, "rope_parameters": MINISTRAL3_ROPE},
@@ -569,6 +578,20 @@ ROWS = {
     "glm4": Row(
         "GLM-4 (2025)", "Glm4", {"head_dim": 16, "attention_bias": True, "pad_token_id": 0},
         quantized=True, fuzzed=True, gguf=Conversion("glm4", figures=half_rotated),
+    ),
+    "glm4v": Row(
+        "GLM-4.1V text", "Glm4v",
+        {"rope_parameters": MROPE | {"partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "glm4", figures=conversions.glm4v_figures, tensors=conversions.glm4v_tensors
+        ),
+    ),
+    "glm ocr": Row(
+        "GLM-OCR text", "GlmOcr", {"rope_parameters": MROPE}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "glm4", figures=conversions.glm4v_figures, tensors=conversions.glm4v_tensors
+        ),
     ),
     "olmo": Row(
         "OLMo 1", "Olmo", quantized=True, fuzzed=True,
@@ -763,6 +786,17 @@ ROWS = {
         gguf=Conversion("hunyuan-dense", figures=hunyuan_figures),
     ),
     "hunyuan without an alpha": Row("HunYuan dense", "HunYuanDenseV1", {"head_dim": 16}),
+    "hunyuan vl": Row(
+        "HunYuan VL, OCR text", "HunYuanVL",
+        {"head_dim": 16, "rope_parameters": HUNYUAN_VL_ROPE}, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "hunyuan_vl",
+            figures=lambda config: {
+                "rope.scaling.alpha": config.rope_parameters["alpha"],
+                "rope_dimension_sections": config.rope_parameters["mrope_section"],
+            },
+        ),
+    ),
     "lfm2": Row(
         "LFM2, LFM2.5", "Lfm2", LFM2, quantized=True, fuzzed=True,
         gguf=Conversion("lfm2", figures=lfm2_figures),

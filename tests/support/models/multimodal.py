@@ -4,6 +4,7 @@ from typing import Any
 
 import transformers
 from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 # What a tower, an encoder or a projector has of these is made as small.
 _SMALL = {
@@ -34,8 +35,10 @@ def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> Pr
     for part in parts.values():
         if "out_hidden_size" in part:  # which some classes hold against the text model's
             part["out_hidden_size"] = text["hidden_size"]
-    name = kind.__name__.removesuffix("Config")
-    model = getattr(transformers, f"{name}ForConditionalGeneration")
+    name = f"{kind.__name__.removesuffix('Config')}ForConditionalGeneration"
+    if not hasattr(transformers, name):  # it is another model's class
+        name = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[model_type]
+    model = getattr(transformers, name)
     own = {name: value for name, value in _SMALL.items() if hasattr(whole, name)}
     return model(kind(**{"text_config": text, **parts, **own, **fields}))
 

@@ -27,8 +27,10 @@ TINY = {
 
 def config_class(kind: str) -> type[transformers.PreTrainedConfig]:
     """The configuration of `{kind}ForCausalLM`: of models that also see, the text model's own."""
-    prefix = f"{kind}Text" if hasattr(transformers, f"{kind}TextConfig") else kind
-    return getattr(_home(kind), f"{prefix}Config")
+    if hasattr(transformers, f"{kind}TextConfig"):
+        return getattr(transformers, f"{kind}TextConfig")
+    own = getattr(_home(kind), f"{kind}Config")
+    return type(own().text_config) if "text_config" in own.sub_configs_defaults else own
 
 
 def _home(kind: str) -> ModuleType:

@@ -46,6 +46,14 @@ def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
     return {"ffn_up": {"ffn_gate": hidden, "ffn_up": hidden}}
 
 
+def _gguf_params(metadata: GgufMetadata) -> Params:
+    """Of GLM-4.1V and GLM-OCR, whose rotary embedding is by three positions, a file has queries and
+    keys in halves."""
+    sections = metadata.get("rope.dimension_sections")
+    several = sections is not None and all(section > 0 for section in list(sections)[:2])
+    return metadata.rotated_part() | _MORE_NORMS | ({"use_hf_rope": True} if several else {})
+
+
 GLM = Family(
     hugging_face=HuggingFaceReading("glm", _DEFAULTS, rope=_rope, tensors=_tensors, biases=_BIASES),
     gguf=GgufReading(
@@ -71,7 +79,7 @@ GLM4 = Family(
     gguf=GgufReading(
         "glm4",
         half_split=False,
-        params=lambda metadata: metadata.rotated_part() | _MORE_NORMS,
+        params=_gguf_params,
         names=GGUF_POST_NORMS,
         fused=_gguf_fused,
     ),

@@ -1,6 +1,7 @@
 """HunYuan dense: QK norm after the rotation, whose frequencies a fixed `alpha` stretches."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading, Params
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import rope_params, rope_type
 
@@ -28,6 +29,17 @@ def alpha_rope(fields: Fields) -> Params:
     return params | {"rope_theta": params["rope_theta"] * stretch}
 
 
+def gguf_params(metadata: GgufMetadata) -> Params:
+    """A file holds the base as alpha left it, or an alpha beside the base."""
+    alpha = metadata.number("rope.scaling.alpha", 0.0)
+    if alpha <= 0:  # as in llama.cpp
+        return AFTER_ROPE
+    base, width = metadata.decimal("rope.freq_base", 10000.0), metadata.head_dim()
+    if width < 4:
+        raise metadata.refuse("attention.key_length", "expected 4 or more with an alpha")
+    return AFTER_ROPE | {"rope_theta": base * alpha ** (width / (width - 2))}
+
+
 HUNYUAN = Family(
     hugging_face=HuggingFaceReading(
         model_type="hunyuan_v1_dense",
@@ -43,6 +55,5 @@ HUNYUAN = Family(
         rope=alpha_rope,
         names=HEAD_NORMS,
     ),
-    # A file holds the base as alpha left it.
-    gguf=GgufReading("hunyuan-dense", half_split=True, params=lambda metadata: AFTER_ROPE),
+    gguf=GgufReading("hunyuan-dense", half_split=True, params=gguf_params),
 )

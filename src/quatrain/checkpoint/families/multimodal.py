@@ -17,7 +17,9 @@ class Multimodal:
     config.json does not say. `flat`: whether config.json may hold the text model's fields directly,
     without a `text_config`. `defaults`: values of fields that `text_config` omits, if they differ
     from those of the text model's own configuration. `base`: the base of the rotary embedding that
-    transformers 5 uses in place of any `rope_theta` that is only in `text_config`.
+    transformers 5 uses in place of any `rope_theta` that is only in `text_config`. `inside`: the
+    module that has all of this, if it is one of several models, which config.json describes in
+    `{inside}_config`; `others` are modules of the whole too.
     """
 
     text: str
@@ -26,6 +28,7 @@ class Multimodal:
     flat: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     base: float | None = None
+    inside: str = ""
 
 
 _TOWER = ("vision_tower", "multi_modal_projector")
@@ -44,7 +47,9 @@ _SEES_AND_DRAWS = (
     "vision_model", "aligner", "vqmodel", "generation_embeddings", "generation_aligner",
     "generation_head",
 )  # fmt: skip
+_TOWER_OF_THE_HUB = (*_TOWER, "vision_model", "mlp1")  # the hub's names come last
 _HEARS = ("audio_tower", "multi_modal_projector")
+_TALKS = ("visual", "audio_tower", "talker", "token2wav")
 _HEARS_TWICE = (
     "acoustic_tokenizer_encoder", "semantic_tokenizer_encoder", "multi_modal_projector",
 )  # fmt: skip
@@ -78,15 +83,20 @@ MULTIMODAL = {
     "deepseek_vl_hybrid": Multimodal("llama", _SEES_TWICE, tied=True),
     "exaone4_5": Multimodal("exaone4", ("visual",)),
     "fast_vlm": Multimodal("qwen2", _TOWER),
+    "fun_asr_nano": Multimodal("qwen3", _HEARS, tied=True),
     "gemma3": Multimodal("gemma3_text", _TOWER, tied=True),
     "gemma3n": Multimodal("gemma3n_text", _SEES_AND_HEARS, tied=True),
     "gemma4": Multimodal("gemma4_text", _SEES_AND_HEARS, tied=True),
     "gemma4_unified": Multimodal("gemma4_unified_text", _EMBEDS, tied=True),
+    "glm46v": Multimodal("glm4v_text", _SEES),
+    "glm4v": Multimodal("glm4v_text", _SEES),
+    "glm_ocr": Multimodal("glm_ocr_text", _SEES),
     "glmasr": Multimodal("llama", _HEARS, tied=True, defaults=_GLM_ASR, base=10000.0),
     "got_ocr2": Multimodal("qwen2", _TOWER, tied=True),
     "granite_docling": Multimodal("granite_docling_text", ("vision_model",), tied=True),
     "granite_speech": Multimodal("granite", ("encoder", "projector"), tied=True),
     "granite_speech_plus": Multimodal("granite", ("encoder", "projector"), tied=True),
+    "hunyuan_vl": Multimodal("hunyuan_vl_text", ("vision_tower", "vit"), tied=True, flat=True),
     "hyperclovax_vision_v2": Multimodal("hyperclovax", _PROJECTED, tied=True),
     "idefics2": Multimodal("mistral", _CONNECTED),
     "idefics3": Multimodal("llama", _CONNECTED),
@@ -104,7 +114,18 @@ MULTIMODAL = {
     "minicpmv4_6": Multimodal("qwen3_5_text", ("vision_tower", "merger")),
     "minicpmv4_7": Multimodal("qwen3_5_text", ("vision_tower", "merger")),
     "mistral3": Multimodal("mistral", _TOWER, tied=True),
+    "moss_transcribe_diarize": Multimodal("qwen3", _HEARS, tied=True),
+    "musicflamingo": Multimodal("qwen2", _HEARS),
+    "omniasr": Multimodal("llama", _HEARS),
     "ovis2": Multimodal("qwen2", ("vision_tower", "visual_embeddings_table"), tied=True),
+    "paddleocr_vl": Multimodal(
+        "paddleocr_vl_text", ("visual", "projector", "mlp_AR"), tied=True, flat=True
+    ),
+    "perception_lm": Multimodal("llama", _TOWER),
+    "pp_chart2table": Multimodal("qwen2", _TOWER, tied=True),
+    "qianfan_ocr": Multimodal("qwen3", _TOWER_OF_THE_HUB),
+    "qwen2_5_omni": Multimodal("qwen2_5_omni_text", _TALKS, inside="thinker"),
+    "qwen2_5_omni_thinker": Multimodal("qwen2_5_omni_text", _TALKS),
     "qwen2_5_vl": Multimodal("qwen2_5_vl_text", _SEES, flat=True),
     "qwen2_audio": Multimodal("qwen2", _HEARS),
     "qwen2_vl": Multimodal("qwen2_vl_text", _SEES, flat=True),

@@ -1,7 +1,7 @@
 """Qwen 2.5 and Qwen 3, dense: bias on Q, K and V, or RMS norm of each query and key head (seen from
-the tensors that are there). The text models of Qwen 2 VL, 2.5 VL and 3 VL are the same, except for
-their rotary embedding by three positions, which are equal for text (M-RoPE; Wang et al., 2024,
-"Qwen2-VL", section 2.1)."""
+the tensors that are there). The text models of Qwen 2 VL, 2.5 VL, 2.5 Omni and 3 VL are the same,
+except for their rotary embedding by three positions, which are equal for text (M-RoPE; Wang et al.,
+2024, "Qwen2-VL", section 2.1)."""
 
 from dataclasses import replace
 
@@ -102,6 +102,24 @@ QWEN2_VL = Family(
     gguf=GgufReading("qwen2vl", half_split=True, biased=True),  # Qwen 2.5 VL's, too
 )
 QWEN2_5_VL = Family(replace(_HUGGING_FACE2_VL, model_type="qwen2_5_vl_text"))
+QWEN2_5_OMNI = Family(
+    HuggingFaceReading(
+        model_type="qwen2_5_omni_text",
+        defaults=_DEFAULTS2_VL
+        | {
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "rms_norm_eps": 1e-6,
+            "sliding_window": 32768,
+            "max_window_layers": 28,
+        },
+        sizes=sizes(3584, 18944, 28),
+        params=_params,
+        rope=_rope_of_text,
+        biases=QKV_BIASES,
+        tied=True,
+    )
+)
 QWEN3_VL = Family(
     hugging_face=HuggingFaceReading(
         "qwen3_vl_text", _DEFAULTS3_VL, sizes=sizes(4096, 22016, 32), rope=_rope_of_text

@@ -14,8 +14,8 @@ from quatrain.checkpoint.hugging_face.rope.older_rope_fields import (
 )
 
 # As the model's own classes have it, and as transformers 5 has those that once had a whole text
-# model (with its output layer) inside.
-_TEXT = re.compile(r"(?:model\.)?(?:language_model|text_model)\.(.+)")
+# model (with its output layer) inside. transformers writes Qianfan-OCR's layers as an encoder's.
+_TEXT = re.compile(r"(?:model\.)?(?:language_model|text_model)\.(model\.|)(?:encoder\.)?(.+)")
 # Fields of the whole model that apply to its text model; its other fields describe the whole, or
 # its encoders.
 _OF_THE_WHOLE = {
@@ -26,6 +26,13 @@ _OF_THE_WHOLE = {
 
 def text_fields(fields: Fields, whole: Multimodal) -> Fields:
     """The fields of the text model, of those of a config.json of the kind `whole`."""
+    if whole.inside:
+        name = f"{whole.inside}_config"
+        if not fields.object_of(name):
+            raise fields.refusal(name, "an object with the text model's fields")
+        stated = fields.keys() & (_OF_THE_WHOLE - {"tie_word_embeddings"})
+        outer = {field: fields[field] for field in stated if fields[field] is not None}
+        fields = Fields(outer, fields.source) | fields.object_of(name)
     stated_text = fields.get("text_config")
     if stated_text is None and whole.flat:
         refuse_two_values(fields)
@@ -38,15 +45,16 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
     nested = Fields(stated_text, fields.source)
     refuse_two_values(nested)
     _refuse_unread_base(nested, whole)
-    # Some releases have the whole's there.
-    stated = nested.get("model_type") if nested.get("model_type") != fields["model_type"] else None
+    # Some releases have the whole's there, or a name of their own.
+    stated, own = nested.get("model_type"), fields.get("model_type")
+    stated = None if stated in (own, f"{own}_text") else stated
     named = _OF_THE_WHOLE & fields.keys()
     outer = {name: fields[name] for name in named if fields[name] is not None}
     # Where both state the same, transformers takes what the whole states.
     inner = {name: nested[name] for name in nested if name not in outer}
     model_type = whole.text if stated is None else stated
-    own = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
-    return Fields({**outer, **whole.defaults, **inner, **own}, fields.source)
+    of_both = {"model_type": model_type, "tie_word_embeddings": _tied(fields, nested)}
+    return Fields({**outer, **whole.defaults, **inner, **of_both}, fields.source)
 
 
 def _refuse_unread_base(text: Fields, whole: Multimodal) -> None:
@@ -68,17 +76,19 @@ def text_tensors(
     """(the text model's tensors under the names that it has by itself, those of the modules beside
     it of a model of the kind `whole`)."""
     names, others = {}, {}
-    for name, tensor in stored.stored.items():
+    before = f"{whole.inside}." if whole is not None and whole.inside else ""
+    for stored_name, tensor in stored.stored.items():
+        name = stored_name.removeprefix(before)
         if whole is not None and _module(name) in whole.others:
             others[name] = tensor
             continue
         match = _TEXT.fullmatch(name)
         if not match:
-            names[name] = name
-        elif match[1].startswith(("model.", "lm_head.")):
-            names[name] = match[1]
+            names[stored_name] = name
+        elif match[1] or match[2].startswith("lm_head."):
+            names[stored_name] = match[1] + match[2]
         else:
-            names[name] = f"model.{match[1]}"
+            names[stored_name] = f"model.{match[2]}"
     return stored.renamed(names), others
 
 
