@@ -17,6 +17,7 @@ from tests.support.command_line import invoked
 from tests.support.formats import gguf_files as ggufs
 from tests.support.formats.tokenizer_files import EMPTY_TOKENIZER
 from tests.support.models import tiny_models as tiny
+from tests.support.models.knobs import TINY, Peer, write_meta_folder
 
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.commands.printing.checkpoint import print_programs_and_next
@@ -60,6 +61,21 @@ def test_what_is_written(tmp_path, kind, embedding, output_layer):
         assert torch.equal(checkpoint.tensors[f"{name}.weight"], wanted[0])
         assert torch.equal(checkpoint.tensors[f"{name}.scales"], wanted[1])
     assert torch.equal(checkpoint.tensors["norm.weight"], weights["norm.weight"])
+
+
+@pytest.mark.parametrize("knobs", [{}, {"output_linear_intermediate_dim": 32}])
+@pytest.mark.parametrize("output_layer", ["int4", "int8"])
+def test_output_rows_of_one_group_are_told_from_channels(tmp_path, knobs, output_layer):
+    """Also where it reads fewer channels than the stream has."""
+    fields = {"n_layers": 1, "hidden_dim": 64, **knobs}
+    model = write_meta_folder(tmp_path / "m", fields, Peer(fields).state)
+    size = knobs.get("output_linear_intermediate_dim", TINY["dim"])
+    quantize_model(
+        model, tmp_path / "out", size, "fp", output_layer, method="rtn", backend="vulkan"
+    )
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert checkpoint.output_kind == output_layer
 
 
 def test_the_file_is_one_that_safetensors_reads(tmp_path):

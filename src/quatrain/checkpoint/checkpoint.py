@@ -78,7 +78,8 @@ class Checkpoint:
         if f"{OUTPUT}.scales" not in self.tensors:
             return "fp"
         scales = self.tensors.stored[f"{OUTPUT}.scales"]
-        one_group = self.group_size == self.config.dim and self._declared("output") == "int4"
+        inputs = self.tensors.stored[f"{OUTPUT}.weight"].shape[-1]
+        one_group = self.group_size == inputs and self._declared("output") == "int4"
         return "int8" if _per_channel(scales.shape) and not one_group else "int4"
 
     @property
