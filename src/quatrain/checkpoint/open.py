@@ -69,7 +69,7 @@ def is_quantized(path: Path) -> bool:
     if form is Form.HUGGING_FACE:
         from quatrain.checkpoint.hugging_face.fields import read_fields
         from quatrain.checkpoint.hugging_face.quantizer_settings import stated_settings
-        from quatrain.checkpoint.hugging_face.tensors.float8 import is_float8
+        from quatrain.checkpoint.hugging_face.tensors.floating_settings import is_float8
 
         fields = read_fields(path / "config.json")
         inside = fields.get("text_config")  # of a model that also sees, where either may say it

@@ -469,6 +469,16 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
             {"data_type": "nvfp4_v2"},
             "data_type 'nvfp4_v2', expected .*; quantize the",
         ),
+        (
+            "auto-round",
+            {
+                "extra_config": {
+                    "a": {"data_type": "mx_int"},
+                    "b": {"bits": 16, "data_type": "float"},
+                }
+            },
+            "data_type 'mx_fp' and 'mx_int', expected .* for all; quantize the",
+        ),
         ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
         (
             "modelopt",

@@ -247,7 +247,7 @@ def test_settings_of_a_quantizer_in_a_model_in_floating_point(tmp_path, field, s
     open_float_model(change_config(folder, drop=[field]))
 
 
-@pytest.mark.parametrize("method", ["hqq", "mxfp4", "exl2"])
+@pytest.mark.parametrize("method", ["quip", "mxfp4", "exl2"])
 def test_a_quantizer_that_is_not_read_is_named_before_its_tensors(tmp_path, method):
     """And no command advises another one that refuses it too."""
     folder = with_settings(tmp_path, {"quant_method": method})

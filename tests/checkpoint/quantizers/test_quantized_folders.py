@@ -159,7 +159,7 @@ OUTPUTS = {"g": {"weights": {"num_bits": 4}, "output_activations": {"num_bits": 
         ("compressed-tensors", {"config_groups": {"g": {"targets": "Linear"}}}, "targets Linear"),
         ("compressed-tensors", {"config_groups": {"g": {"weights": {"num_bits": 8}}}}, "8 bits"),
         ("awq", {"quant_method": "gptq"}, "groups|int32|expected"),
-        ("awq", {"quant_method": "hqq"}, "on the original model, in floating point"),
+        ("awq", {"quant_method": "quip"}, "on the original model, in floating point"),
         ("compressed-tensors", {"transform_config": ONLINE}, "applied to activations.*'input'"),
         ("compressed-tensors", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "'dense'"),
         ("compressed-tensors", {"config_groups": OUTPUTS}, "quantizes outputs"),

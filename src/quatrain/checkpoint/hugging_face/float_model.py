@@ -22,7 +22,8 @@ from quatrain.checkpoint.hugging_face.quantizer_settings import (
     require_known_quantizer,
 )
 from quatrain.checkpoint.hugging_face.tensors.biases import stated_biases
-from quatrain.checkpoint.hugging_face.tensors.float8 import has_float8, in_floating_point, is_float8
+from quatrain.checkpoint.hugging_face.tensors.float8 import has_float8, in_floating_point
+from quatrain.checkpoint.hugging_face.tensors.floating_settings import is_float8
 from quatrain.checkpoint.hugging_face.tensors.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.tensors.tensor_names import in_file, meta_name
 from quatrain.checkpoint.hugging_face.tensors.tied_output import with_embedding, without_tied_output

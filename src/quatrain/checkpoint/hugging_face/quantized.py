@@ -25,12 +25,8 @@ from quatrain.checkpoint.hugging_face.quantizer_settings import (
     stated_settings,
 )
 from quatrain.checkpoint.hugging_face.tensors.biases import stated_biases
-from quatrain.checkpoint.hugging_face.tensors.float8 import (
-    has_float8,
-    has_float8_groups,
-    in_floating_point,
-    is_float8,
-)
+from quatrain.checkpoint.hugging_face.tensors.float8 import has_float8, in_floating_point
+from quatrain.checkpoint.hugging_face.tensors.floating_settings import has_float8_groups, is_float8
 from quatrain.checkpoint.hugging_face.tensors.mlx_layout import as_transformers_has_them
 from quatrain.checkpoint.hugging_face.tensors.tensor_names import (
     in_file,
@@ -114,7 +110,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
 
 def _in_floating_point(folder: Path) -> InputError:
     return InputError(
-        f"{folder}: is read as floating point (FP8, FP4, bitsandbytes), not int4; "
+        f"{folder}: is read as floating point (FP8, FP4, bitsandbytes, HQQ), not int4; "
         f"run `quatrain quantize {folder} -o DIR` first"
     )
 

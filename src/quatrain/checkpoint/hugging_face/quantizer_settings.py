@@ -6,7 +6,7 @@ from typing import Any
 
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.folder import MODELOPT_FILE, read_folder
-from quatrain.checkpoint.hugging_face.tensors.float8 import BITSANDBYTES, is_float8
+from quatrain.checkpoint.hugging_face.tensors.floating_settings import ROUNDED, is_float8
 from quatrain.checkpoint.quantizers.bitnet import BITNET
 from quatrain.checkpoint.quantizers.gptq import format_of
 from quatrain.checkpoint.quantizers.modelopt import MODELOPT
@@ -63,14 +63,14 @@ def require_known_quantizer(fields: Fields, folder: Path) -> None:
     which may be of types that are not read either; and one whose tensors are none of a quantizer's.
     """
     settings = stated_settings(fields)
-    if settings is None or (is_float8(settings) and method_of(settings) != BITSANDBYTES):
+    if settings is None or (is_float8(settings) and method_of(settings) not in ROUNDED):
         return
     # Fine-tuning keeps the settings of a base that was loaded in 4 bits, and saves floating-point
     # weights; so do models trained only for int4. BitNet's settings say how weights are quantized
     # at run time.
     if method_of(settings) != BITNET.name and _holds_floating_point(folder):
         raise not_quantized(method_of(settings), str(folder))
-    if method_of(settings) not in (None, BITSANDBYTES):
+    if method_of(settings) not in (None, *ROUNDED):
         quantizer_of(settings, str(folder))
 
 

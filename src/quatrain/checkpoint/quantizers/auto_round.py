@@ -27,11 +27,26 @@ _PACKINGS: dict[str, tuple[Quantizer, str]] = {
 }
 
 
+def data_types(settings: Settings) -> list[str]:
+    """The data types that `settings` state, for all linears or, in extra_config, for single ones
+    that are quantized."""
+    extra = settings.get("extra_config")
+    layers = (
+        [own for own in extra.values() if isinstance(own, dict)] if isinstance(extra, dict) else []
+    )
+    bits_of = (own.get("bits", settings.get("bits")) for own in layers)
+    quantized = [own for own, bits in zip(layers, bits_of, strict=True) if bits not in (16, 32)]
+    of_layers = [own["data_type"] for own in quantized if own.get("data_type")]
+    return [str(one) for one in (settings.get("data_type") or "int", *of_layers)]
+
+
 def _check(settings: Settings, source: str) -> None:
-    if settings.get("data_type", "int") != "int":
+    stated = sorted(set(data_types(settings)))
+    if stated != ["int"]:
         raise InputError(
-            f"{source}: its quantization_config has data_type {settings['data_type']!r}, expected "
-            "'int', 'fp', 'mx_fp' or 'nv_fp'; quantize the original model"
+            f"{source}: its quantization_config has data_type "
+            f"{' and '.join(repr(one[:80]) for one in stated)}, expected 'int' for all linears, or "
+            "'fp', 'mx_fp' or 'nv_fp' for all; quantize the original model"
         )
     packer, as_theirs = _packing(settings, source)
     bits, dynamic = settings.get("act_bits") or 16, settings.get("act_dynamic", True)

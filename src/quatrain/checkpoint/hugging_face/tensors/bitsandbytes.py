@@ -21,6 +21,7 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.errors import InputError
 
+BITSANDBYTES = "bitsandbytes"
 _STATES = tuple(f".weight.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _SCALES, _FORM = "SCB", "weight_format"

@@ -1,4 +1,4 @@
-"""Dequantizes matrices in FP8, FP4 and bitsandbytes' formats: each number times its scale.
+"""Dequantizes matrices in FP8, FP4, bitsandbytes' and HQQ's formats: each number times its scale.
 
 | quant_method | scales of F.weight, float8 [N, K] |
 |---|---|
@@ -11,10 +11,10 @@
 | `auto-round`, data_type `fp`, `mx_fp` | the same |
 | none stated, as modelopt's first files | as those, where there are scales |
 
-FP4 is read as FP8 first (`float4`), what bitsandbytes rounded by itself (`bitsandbytes`). Scales of
-blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own or as uint8. Those
-of activations beside them say how a runtime would round those, and change no weight; but ModelOpt's
-F.pre_quant_scale [K] is what inputs are multiplied by.
+FP4 is read as FP8 first (`float4`), what bitsandbytes and HQQ rounded by itself (`bitsandbytes`,
+`hqq`). Scales of blocks may be powers of 2 in 8 bits (`scale_fmt` `ue8m0`), as a type of their own
+or as uint8. Those of activations beside them say how a runtime would round those, and change no
+weight; but ModelOpt's F.pre_quant_scale [K] is what inputs are multiplied by.
 """
 
 import math
@@ -26,11 +26,10 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
-from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import in_float32
+from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import BITSANDBYTES, in_float32
 from quatrain.checkpoint.hugging_face.tensors.float4 import as_float8, factors_of
-from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND
-from quatrain.checkpoint.quantizers.compressed_groups import is_floating
-from quatrain.checkpoint.quantizers.mlx import FLOATING_MODES, MLX, without_affine
+from quatrain.checkpoint.hugging_face.tensors.hqq import HQQ, without_hqq
+from quatrain.checkpoint.quantizers.mlx import MLX, without_affine
 from quatrain.checkpoint.quantizers.modelopt import OF_INPUTS, with_inputs_scaled
 from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated, refuse_transformed
@@ -42,13 +41,7 @@ _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
     r"|(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
-_OF_MODELOPT = (
-    "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "NVFP4_AWQ",
-    "W4A16_NVFP4", "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
-)  # fmt: skip
-BITSANDBYTES = "bitsandbytes"
-_FBGEMM = "fbgemm_fp8"
-_OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
+FBGEMM = "fbgemm_fp8"
 # Of writers that state none. The last block of a row or column may be a part of one.
 _USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
 _NOTE = (
@@ -57,56 +50,11 @@ _NOTE = (
 )
 
 
-def is_float8(settings: Any) -> bool:
-    """Whether config.json's quantization_config `settings` describe only FP8 or FP4 matrices, or
-    bitsandbytes', or MLX's of which some are."""
-    if not isinstance(settings, dict):
-        return False
-    method, groups = method_of(settings), settings.get("config_groups")
-    if method == "compressed-tensors" and isinstance(groups, dict) and groups:
-        return all(is_floating(group, settings.get("format")) for group in groups.values())
-    if method == "modelopt":
-        mixed = settings.get("quantized_layers")
-        layers = list(mixed.values()) if isinstance(mixed, dict) else []
-        return all(_is_of_modelopt(layer) for layer in layers or [settings])
-    if method == "mlx":
-        modules = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-        modes = [module.get("mode", "affine") for module in modules]
-        floating = [mode for mode in modes if mode in FLOATING_MODES]
-        return bool(floating) and len(floating) + modes.count("affine") == len(modes)
-    if method in (AUTO_ROUND.name, *AUTO_ROUND.other_names):
-        return _OF_AUTO_ROUND.match(str(settings.get("data_type"))) is not None
-    if method == "quark":
-        parts = (settings.get(f"layer_{kind}quant_config") for kind in ("", "type_"))
-        of_layers = [each for part in parts if isinstance(part, dict) for each in part.values()]
-        # What its algorithms do besides, such as rotations, goes unread.
-        return not settings.get("algo_config") and all(
-            _is_of_quark(each) for each in (settings.get("global_quant_config"), *of_layers)
-        )
-    return method in ("fp8", _FBGEMM, "mxfp8", BITSANDBYTES)
-
-
-def _is_of_quark(layer: Any) -> bool:
-    return str(_weights_of(layer, "weight").get("dtype")) in ("fp8_e4m3", "fp8_e5m2")
-
-
-def _is_of_modelopt(layer: Any) -> bool:
-    """Some of its names are in small letters."""
-    return isinstance(layer, dict) and str(layer.get("quant_algo")).upper() in _OF_MODELOPT
-
-
-def _weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
+def weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
     """The settings for weights of a group of compressed-tensors, or of Quark by that `name`; {} if
     there are none."""
     weights = group.get(name) if isinstance(group, dict) else None
     return weights if isinstance(weights, dict) else {}
-
-
-def has_float8_groups(settings: Any) -> bool:
-    """Whether `settings` are of matrices in FP8 or FP4 beside others (compressed-tensors)."""
-    groups = settings.get("config_groups") if isinstance(settings, dict) else None
-    form = settings.get("format") if isinstance(settings, dict) else None
-    return isinstance(groups, dict) and any(is_floating(one, form) for one in groups.values())
 
 
 def has_float8(stored: LazyTensors) -> bool:
@@ -128,9 +76,12 @@ def in_floating_point(
     """
     refuse_rotated(settings or {}, source)
     refuse_transformed(settings or {}, source)
-    if method_of(settings or {}) == BITSANDBYTES:
+    method = method_of(settings or {})
+    if method == BITSANDBYTES:
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
-    if method_of(settings or {}) == MLX.name:
+    if method == HQQ:
+        return without_hqq(stored, source), (_NOTE.format("rounded by HQQ"),)
+    if method == MLX.name:
         stored = without_affine(stored, settings or {}, source, called)
     in_float8, kinds = as_float8(stored, source)
     tensors = in_float8.stored
@@ -210,7 +161,7 @@ def _grid(
             return None
         scales = scales[1:]
         # Of Llama 4's, which are stored [K, N] each, one for every n.
-        if method_of(settings) == _FBGEMM and scales == (shape[2], 1):
+        if method_of(settings) == FBGEMM and scales == (shape[2], 1):
             scales = scales[::-1]
     high, wide, *_ = (*scales, 1, 1)
     return (high, wide) if len(scales) <= 2 else None
@@ -224,7 +175,7 @@ def _blocks(
     stated = settings.get("weight_block_size")
     groups = settings.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
-        stated = _weights_of(group).get("block_structure") or stated
+        stated = weights_of(group).get("block_structure") or stated
     for blocks in (stated, *_USUAL_BLOCKS):
         if isinstance(blocks, list) and _counts(shape, blocks) == list(grid):
             return blocks
