@@ -60,13 +60,13 @@ def test_a_pickle_that_calls_anything_is_refused(tmp_path, call):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ("torchao.quantization\nInt8Tensor", "an? Int8Tensor of torchao, expected IntxUnpackedTo"),
+        ("torchao.quantization\nInt4Tensor", "an? Int4Tensor of torchao, expected IntxUnpackedTo"),
         ("torch.distributed.tensor\nDTensor", "a DTensor of .*save the whole model .get_model_s"),
         ("bitsandbytes.nn.modules\nParams4bit", "of bitsandbytes, .*quantize the original model"),
     ],
 )
 def test_tensors_of_other_classes_are_answered_with_what_helps(tmp_path, names, message):
-    """`torchao.quantization Int8Tensor` is what a pickle of Int8WeightOnlyConfig's names."""
+    """`torchao.quantization Int4Tensor` is what a pickle of Int4WeightOnlyConfig's names."""
     refused(write_archive(tmp_path, f"\x80\x02c{names}\n.".encode("latin-1")), message)
 
 

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.support.formats import quantized_folders as folders
 from tests.support.models import tiny_models as tiny
+from tests.support.models.peers import change_config
 
 from quatrain.backbone.build import build_backbone
-from quatrain.checkpoint.open import open_checkpoint
+from quatrain.checkpoint.open import is_quantized, open_checkpoint, open_float_model
 from quatrain.errors import InputError
+from quatrain.quantize.methods.round_to_nearest import quantize_groups
 from quatrain.quantize.quantized_tensor import relative_rms
 from quatrain.quantize.requantize import Requantization
 
@@ -183,3 +185,58 @@ def test_channel_wise_linears_of_several_widths(tmp_path, width, hidden, size):
     scales = checkpoint.tensors["layers.0.feed_forward.w2.scales"]
     of_row = state["model.layers.0.mlp.down_proj.weight"].scale
     assert torch.equal(scales, of_row.expand(-1, hidden // size))
+
+
+def _quantized(folder, config, pickled: bool) -> dict[str, torch.Tensor]:
+    """A model whose linears `config` quantizes, as transformers saves it; its state dict."""
+    from torchao.core.config import config_to_dict
+
+    state = _folder(folder, linears=config)
+    if pickled:
+        (folder / "model.safetensors").unlink()
+        torch.save(state, folder / "pytorch_model.bin")
+    stated = {"quant_method": "torchao", "quant_type": {"default": config_to_dict(config)}}
+    change_config(folder, quantization_config=stated)
+    return state
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_fp8_is_floating_point(tmp_path, pickled):
+    """As the models called FP8 of PyTorch itself on the hub."""
+    from torchao.quantization import Float8WeightOnlyConfig
+
+    state = _quantized(tmp_path, Float8WeightOnlyConfig(), pickled)
+    assert not is_quantized(tmp_path)
+    model = open_float_model(tmp_path)
+    weight = state["model.layers.0.self_attn.q_proj.weight"]
+    assert torch.equal(model.tensors[f"{WQ}.weight"], weight.qdata.float() * weight.scale)
+    assert "its matrices are in FP8" in model.notes[0]
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_linears_of_int8_by_rows_are_rounded_again(tmp_path, pickled, dynamic):
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
+
+    config = Int8DynamicActivationInt8WeightConfig() if dynamic else Int8WeightOnlyConfig()
+    state = _quantized(tmp_path, config, pickled)
+    with pytest.raises(InputError, match=r"is 8 bits in an int4 layout; run `quatrain convert"):
+        open_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path, round_again=Requantization(asymmetric=False))
+    checkpoint.check_values()
+    weight = state["model.layers.0.self_attn.q_proj.weight"]
+    expected, scales = quantize_groups(weight.qdata * weight.scale, 32)
+    assert torch.equal(checkpoint.tensors[f"{WQ}.weight"], expected)
+    assert torch.equal(checkpoint.tensors[f"{WQ}.scales"], scales)
+
+
+def test_inputs_that_are_multiplied_are_named(tmp_path):
+    """SmoothQuant's, in a pickle, where each tensor is one object."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    state = _quantized(tmp_path, Int8WeightOnlyConfig(), pickled=True)
+    weight = state["model.layers.0.self_attn.q_proj.weight"]
+    weight.act_pre_scale = torch.ones(64)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"q_proj\._weight_act_pre_scale is not known"):
+        open_checkpoint(tmp_path, round_again=Requantization())

@@ -16,7 +16,7 @@ import torch
 
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.nested_state import innermost
-from quatrain.checkpoint.files.torchao_tensor import EXPECTED, TYPE, apart
+from quatrain.checkpoint.files.torchao_tensor import EXPECTED, FLOAT8, INT8, TYPE, apart
 from quatrain.errors import InputError
 from quatrain.quiet import quiet
 
@@ -37,7 +37,9 @@ _ENCRYPTED = 0x1  # of a zip member's flags
 # How often the file's bytes may appear among its tensors: a tied output is the embedding's again.
 _MOST_TIES = 4
 _TORCHAO_NAMES = re.compile(
-    rf"torchao\.quantization {TYPE}|torchao\.quantization\.quantize_\.workflows\.intx\.\w+ \w+"
+    rf"torchao\.quantization (?:{TYPE}|{INT8}|{FLOAT8})|torchao\.float8\.inference Float8MMConfig"
+    r"|torchao\.quantization\.quantize_\.(?:workflows\.(?:intx|int8|float8)|common)\.\w+ \w+"
+    r"|torchao\.quantization\.(?:granularity Per\w+|quant_primitives MappingType)"
 )
 
 # Tensors of classes that are not read, by the package they are from, with what helps.
@@ -52,7 +54,7 @@ _OTHER_TENSORS = {
 
 
 def read_pth(path: Path) -> LazyTensors:
-    """The state dict in `path`, memory-mapped; torchao's int4 tensors as their parts.
+    """The state dict in `path`, memory-mapped; torchao's tensors as their parts.
 
     Raises `InputError` if the file is damaged, holds anything but tensors by name, would run code
     when loaded, or is in the format before PyTorch 1.6, which cannot be mapped.

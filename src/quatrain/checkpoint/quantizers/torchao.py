@@ -3,6 +3,8 @@
 `Int8DynamicActivationIntxWeightConfig` and `IntxWeightOnlyConfig` (torchao 0.12 and later) hold a
 weight [N, K] as qdata int8 [N, K], scale [N, G] and zero_point [N, G]. They are stored as
 `F._weight_qdata`, `F._weight_scale` and `F._weight_zero_point` (`files/torchao_tensor.py`).
+So is the `Int8Tensor` of `Int8WeightOnlyConfig` and `Int8DynamicActivationInt8WeightConfig`, of 8
+bits with one scale per row.
 """
 
 import json
@@ -10,7 +12,14 @@ from typing import Any
 
 import torch
 
-from quatrain.checkpoint.files.torchao_tensor import BITS, DTYPE_BITS, EXPECTED, PARTS, TYPE
+from quatrain.checkpoint.files.torchao_tensor import (
+    BITS,
+    DTYPE_BITS,
+    EXPECTED,
+    INT8,
+    PARTS,
+    TYPE,
+)
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import groups_of_rows
 from quatrain.checkpoint.quantizers.parts import Parts
@@ -23,7 +32,7 @@ def _check(settings: Settings, source: str) -> None:
     """A safetensors header names the type of each tensor."""
     for name, text in sorted(settings[HEADERS].items()):  # a header has no order
         kind = _description(text).get("_type", "Tensor")
-        if kind not in (TYPE, "Tensor"):
+        if kind not in (TYPE, INT8, "Tensor"):
             raise InputError(f"{source}: {name} is a torchao {kind}, {EXPECTED}")
 
 
@@ -57,7 +66,10 @@ def _read(parts: Parts, settings: Settings) -> GroupedLinear:
 def _bits(parts: Parts, settings: Settings) -> int:
     """What the file says its values were made for. Where it does not, a layer's linears are int4;
     of an embedding and an output layer the values tell."""
-    said = _description(settings[HEADERS].get(f"{parts.name}.weight", "")).get("_data", {})
+    description = _description(settings[HEADERS].get(f"{parts.name}.weight", ""))
+    if description.get("_type") == INT8:
+        return 8
+    said = description.get("_data", {})
     dtype = said.get("target_dtype") if isinstance(said, dict) else None
     stated = DTYPE_BITS.get(str(dtype.get("_data"))) if isinstance(dtype, dict) else None
     if BITS in parts:

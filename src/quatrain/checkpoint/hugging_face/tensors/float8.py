@@ -9,6 +9,7 @@
 | `modelopt`, quant_algo `FP8`, `MXFP8`, `fp8_pb_wo` | F.weight_scale, one, [N], or of blocks |
 | `quark`, weights in `fp8_e4m3` or `fp8_e5m2` | F.weight_scale, one or [N] |
 | `auto-round`, data_type `fp`, `mx_fp` | the same |
+| `torchao`, its `Float8Tensor` | F._weight_scale, one, [N, 1] or of blocks; of F._weight_qdata |
 | none stated, as modelopt's first files | as those, where there are scales |
 
 FP4 is read as FP8 first (`float4`), what bitsandbytes and HQQ rounded by itself (`bitsandbytes`,
@@ -41,6 +42,7 @@ _OF_ACTIVATIONS = re.compile(
     r".*\.(?:input_scale|input_global_scale|activation_scale|output_scale|input_scale_ub"
     r"|(?:[qkv]|kv)_(?:scale|zero_point)|[kv]_proj\.[kv]_bias)"
 )
+_OF_TORCHAO = {"_weight_qdata": "weight", "_weight_scale": "weight_scale"}
 FBGEMM = "fbgemm_fp8"
 # Of writers that state none. The last block of a row or column may be a part of one.
 _USUAL_BLOCKS = ([128, 128], [1, 32], [1, 16])
@@ -83,6 +85,7 @@ def in_floating_point(
         return without_hqq(stored, source), (_NOTE.format("rounded by HQQ"),)
     if method == MLX.name:
         stored = without_affine(stored, settings or {}, source, called)
+    stored = stored.renamed({name: _usual_name(name) for name in stored})
     in_float8, kinds = as_float8(stored, source)
     tensors = in_float8.stored
     for name in [name for name in tensors if _OF_ACTIVATIONS.fullmatch(name)]:
@@ -107,6 +110,11 @@ def in_floating_point(
     if any(name in stored and stored.stored[name].dtype in _FLOAT8 for name in matrices):
         kinds.add("FP8")
     return LazyTensors(tensors), (_NOTE.format(f"in {' and '.join(sorted(kinds))}"),)
+
+
+def _usual_name(name: str) -> str:
+    module, _, part = name.rpartition(".")
+    return f"{module}.{_OF_TORCHAO[part]}" if part in _OF_TORCHAO else name
 
 
 def _divides(settings: Mapping[str, Any], source: str) -> bool:

@@ -1,6 +1,7 @@
 """Which quantizers' settings are of models that are read as floating point."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import BITSANDBYTES
@@ -10,12 +11,17 @@ from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND, data_types
 from quatrain.checkpoint.quantizers.compressed_groups import is_floating
 from quatrain.checkpoint.quantizers.mlx import FLOATING_MODES
 from quatrain.checkpoint.quantizers.read import method_of
+from quatrain.checkpoint.quantizers.torchao import TORCHAO
 
 ROUNDED = (BITSANDBYTES, HQQ)  # whose settings fine-tuning leaves beside weights of its own
 _OF_MODELOPT = (
     "FP8", "FP8_PER_CHANNEL_PER_TOKEN", "FP8_PB_WO", "MXFP8", "NVFP4", "NVFP4_AWQ",
     "W4A16_NVFP4", "W4A8_NVFP4_FP8", "MXFP4", "W4A8_MXFP4_FP8",
 )  # fmt: skip
+_OF_TORCHAO = {
+    "Float8WeightOnlyConfig", "Float8DynamicActivationFloat8WeightConfig",
+    "Float8StaticActivationFloat8WeightConfig",
+}  # fmt: skip
 _OF_AUTO_ROUND = re.compile(r"(?:(?:mx|nv)_)?fp(?!.*e5m3)")
 
 
@@ -45,7 +51,20 @@ def is_float8(settings: Any) -> bool:
         return not settings.get("algo_config") and all(
             _is_of_quark(each) for each in (settings.get("global_quant_config"), *of_layers)
         )
+    if method == TORCHAO.name:
+        configs = set(_configs_of_torchao(settings.get("quant_type")))
+        return bool(configs) and configs <= _OF_TORCHAO
     return method in ("fp8", FBGEMM, "mxfp8", *ROUNDED)
+
+
+def _configs_of_torchao(stated: Any) -> Iterator[str]:
+    """The classes in `stated`, the JSON of one of torchao's configs, that say how weights are
+    rounded; of one that has others by module name, those."""
+    for value in stated.values() if isinstance(stated, dict) else ():
+        yield from _configs_of_torchao(value)
+    kind = stated.get("_type") if isinstance(stated, dict) else None
+    if isinstance(kind, str) and "Weight" in kind and kind.endswith("Config"):
+        yield kind
 
 
 def _is_of_quark(layer: Any) -> bool:
