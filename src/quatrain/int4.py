@@ -10,8 +10,8 @@ XNNPACK_GROUP_SIZES = GROUP_SIZES[1:]
 # Output channels that a Vulkan kernel computes together: ExecuTorch 1.4 and later do not load a
 # weight-only linear of another multiple. Source: `impl/Q4gswLinear.cpp` of its Vulkan runtime.
 CHANNELS_TOGETHER = 4
-# Input channels that the weights of an 8da4w linear are packed by, and those of any int4 linear up
-# to ExecuTorch 1.3: it loads no other multiple. Source: `impl/QuantizedLinear.cpp` there.
+# What the columns of an 8da4w linear's weights, and of any int4 linear's up to ExecuTorch 1.3, are
+# filled up to a multiple of: it loads no others. Source: `impl/QuantizedLinear.cpp` there.
 INPUTS_TOGETHER = 8
 # Values of a row that Vulkan's embedding reads together: it loads no other multiple. Source:
 # `impl/EmbeddingQ4gsw.cpp` there.

@@ -8,6 +8,8 @@ scales and biases in the type of the result. Sources: `linear_fp_weight_scales_l
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from quatrain.errors import InputError
 from quatrain.int4 import CHANNELS_TOGETHER, INPUTS_TOGETHER
 from quatrain.multiples import up_to
@@ -21,6 +23,13 @@ def most_rows(graph: VulkanGraph, linear: Operator) -> int:
     """The most rows that `linear` may see: one of an output layer that takes the last token."""
     out = graph.values[linear.out]
     return math.prod(out.shape[:-1]) if isinstance(out, Tensor) else 1
+
+
+def packed_columns(graph: VulkanGraph, operator: Operator) -> np.ndarray:
+    """The packed weights, uint8 [N, K/2], of an int4 linear of K inputs, without the columns that
+    fill them up."""
+    names = operator.named_args
+    return graph.constant(names["weights"])[:, : graph.tensor(names["x"]).shape[-1] // 2]
 
 
 def are_apart(graph: VulkanGraph, operator: Operator, name: str) -> bool:

@@ -300,5 +300,6 @@ def test_output_channels_that_a_phone_does_not_load_weight_only_are_refused() ->
 
 def test_inputs_that_8da4w_does_not_load_stay_weight_only(tmp_path: Path) -> None:
     program = open_program(linear_of(12)(tmp_path))
-    with pytest.raises(InputError, match=r"has 12 input channels, .* multiple of 8 alone"):
+    with pytest.raises(InputError, match=r"weights of 12 input channels, .* multiple of 8 alone"):
         retarget(program, "8da4w")
+    assert retarget(open_program(linear_of(12, filled=16)(tmp_path)), "8da4w")

@@ -78,22 +78,23 @@ def dynamic(
     channels: int = 8,
     sums_apart: int = 8,
     scales_apart: int | None = None,
+    inputs: int = 256,
 ) -> Make:
-    """A dynamic int4 linear of 256 inputs and the choice of its scales."""
+    """A dynamic int4 linear and the choice of its scales."""
 
     def make(folder: Path) -> Path:
         maker = GraphMaker()
-        x = maker.input(dtype, 1, rows, 256)
+        x = maker.input(dtype, 1, rows, inputs)
         scales = maker.tensor(dtype, 1, rows)
         zeros = maker.tensor(zero_points, 1, rows)
-        groups = 256 // group_size
-        weights = maker.constant(np.zeros((channels, 128), dtype=np.uint8))
+        groups = inputs // group_size
+        weights = maker.constant(np.zeros((channels, up_to(inputs, 8) // 2), dtype=np.uint8))
         sums = maker.constant(np.zeros((groups, sums_apart), dtype=np.int32))
         apart = channels if scales_apart is None else scales_apart
         weight_scales = maker.constant(np.ones((groups, apart), dtype=dtype))
         out = maker.tensor(dtype, 1, rows, channels, storage=storage)
         null, group = maker.plain("null"), maker.plain("int", group_size)
-        chosen = [x, null, maker.add_shape(1, 1, 256), *(null for _ in range(7))]
+        chosen = [x, null, maker.add_shape(1, 1, inputs), *(null for _ in range(7))]
         maker.call("torchao.choose_qparams_affine.default", *chosen,
                    maker.add(ValueList((scales, zeros))))  # fmt: skip
         maker.call("et_vk.linear_dq8ca_q4gsw.default", x, scales, zeros, weights, sums,
@@ -164,6 +165,9 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
      dynamic(dtype="float16", group_size=64)),
     ("dq8ca-half-sums", "desktop", "1.5", dynamic(dtype="float16", storage="buffer", group_size=64),
      dynamic(dtype="float16", storage="buffer")),
+    ("dq8ca-half-sums", "desktop", "1.5",
+     dynamic(dtype="float16", storage="buffer", inputs=36, group_size=36),
+     dynamic(dtype="float16", storage="buffer", inputs=36, group_size=12)),
     ("dq8ca-n4", "desktop", "1.5", dynamic(channels=10, sums_apart=12, storage="buffer"),
      dynamic(channels=12, sums_apart=12, storage="buffer")),
     ("dq8ca-n4", "mali-g715", "1.3", dynamic(channels=10, sums_apart=12, storage="buffer"),

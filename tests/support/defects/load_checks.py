@@ -46,9 +46,11 @@ def norm(**more: str) -> Make:
 
 def linear(
     inputs: int, dynamic: bool = False, constant: bool = True, dtype: str = "float32",
-    scales_in: str = "float32", bias_in: str = "",
+    scales_in: str = "float32", bias_in: str = "", filled: int = 0,
 ) -> Make:  # fmt: skip
-    x, weights = T((1, 8, inputs), dtype), T((8, inputs // 2), "uint8", constant=constant)
+    """`filled`: the columns of its weights, where there are more than inputs."""
+    packed = T((8, (filled or inputs) // 2), "uint8", constant=constant)
+    x, weights = T((1, 8, inputs), dtype), packed
     row, scales = T((1, 8), dtype), T((1, 8), scales_in, constant=True)
     group, out = ("int", inputs), T((1, 8, 8), dtype)
     bias = T((8,), bias_in, constant=True) if bias_in else NULL
@@ -220,6 +222,10 @@ LOAD_CHECK_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("quantized-linear-k4", "desktop", "1.4", linear(6), linear(12)),
     ("quantized-linear-k4", "desktop", "1.5", linear(12, dynamic=True), linear(12)),
     ("quantized-linear-k4", "desktop", "1.3", linear(12), linear(16)),
+    ("quantized-linear-k4", "desktop", "1.3", linear(12), linear(12, filled=16)),
+    ("quantized-linear-k4", "desktop", "1.5", linear(6, filled=8), linear(12, filled=16)),
+    ("quantized-linear-k4", "desktop", "1.5", linear(12, dynamic=True),
+     linear(12, dynamic=True, filled=16)),
     ("rms-norm-layout", "desktop", "1.3", norm(layout="channels_packed"), norm()),
     ("rms-norm-layout", "desktop", "1.5", norm(layout="height_packed"),
      norm(layout="height_packed", storage="buffer")),

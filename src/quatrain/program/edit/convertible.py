@@ -25,13 +25,15 @@ def require_right_groups(program: Program, linears: Iterable[Linear]) -> None:
 def require_packable_inputs(
     program: Program, graph: VulkanGraph, linears: Iterable[Linear]
 ) -> None:
-    """Refuse, with `InputError`, those with inputs that 8da4w is not loaded with."""
+    """Refuse, with `InputError`, those with weights that 8da4w is not loaded with."""
     for linear in linears:
-        inputs = graph.tensor(graph.operators[linear.operator].named_args["x"]).shape[-1]
+        packed = graph.tensor(graph.operators[linear.operator].named_args["weights"])
+        inputs = 2 * packed.shape[-1]
         if inputs % INPUTS_TOGETHER:
             raise InputError(
-                f"{program.path}: {linear.name} has {inputs} input channels, and ExecuTorch loads "
-                f"8da4w linears with a multiple of {INPUTS_TOGETHER} alone. Leave it weight-only."
+                f"{program.path}: {linear.name} has weights of {inputs} input channels, and "
+                f"ExecuTorch loads those of 8da4w that are filled up to a multiple of "
+                f"{INPUTS_TOGETHER} alone. Leave it weight-only."
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from quatrain.errors import InputError
 from quatrain.program.container import Program
 from quatrain.program.edit.compact import compact
-from quatrain.program.int4_constants import are_apart
+from quatrain.program.int4_constants import are_apart, packed_columns
 from quatrain.program.vulkan.graph import Operator, VulkanGraph
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.program.vulkan.packed_weights import group_sums, stepped_over
@@ -52,7 +52,7 @@ def _add_scales(program: Program, graph: VulkanGraph, operator: Operator) -> int
 def add_sums(program: Program, graph: VulkanGraph, operator: Operator) -> int:
     """The value of the sums of groups of an int4 linear's weights, added to the program's constants
     as the 8da4w kernel reads them."""
-    names = operator.named_args
-    sums = group_sums(graph.constant(names["weights"]), graph.integer(names["group_size"]))
+    group_size = graph.integer(operator.named_args["group_size"])
+    sums = group_sums(packed_columns(graph, operator), group_size)
     program.release_memory()
     return graph.add_constant(program.add_data(sums.tobytes()), "int32", sums.shape)

@@ -65,10 +65,10 @@ def retarget(
     Returns the changed linears in their old form. Raises `InputError` if a layer or a pattern names
     nothing, nothing is selected or a method is several delegates, whose layers are not known, the
     program has no int4 linears, one that would become 8da4w has groups that its kernel sums
-    wrongly, inputs that are not multiples of 8, several rows in a buffer of output channels that
-    are not multiples of 4, or scales in another type than its results, zero points would be of a
-    floating-point type that activations do not have, or one that would become weight-only has
-    output channels that are not multiples of 4.
+    wrongly, weights that are not filled up to a multiple of 8 inputs, several rows in a buffer of
+    output channels that are not multiples of 4, or scales in another type than its results, zero
+    points would be of a floating-point type that activations do not have, or one that would become
+    weight-only has output channels that are not multiples of 4.
     """
     scheme = parse_scheme(scheme, zero_point_dtype)
     changes = [

@@ -8,7 +8,7 @@ from quatrain.int4 import CHANNELS_TOGETHER
 from quatrain.program import Operator, Program, VulkanGraph
 from quatrain.program.inspect.linears import Linear, find_linears
 from quatrain.program.inspect.sizes import is_held
-from quatrain.program.int4_constants import are_apart, most_rows, rows_overlap
+from quatrain.program.int4_constants import are_apart, most_rows, packed_columns, rows_overlap
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.program.vulkan.linear_kernels import (
     DYNAMIC_LINEAR,
@@ -77,7 +77,8 @@ def integer_sums_in_fp16(program: Program, graph: VulkanGraph) -> Occurrences:
         if out.dtype != "float16" or out.storage != "buffer" or not linear.group_size:
             continue
         if linear.group_size * 255 * 8 > _FP16_MAX and is_held(program, graph, weights):
-            largest = 255 * largest_one_sided_sum(graph.constant(weights), linear.group_size)
+            packed = packed_columns(graph, operator)
+            largest = 255 * largest_one_sided_sum(packed, linear.group_size)
             program.release_memory()
             if largest > _FP16_MAX:
                 yield Occurrence(f"{linear.name}: sums of up to {largest}")

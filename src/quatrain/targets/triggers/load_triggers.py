@@ -64,12 +64,16 @@ def _moved_tensors(graph: VulkanGraph) -> Iterator[tuple[str, Tensor, str]]:
 
 
 def inputs_not_together(graph: VulkanGraph, runtime: str | None) -> Occurrences:
-    """Int4 linears whose input channels are not a multiple of what the release (none given: the
-    newest) packs their weights by."""
+    """Int4 linears whose input channels are not a multiple of 4, or whose weights' columns, padding
+    included, are not one of what the release (none given: the newest) packs them by."""
     for place, operator, x in tensors_of(graph, INT4_LINEARS):
         by = _inputs_together(operator.kind, runtime or newest_release())
-        if x.shape[-1] % by:
-            yield Occurrence(f"{place}: {x.shape[-1]} input channels, not a multiple of {by}")
+        weights = named_tensor(graph, operator, "weights")
+        stored = 2 * weights.shape[-1] if weights else 0
+        for count, of in ((x.shape[-1], CHANNELS_TOGETHER), (stored, by)):
+            if count % of:
+                yield Occurrence(f"{place}: {count} input channels, not a multiple of {of}")
+                break
 
 
 def _inputs_together(kind: str, runtime: str) -> int:
