@@ -23,6 +23,14 @@ def compressed(**weights) -> dict:
     return {"quant_method": "compressed-tensors", "config_groups": groups}
 
 
+def with_attention() -> dict:
+    """As llm-compressor writes if it also rounds what attention reads."""
+    stated = compressed(strategy="channel")
+    read = {"weights": None, "input_activations": {"num_bits": 8, "type": "float"}}
+    stated["config_groups"]["attention"] = read | {"targets": ["LlamaAttention"]}
+    return stated
+
+
 def quark(**others) -> dict:
     """As amd-quark 0.13 states it; its own model of such a file gave the same logits to 7e-7."""
     stated = {"weight": {"dtype": "fp8_e4m3", "qscheme": "per_channel", "ch_axis": 0}}
@@ -35,6 +43,7 @@ FORMATS = {
     "fp8": ({"quant_method": "fp8", "weight_block_size": BLOCKS}, "_scale_inv", BLOCKS),
     "fp8, one": ({"quant_method": "fp8", "activation_scheme": "static"}, "_scale_inv", None),
     "compressed-tensors": (compressed(strategy="channel"), "_scale", [1, 1000]),
+    "and what attention reads": (with_attention(), "_scale", [1, 1000]),
     "in blocks": (compressed(block_structure=BLOCKS), "_scale", BLOCKS),
     "fbgemm": ({"quant_method": "fbgemm_fp8"}, "_scale", [1, 1000]),
     "modelopt": ({"quant_method": "modelopt", "quant_algo": "FP8"}, "_scale", None),

@@ -485,6 +485,30 @@ def test_mlx_settings_by_the_names_of_a_model_that_sees(tmp_path, inside):
     assert float(error.norm() / read[f"{name}.weight"].norm()) < 0.12
 
 
+ATTENTION = {
+    "targets": ["LlamaAttention"],
+    "weights": None,
+    "input_activations": {"num_bits": 8, "type": "float", "strategy": "attn_head"},
+}
+
+
+def test_a_group_of_what_attention_reads_has_no_weights(tmp_path):
+    """As llm-compressor writes for attention in FP8: its linears are in another group."""
+    folder = folders.write_quantized(tmp_path, "compressed-tensors")
+    said = folders.SETTINGS["compressed-tensors"]
+    for groups in (said["config_groups"], {}):
+        stated = said | {"config_groups": {"attention": ATTENTION, **groups}}
+        change_config(folder, quantization_config=stated)
+        if groups:
+            checkpoint = open_checkpoint(folder)
+            expected = folders.expected_tensors()[f"{W2}.weight"]
+            assert torch.equal(checkpoint.tensors[f"{W2}.weight"], expected)
+            assert "quantizes activations to float8 per attn_head" in " ".join(checkpoint.notes)
+            continue
+        with pytest.raises(InputError, match="no 'config_groups' of weights; quantize the orig"):
+            open_checkpoint(folder)
+
+
 def test_a_group_for_embeddings_before_the_linears(tmp_path):
     """Whose 8 bits are not the linears'."""
     folder = folders.write_quantized(tmp_path, "compressed-tensors")

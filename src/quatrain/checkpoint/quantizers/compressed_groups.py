@@ -21,6 +21,13 @@ def is_floating(group: Any, form: Any) -> bool:
     return weights.get("type") == "float" and weights.get("num_bits") in (4, 6, 8)
 
 
+def is_of_activations(group: Any) -> bool:
+    """Whether `group` rounds nothing but what modules read: of attention, queries, keys and values,
+    whose linears are in other groups."""
+    stated = group if isinstance(group, dict) else {}
+    return stated.get("weights") is None and isinstance(stated.get("input_activations"), dict)
+
+
 def check_activations(name: str, group: Mapping[str, Any], source: str) -> None:
     """Raise `InputError`, naming `source`, if the `group` called `name` quantizes outputs, or says
     of its activations what is no setting."""

@@ -27,7 +27,11 @@ from typing import Any
 import torch
 
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
-from quatrain.checkpoint.quantizers.compressed_groups import check_activations, is_floating
+from quatrain.checkpoint.quantizers.compressed_groups import (
+    check_activations,
+    is_floating,
+    is_of_activations,
+)
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
 from quatrain.checkpoint.quantizers.groups import check_stated_size, group_indices, groups_of_rows
 from quatrain.checkpoint.quantizers.int32_packing import unpack_words, word_counts
@@ -43,15 +47,17 @@ _AGAIN = "quantize the original model"
 def _check(settings: Settings, source: str) -> None:
     """Outputs that were quantized in calibration would be lost in silence."""
     groups = settings.get("config_groups")
-    if not isinstance(groups, dict) or not groups:
-        raise InputError(f"{source}: its quantization_config has no 'config_groups'; {_AGAIN}")
+    if not isinstance(groups, dict) or all(map(is_of_activations, groups.values())):
+        raise InputError(
+            f"{source}: its quantization_config has no 'config_groups' of weights; {_AGAIN}"
+        )
     for name, group in groups.items():
         if not isinstance(group, dict):
             raise InputError(
                 f"{source}: its compressed-tensors group {name!r} is {str(group)[:100]}, expected "
                 f"an object that says how its weights were quantized; {_AGAIN}"
             )
-        if is_floating(group, settings.get("format")):
+        if is_floating(group, settings.get("format")) or is_of_activations(group):
             continue
         form = group.get("format") or settings.get("format")
         if form not in _FORMATS:
@@ -200,7 +206,7 @@ def _weights(settings: Settings, name: str, source: str) -> Mapping[str, Any]:
     compressed-tensors' own `match_targets`: a group that names it, a pattern that matches it, its
     class, or another class, which its class may be derived from."""
     form, of_all = settings.get("format"), settings["config_groups"].values()
-    groups = [group for group in of_all if not is_floating(group, form)]
+    groups = [one for one in of_all if not is_floating(one, form) and not is_of_activations(one)]
     weights = {
         str(target): group["weights"] for group in groups for target in group.get("targets") or ()
     }

@@ -8,7 +8,7 @@ from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import BITSANDBYTES
 from quatrain.checkpoint.hugging_face.tensors.float8 import FBGEMM, weights_of
 from quatrain.checkpoint.hugging_face.tensors.hqq import HQQ
 from quatrain.checkpoint.quantizers.auto_round import AUTO_ROUND, data_types
-from quatrain.checkpoint.quantizers.compressed_groups import is_floating
+from quatrain.checkpoint.quantizers.compressed_groups import is_floating, is_of_activations
 from quatrain.checkpoint.quantizers.mlx import FLOATING_MODES
 from quatrain.checkpoint.quantizers.read import method_of
 from quatrain.checkpoint.quantizers.torchao import TORCHAO
@@ -32,7 +32,8 @@ def is_float8(settings: Any) -> bool:
         return False
     method, groups = method_of(settings), settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and groups:
-        return all(is_floating(group, settings.get("format")) for group in groups.values())
+        of_weights = [group for group in groups.values() if not is_of_activations(group)]
+        return all(is_floating(group, settings.get("format")) for group in of_weights or [None])
     if method == "modelopt":
         mixed = settings.get("quantized_layers")
         layers = list(mixed.values()) if isinstance(mixed, dict) else []
