@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.models.families import (
+    DEEPSEEK_OCR2,
     GEMMA3N,
     GEMMA4,
     GEMMA4_LARGER,
@@ -46,6 +47,8 @@ WINDOWS = {"sliding_window": 8, "num_hidden_layers": 4}
 # Of the text models, those fields that are not TINY's.
 TEXTS = {
     "cohere2": WINDOWS | {"head_dim": 16, "logit_scale": 0.5},
+    "cosmos3_edge_text": {"head_dim": 16, "rope_parameters": MROPE},
+    "deepseek_ocr2_text": DEEPSEEK_OCR2,
     "exaone4": WINDOWS,
     "gemma4_text": GEMMA4,
     "gemma4_unified_text": GEMMA4_LARGER,
@@ -91,7 +94,7 @@ LOGITS = {
     "granite_speech_plus": 1 / 4,
 }
 # Whose modules beside the text model are called otherwise on the hub, some of them in one tensor.
-NAMED_OTHERWISE = ("hunyuan_vl", "paddleocr_vl", "qianfan_ocr")
+NAMED_OTHERWISE = ("deepseek_ocr2", "hunyuan_vl", "paddleocr_vl", "qianfan_ocr")
 USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_next",
          "mistral3", "qwen2_audio", "voxtral", "cohere2_vision", "lfm2_vl")  # fmt: skip
 # What tests/support/models/families.py compares already, or has its tensors named as one of USUAL.
@@ -267,6 +270,14 @@ def test_glm_ocr_with_a_layer_that_predicts_further(tmp_path):
     text = json.loads((tmp_path / "config.json").read_text())["text_config"]
     change_config(tmp_path, text_config=text | {"num_nextn_predict_layers": 1})
     assert layer.replace("language_model.", "") in open_float_model(tmp_path).notes[1]
+
+
+def test_cosmos_3_edge_with_what_makes_videos(tmp_path):
+    file = saved(tiny("cosmos3_edge"), tmp_path) / "model.safetensors"
+    others = ("time_embedder.linear.weight", "layers.0.mlp_moe_gen.up_proj.weight",
+              "layers.0.self_attn.add_q_proj.weight")  # fmt: skip
+    save_file(load_file(file) | {name: torch.ones(2, 2) for name in others}, file)
+    assert all(name in open_float_model(tmp_path).notes[1] for name in others)
 
 
 def test_a_text_model_by_the_name_that_its_first_files_have(tmp_path):

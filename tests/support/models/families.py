@@ -185,6 +185,10 @@ ERNIE_MOE = {
     "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32,
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+DEEPSEEK_OCR2 = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "mlp_layer_types": ["dense", "sparse", "sparse"], "routed_scaling_factor": 1.7,
+}  # fmt: skip
 # A GGUF does not say by what a Gemma scales its queries: its head dimension, but in the largest.
 GEMMA_GGUF = {"query_pre_attn_scalar": 16}
 
@@ -647,6 +651,14 @@ ROWS = {
         "Arcee AFM", "Arcee", quantized=True, fuzzed=True,
         gguf=Conversion("arcee", interleaved=True),
     ),
+    "cosmos3 edge": Row(
+        "Cosmos 3 Edge text", "Cosmos3Edge", {"head_dim": 16, "rope_parameters": MROPE},
+        quantized=True, fuzzed=True,
+    ),
+    "cosmos3 edge with every bias": Row(
+        "Cosmos 3 Edge text", "Cosmos3Edge",
+        {"head_dim": 16, "rope_parameters": MROPE, "attention_bias": True, "mlp_bias": True},
+    ),
     "nemotron": Row(
         "Nemotron, Minitron", "Nemotron", quantized=True, fuzzed=True,
         gguf=Conversion(
@@ -915,6 +927,14 @@ ROWS = {
             "ernie4_5-moe", figures=ernie_moe_figures,
             tensors=conversions.ernie_moe_tensors,
         ),
+    ),
+    "deepseek ocr2": Row(
+        "DeepSeek OCR 2 text", "DeepseekOcr2", DEEPSEEK_OCR2, quantized=True, fuzzed=True,
+    ),
+    "deepseek ocr2, experts in every layer": Row(
+        "DeepSeek OCR 2 text", "DeepseekOcr2",
+        DEEPSEEK_OCR2 | {"mlp_layer_types": ["sparse"] * 3, "routed_scaling_factor": 1.0,
+                         "n_shared_experts": 1},
     ),
     "mixtral": Row(
         "Mixtral", "Mixtral", LOCAL_MIXTURE | {"sliding_window": 8}, quantized=True, fuzzed=True,

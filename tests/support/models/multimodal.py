@@ -16,7 +16,9 @@ _SMALL = {
     "num_mel_bins": 8, "max_source_positions": 16, "resampler_n_latents": 2,
     "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 16, "input_dim": 16,
     "context_size": 8, "max_pos_emb": 16, "encoder_hidden_size": 32, "output_channels": 16,
-    "downsample_hidden_size": 8, "num_position_embeddings": 16, "window_size": 28,
+    "num_filters": 2,
+    "downsample_hidden_size": 8, "downsample_channels": [16, 16], "num_position_embeddings": 16,
+    "window_size": 28,
     "vision_output_dim": 32, "projector_input_dim": 32, "projector_output_dim": 32,
     "projection_dim": 16, "alignment_intermediate_size": 64,
     "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0], "global_attn_indexes": [0],
@@ -45,6 +47,7 @@ def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> Pr
 
 def _small(part: Any) -> dict[str, Any]:
     fields = part.to_dict()
-    return {"model_type": part.model_type} | {
-        name: value for name, value in _SMALL.items() if fields.get(name) is not None
-    }
+    own = {name: value for name, value in _SMALL.items() if fields.get(name) is not None}
+    parts = {name: getattr(part, name) for name in part.sub_configs_defaults}
+    of_parts = {name: _small(inner) for name, inner in parts.items() if inner is not None}
+    return {"model_type": part.model_type, **own, **of_parts}

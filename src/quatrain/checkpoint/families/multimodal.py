@@ -48,6 +48,8 @@ _SEES_AND_DRAWS = (
     "generation_head",
 )  # fmt: skip
 _TOWER_OF_THE_HUB = (*_TOWER, "vision_model", "mlp1")  # the hub's names come last
+# Of DeepSeek OCR 2; the hub's names come last.
+_READS = (*_TOWER, "view_separator", "sam_model", "qwen2_model", "projector", "view_seperator")
 _HEARS = ("audio_tower", "multi_modal_projector")
 _TALKS = ("visual", "audio_tower", "talker", "token2wav")
 _HEARS_TWICE = (
@@ -79,6 +81,8 @@ MULTIMODAL = {
     "audioflamingo3": Multimodal("qwen2", _HEARS),
     "aya_vision": Multimodal("cohere2", _TOWER, tied=True),
     "cohere2_vision": Multimodal("cohere2", _TOWER, tied=True),
+    "cosmos3_edge": Multimodal("cosmos3_edge_text", ("visual", "projector")),
+    "deepseek_ocr2": Multimodal("deepseek_ocr2_text", _READS),
     "deepseek_vl": Multimodal("llama", ("vision_model", "aligner"), tied=True),
     "deepseek_vl_hybrid": Multimodal("llama", _SEES_TWICE, tied=True),
     "exaone4_5": Multimodal("exaone4", ("visual",)),
