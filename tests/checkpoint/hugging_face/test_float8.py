@@ -486,7 +486,7 @@ TURNED = {"u": {"apply": [{"location": "input"}]}}
                     "b": {"bits": 16, "data_type": "float"},
                 }
             },
-            "data_type 'mx_fp' and 'mx_int', expected .* for all; quantize the",
+            "data_type 'mx_fp' and 'mx_int', expected one for all .*; quantize the",
         ),
         ("NVFP4", {"format": "nvfp4-e5m3-pack-quantized"}, "format is 'nvfp4-e5m3-pack-quantized'"),
         (

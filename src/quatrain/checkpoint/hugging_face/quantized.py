@@ -43,6 +43,7 @@ from quatrain.checkpoint.quantizers.compressed_groups import (
 from quatrain.checkpoint.quantizers.grouped_linear import RoundAgain
 from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quantized
 from quatrain.checkpoint.quantizers.modelopt import activations_of_modelopt
+from quatrain.checkpoint.quantizers.mx_int import activations_of_mx_int
 from quatrain.checkpoint.quantizers.read import quantized_tensors
 from quatrain.errors import InputError
 from quatrain.int4 import GROUP_SIZES, Scheme
@@ -91,7 +92,8 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
         stays_floating=lambda name: is_computed_in_floating_point(name, family.names),
     )  # fmt: skip
     notes += (*notes_on_activations(settings), *notes_on_ternary(settings))
-    notes += note_on_activations(activations_of_modelopt(settings))
+    rounded = (*activations_of_modelopt(settings), *activations_of_mx_int(settings))
+    notes += note_on_activations(rounded)
     tensors = family.tensors(tensors, fields)
     names = {name: meta_name(name, family.names) for name in tensors}
     tensors = tensors.renamed(names)

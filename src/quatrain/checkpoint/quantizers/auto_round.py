@@ -1,4 +1,5 @@
-"""Reads AutoRound linears (Cheng et al., 2023), which it packs as GPTQ or as AWQ does.
+"""Reads AutoRound linears (Cheng et al., 2023), which it packs as GPTQ or as AWQ does; those of
+data_type `mx_int` are `mx_int`'s.
 
 `packing_format` (formerly `backend`) of its quantization_config says how: "auto_round:auto_gptq" as
 GPTQ with zero - 1 stored, "auto_round" and "auto_round:gptqmodel" as GPTQ with the zero itself,
@@ -9,6 +10,7 @@ GPTQ with zero - 1 stored, "auto_round" and "auto_round:gptqmodel" as GPTQ with 
 from quatrain.checkpoint.quantizers.awq import AWQ
 from quatrain.checkpoint.quantizers.gptq import GPTQ
 from quatrain.checkpoint.quantizers.grouped_linear import GroupedLinear
+from quatrain.checkpoint.quantizers.mx_int import DATA_TYPE, MX_INT
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import Quantizer, Settings
 from quatrain.checkpoint.quantizers.rotated import refuse_rotated
@@ -45,8 +47,8 @@ def _check(settings: Settings, source: str) -> None:
     if stated != ["int"]:
         raise InputError(
             f"{source}: its quantization_config has data_type "
-            f"{' and '.join(repr(one[:80]) for one in stated)}, expected 'int' for all linears, or "
-            "'fp', 'mx_fp' or 'nv_fp' for all; quantize the original model"
+            f"{' and '.join(repr(one[:80]) for one in stated)}, expected one for all linears, "
+            "'int', 'mx_int', 'fp', 'mx_fp' or 'nv_fp'; quantize the original model"
         )
     packer, as_theirs = _packing(settings, source)
     bits, dynamic = settings.get("act_bits") or 16, settings.get("act_dynamic", True)
@@ -64,6 +66,10 @@ def _check(settings: Settings, source: str) -> None:
         )
     refuse_rotated(settings, source)
     packer.check(as_theirs, source)
+
+
+def _other(settings: Settings) -> Quantizer | None:
+    return MX_INT if set(data_types(settings)) == {DATA_TYPE} else None
 
 
 def _read(parts: Parts, settings: Settings) -> GroupedLinear:
@@ -96,4 +102,5 @@ AUTO_ROUND = Quantizer(
     optional=GPTQ.optional,
     check=_check,
     read=_read,
+    other=_other,
 )

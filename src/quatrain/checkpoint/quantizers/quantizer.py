@@ -24,6 +24,7 @@ class Quantizer:
     raises `InputError` if the settings say something that cannot be read. `prepare(stored,
     settings, source)`: a model's tensors with those in floating point that the model quantizes as
     it runs as the linears' parts.
+    `other(settings)`: the quantizer that reads them instead, if the program has another format too.
     `other_names`: more values of quant_method that mean it. `marked_by`:
     a part that no other stores, so that a file without settings can be told by it. `asymmetric`:
     whether it knows no other groups. `embedding_by_columns`: whether it stores an embedding [N, K]
@@ -35,6 +36,7 @@ class Quantizer:
     read: Callable[[Parts, Settings], GroupedLinear]
     check: Callable[[Settings, str], None] = lambda settings, source: None
     prepare: Prepare = lambda stored, settings, source: stored
+    other: Callable[[Settings], "Quantizer | None"] = lambda settings: None
     optional: tuple[str, ...] = ()
     other_names: tuple[str, ...] = ()
     marked_by: str = ""

@@ -173,7 +173,7 @@ def quantizer_of(settings: Mapping[str, Any], source: str) -> Quantizer:
             f"{', '.join(QUANTIZERS)}; run `quatrain quantize MODEL -o DIR` on the original "
             "model, in floating point"
         )
-    return quantizer
+    return quantizer.other(settings) or quantizer
 
 
 def _own_name(name: str, part: str, called: Mapping[str, str]) -> str:
