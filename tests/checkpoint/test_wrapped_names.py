@@ -264,15 +264,3 @@ def test_a_consolidated_file_beside_shards_of_other_names(tmp_path):
     save_file(tiny.float_tensors(), folder / "consolidated.safetensors")
     (folder / "params.json").write_text(json.dumps(tiny.PARAMS))
     assert torch.equal(open_float_model(folder).tensors[WQ], tiny.float_tensors()[WQ])
-
-
-def test_a_linear_of_hqq_is_named(tmp_path):
-    """Its qmodel.pt holds a dict for each module."""
-    folder = tiny.write_hugging_face(tmp_path)
-    (folder / "model.safetensors").unlink()
-    parts = {"W_q": torch.zeros(8, 8, dtype=torch.uint8), "meta": {"nbits": 4}}
-    torch.save({"model.layers.0.mlp.up_proj": parts}, folder / "qmodel.pt")
-    with pytest.raises(
-        InputError, match=r"up_proj' is a dict.*an HQQ linear: quantize the original model"
-    ):
-        open_float_model(folder)

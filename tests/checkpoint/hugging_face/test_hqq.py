@@ -1,4 +1,4 @@
-"""Folders of models that HQQ rounded, as transformers saves them, open in floating point.
+"""Folders of models that HQQ rounded, as transformers and hqq save them, open in floating point.
 
 Packed here from the format; by hand all packings and axes were compared with hqq 0.2.8's own
 `Quantizer.dequantize`."""
@@ -100,4 +100,36 @@ def test_settings_that_were_left_beside_other_weights(tmp_path):
     folder = tiny.write_hugging_face(tmp_path)
     change_config(folder, quantization_config={"quant_method": "hqq"})
     with pytest.raises(InputError, match="quantized by hqq, but all its tensors are in floating"):
+        open_float_model(folder)
+
+
+def qmodel(parts: dict, of_older: bool) -> dict:
+    """`parts` as HQQ's own file has a linear's."""
+    said = {
+        "axis": int(parts["axis"]), "group_size": int(parts["group_size"]), "nbits": 4,
+        "packing": "4bit_u8", "shape": torch.Size(parts["shape"].tolist()), "quant_zero": False,
+        "scale": parts["scale"], "zero": parts["zero"], "compute_dtype": torch.float16,
+    }  # fmt: skip
+    numbers = {"W_q": torch.nn.Parameter(parts["W_q"], requires_grad=False), "bias": None}
+    return numbers | ({"meta": said} if of_older else said | {"offload_meta": False})
+
+
+@pytest.mark.parametrize("of_older", [False, True])
+def test_hqqs_own_file(tmp_path, of_older):
+    folder = tiny.write_hugging_face(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    parts, read = rounded(tensors.pop(f"{MODULE}.weight").float(), "4bit_u8", 1)
+    modules = {name.removesuffix(".weight"): {"weight": t} for name, t in tensors.items()}
+    linear = qmodel(parts, of_older)
+    torch.save(modules | {MODULE: linear}, folder / "qmodel.pt")
+    assert not is_quantized(folder)
+    model = open_float_model(folder)
+    torch.testing.assert_close(model.tensors[NAME], read)
+    assert set(model.tensors) == set(tiny.float_tensors())
+    with pytest.raises(InputError, match="run `quatrain quantize"):
+        open_checkpoint(folder)
+    again = {"meta": linear["meta"] | {"zero_q": parts["zero"]}} if of_older else {"zero_q": 1}
+    torch.save(modules | {MODULE: linear | again}, folder / "qmodel.pt")
+    with pytest.raises(InputError, match=f"zero points of {MODULE} are quantized too, .*; quant"):
         open_float_model(folder)

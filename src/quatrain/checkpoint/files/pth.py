@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from quatrain.checkpoint.files.hqq_modules import without_modules
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.nested_state import innermost
 from quatrain.checkpoint.files.torchao_tensor import EXPECTED, FLOAT8, INT8, TYPE, apart
@@ -162,7 +163,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path}: holds a {type(content).__name__}, expected a state dict of tensors by name"
         )
-    content = innermost(path, content)
+    content = without_modules(path, innermost(path, content))
     tensors = {}
     for name, value in content.items():
         if not isinstance(name, str):
@@ -171,13 +172,9 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
                 "model.norm.weight; save the model's state dict"
             )
         if not isinstance(value, torch.Tensor):
-            of_hqq = isinstance(value, dict) and "W_q" in value  # its qmodel.pt
-            remedy = "save only the model's state dict"
-            if of_hqq:
-                remedy = "it is an HQQ linear: quantize the original model"
             raise InputError(
                 f"{path}: the entry {name!r} is a {type(value).__name__}, expected a tensor; "
-                f"{remedy}"
+                "save only the model's state dict"
             )
         for part, tensor in apart(name, value).items():
             _check_plain(path, part, tensor)

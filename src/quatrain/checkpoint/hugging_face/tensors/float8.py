@@ -29,7 +29,7 @@ import torch
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, MadeByRows, StoredTensor
 from quatrain.checkpoint.hugging_face.tensors.bitsandbytes import BITSANDBYTES, in_float32
 from quatrain.checkpoint.hugging_face.tensors.float4 import as_float8, factors_of
-from quatrain.checkpoint.hugging_face.tensors.hqq import HQQ, without_hqq
+from quatrain.checkpoint.hugging_face.tensors.hqq import HQQ, has_hqq, without_hqq
 from quatrain.checkpoint.quantizers.mlx import MLX, without_affine
 from quatrain.checkpoint.quantizers.modelopt import OF_INPUTS, with_inputs_scaled
 from quatrain.checkpoint.quantizers.read import method_of
@@ -60,8 +60,9 @@ def weights_of(group: Any, name: str = "weights") -> Mapping[str, Any]:
 
 
 def has_float8(stored: LazyTensors) -> bool:
-    """Whether a tensor is in FP8."""
-    return any(tensor.dtype in _FLOAT8 for tensor in stored.stored.values())
+    """Whether a tensor is in FP8, or HQQ's, which settings need not say."""
+    in_float8 = any(tensor.dtype in _FLOAT8 for tensor in stored.stored.values())
+    return in_float8 or has_hqq(stored)
 
 
 def in_floating_point(
@@ -81,7 +82,7 @@ def in_floating_point(
     method = method_of(settings or {})
     if method == BITSANDBYTES:
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
-    if method == HQQ:
+    if method == HQQ or (settings is None and has_hqq(stored)):
         return without_hqq(stored, source), (_NOTE.format("rounded by HQQ"),)
     if method == MLX.name:
         stored = without_affine(stored, settings or {}, source, called)

@@ -1,4 +1,4 @@
-"""Dequantizes matrices that HQQ rounded (Badri and Shaji, 2023), as transformers saves them.
+"""Dequantizes matrices that HQQ rounded (Badri and Shaji, 2023), as transformers and hqq save them.
 
 For a matrix F [N, K] in groups of S numbers, all of it what `HQQLinear.state_dict` of hqq 0.2
 (`core/quantize.py`, `core/bitpack.py`) encodes:
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import torch
 
+from quatrain.checkpoint.files.hqq_modules import NUMBERS, OTHER_PARTS
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.errors import InputError
 
 HQQ = "hqq"
-_MARK = ".W_q"
-_NUMBERS_AND_SCALES = ("W_q", "scale", "zero")
-_SHAPES = ("shape", "axis", "group_size", "packing")
+_MARK = f".{NUMBERS}"
+_PARTS = (NUMBERS, *OTHER_PARTS)
 _UNREAD = (
     "nbits", "unpack_view_dtype", "view_as_float", "quant_scale", "quant_zero", "compute_dtype",
     "offload_meta", "encoded_state_dict", "stores_quant_config", "channel_wise", "optimize",
@@ -77,6 +77,11 @@ class _Packed:
         )
 
 
+def has_hqq(stored: LazyTensors) -> bool:
+    """Whether HQQ rounded a matrix of `stored`."""
+    return any(name.endswith(_MARK) for name in stored)
+
+
 def without_hqq(stored: LazyTensors, source: str) -> LazyTensors:
     """`stored`, with each matrix that HQQ rounded in floating point. Raises `InputError`, naming
     `source`, if its parts are missing or do not fit one another."""
@@ -87,7 +92,7 @@ def without_hqq(stored: LazyTensors, source: str) -> LazyTensors:
             continue
         parts = {
             part: tensors.pop(f"{module}.{part}")
-            for part in (*_NUMBERS_AND_SCALES, *_SHAPES, *_UNREAD)
+            for part in (*_PARTS, *_UNREAD)
             if f"{module}.{part}" in tensors
         }
         try:
@@ -109,7 +114,7 @@ def _packed(parts: dict[str, StoredTensor]) -> _Packed:
     if axis not in (0, 1) or min(rows, columns, size) < 1:
         raise ValueError(f"{axis}, {rows}, {columns}, {size}")
     groups = rows * columns // size
-    words = parts["W_q"]
+    words = parts[NUMBERS]
     if words.dtype != kind and not words.dtype.is_floating_point:
         raise ValueError(f"{words.dtype}, expected {kind}")
     return _Packed(
@@ -126,7 +131,7 @@ def _packed(parts: dict[str, StoredTensor]) -> _Packed:
 
 def _misfit(module: str, source: str) -> InputError:
     return InputError(
-        f"{source}: {module} is quantized by HQQ, but its parts ({', '.join(_NUMBERS_AND_SCALES)}, "
-        f"{', '.join(_SHAPES)}) are missing or do not fit one another; download the model's files "
-        "again, or quantize the original model"
+        f"{source}: {module} is quantized by HQQ, but its parts ({', '.join(_PARTS)}) are "
+        "missing or do not fit one another; download the model's files again, or quantize the "
+        "original model"
     )
