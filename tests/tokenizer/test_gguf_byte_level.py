@@ -29,6 +29,10 @@ OWN = {
     "seed-coder": ("x.\n\ny 12", ["x", ".", "\n\n", "y", " ", "1", "2"]),
     "tiny_aya": ("a 1234567 x", ["a", " ", "1", "234", "567", " x"]),
     "superbpe": ("by the 1234567, x", ["by the ", "1", "234", "567", ", x"]),
+    "youtu": (
+        "fooBar漢字、12 it's한글 ㄅx",
+        ["foo", "Bar", "漢字", "、", "1", "2", " it's", "한글", " ", "ㄅ", "x"],
+    ),
     "viking": ("a bc. d12!", ["a", " bc", ".", " d", "1", "2", "!"]),
 }  # fmt: skip
 # Names of other families that cut text as one of these.

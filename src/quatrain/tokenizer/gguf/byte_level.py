@@ -65,6 +65,14 @@ _DEEPSEEK_CODER = (
     "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
     r"\p{N}",
 )
+# What is written in Hangul, punctuation of Chinese, its phonetic signs, what is written in Chinese
+# characters or Japanese syllables; then the rest.
+_YOUTU = (
+    "[\uac00-\ud7a3\u3131-\u318e]+"
+    "|[\uff01\u2026\u201c\u201d\u2018\u2019\u2014\uff1a\uff1b\uff0c\u3001-\u303f\ufe30-\ufe4f]+"
+    "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    _cased_words("", f"{_SHORT}?"),
+)
 
 # Qwen's own file also composes characters (NFC). llama.cpp does not, and ExecuTorch's C++ reads
 # "é" wrongly where it is asked to.
@@ -96,6 +104,7 @@ _FAMILIES = (
     (_Cut((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O_WORDS)), "tiny_aya"),
     # OLMo 2 with tokens of several words: numbers in threes from their end
     (_Cut((r"\p{N}+", r"(?=(\d{3})+(?!\d))")), "superbpe"),
+    (_Cut(_YOUTU, ignore_merges=True), "youtu"),
     # Viking
     (_Cut((r" ?[^(\s|.,!?…。，、।۔،)]+", r"\p{N}")), "viking"),
 )
