@@ -1,6 +1,9 @@
 """Models under a wrapper's names, in a training script's checkpoint, or not fetched at all."""
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -264,3 +267,20 @@ def test_a_consolidated_file_beside_shards_of_other_names(tmp_path):
     save_file(tiny.float_tensors(), folder / "consolidated.safetensors")
     (folder / "params.json").write_text(json.dumps(tiny.PARAMS))
     assert torch.equal(open_float_model(folder).tensors[WQ], tiny.float_tensors()[WQ])
+
+
+def test_sizes_that_a_training_script_put_beside_the_weights(tmp_path):
+    """As llama2.c does, which writes no params.json: the command of the error makes it."""
+    sizes = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 272}
+    sizes |= {"hidden_dim": 96, "max_seq_len": 128, "dropout": 0.1}
+    tensors = tiny.float_tensors()
+    saved = {"model": {f"_orig_mod.{name}": t for name, t in tensors.items()}, "iter_num": 5}
+    torch.save(saved | {"model_args": sizes}, tmp_path / "ckpt.pt")
+    with pytest.raises(InputError, match=r"its sizes are in ckpt\.pt: write them to") as caught:
+        open_float_model(tmp_path)
+    command = str(caught.value).split("`")[1]
+    script = shlex.split(command)
+    assert script[:5] == ["cd", str(tmp_path), "&&", "python", "-c"]
+    subprocess.run([sys.executable, "-c", script[5]], cwd=tmp_path, check=True)
+    found = open_float_model(tmp_path).tensors
+    assert set(found) == set(tensors) and torch.equal(found[WQ], tensors[WQ])

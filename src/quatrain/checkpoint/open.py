@@ -24,6 +24,7 @@ from quatrain.checkpoint.files.adapter_folder import (
 from quatrain.checkpoint.files.archives import archive_in
 from quatrain.checkpoint.files.formats import PICKLED, Form, form_of_file, is_a_program, model_below
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
+from quatrain.checkpoint.files.stated_sizes import how_to_state_sizes
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries
 
@@ -162,6 +163,8 @@ def _no_float_model(path: Path, form: Form) -> InputError:
         remedy = f"give a model's folder{such} or {inside}"
         if renamed:
             remedy = f"if {renamed} is one of them, rename it to that"
+        elif files and (command := how_to_state_sizes(files[0])):
+            remedy = f"its sizes are in {files[0].name}: write them to params.json with `{command}`"
         elif files:
             remedy = f"put the one of {files[0].name} beside it, which holds the model's sizes"
         elif packed := archive_in(path):
