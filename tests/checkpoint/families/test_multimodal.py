@@ -37,7 +37,12 @@ from tests.support.models.peers import (
     with_random_weights,
 )
 from tests.support.thorough import thorough
-from transformers import AutoConfig, GenerationConfig
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
+)
 
 from quatrain.checkpoint.families.multimodal import MULTIMODAL
 from quatrain.checkpoint.open import open_float_model
@@ -54,6 +59,7 @@ TEXTS = {
     "gemma4_unified_text": GEMMA4_LARGER,
     "gemma3_text": WINDOWS | {"head_dim": 16, "query_pre_attn_scalar": 16},
     "granite": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
+    "granite4_vision_text": {"logits_scaling": 4.0, "embedding_multiplier": 3.0},
     "granite_docling_text": {"pad_token_id": 0},
     "hunyuan_vl_text": {"head_dim": 16, "rope_parameters": HUNYUAN_VL_ROPE},
     "hyperclovax": {"logits_scaling": 2.0, "use_post_norm": True},
@@ -101,7 +107,8 @@ USUAL = ("granite_speech", "idefics3", "internvl", "llama4", "llava", "llava_nex
 # transformers makes no vision tower of some without timm: see test_gemma_3n_as_the_hub_has_it and
 # test_it_is_a_llava.
 LLAVAS = ("fast_vlm", "perception_lm")
-OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, *LLAVAS, "gemma3n", "qwen2_5_omni"})
+OF_OTHER_CLASSES = ("gemma3n", "phi4_multimodal", "qwen2_5_omni")
+OTHERS = sorted(MULTIMODAL.keys() - {*USUAL, *LLAVAS, *OF_OTHER_CLASSES})
 
 
 def text_of(model_type, text_type=None, **fields):
@@ -163,7 +170,8 @@ def test_what_is_known_of_it_is_what_transformers_has(model_type):
         kind = type(getattr(kind(), f"{known.inside}_config"))
     default = {field.name: field.default for field in dataclasses.fields(kind)}
     assert known.tied is bool(default.get("tie_word_embeddings"))
-    assert known.text == kind().text_config.model_type
+    if "text_config" in kind.sub_configs_defaults:
+        assert known.text == kind().text_config.model_type
     for name, value in known.defaults.items():
         text = kind(text_config={"model_type": known.text}).text_config
         found = text.rope_parameters if name == "rope_theta" else {name: getattr(text, name)}
@@ -228,6 +236,23 @@ def test_a_model_of_several_models(tmp_path):
     change_config(tmp_path, ["thinker_config"])
     with pytest.raises(InputError, match="'thinker_config' is None, expected an object"):
         open_float_model(tmp_path)
+
+
+def test_phi_4_multimodal(tmp_path):
+    """A Phi 4 mini with more in its model, whose config.json has no text_config."""
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "image_size": 28, "crop_size": 28}  # fmt: skip
+    audio = {"hidden_size": 32, "intermediate_size": 32, "num_blocks": 1, "num_attention_heads": 2,
+             "ext_pw_out_channel": 32, "nemo_conv_channels": 32}  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75}
+    torch.manual_seed(0)
+    config = Phi4MultimodalConfig(
+        **TINY, pad_token_id=0, vision_config=vision, audio_config=audio, rope_parameters=rope
+    )
+    model = with_random_weights(Phi4MultimodalForCausalLM(config))
+    assert error(model, saved(model, tmp_path)) < TOLERANCE
+    (note,) = open_float_model(tmp_path).notes
+    assert "only its text model (phi3) is read. Not used: embed_tokens_extend (" in note
 
 
 def test_qwen2_vl_as_the_hub_has_it(tmp_path):

@@ -500,6 +500,12 @@ ROWS = {
         {"attention_multiplier": 0.2, "logits_scaling": 2.5, "pad_token_id": 0},
         quantized=True, fuzzed=True,
     ),
+    "granite 4 vision": Row(
+        "Granite 4 Vision text", "Granite4Vision",
+        {"embedding_multiplier": 3.0, "attention_multiplier": 0.2, "residual_multiplier": 0.4,
+         "logits_scaling": 2.5},
+        quantized=True, fuzzed=True,
+    ),
     "minicpm": Row(
         "MiniCPM 1, 2, 4", "MiniCPM", MINICPM, quantized=True, fuzzed=True,
         gguf=Conversion(

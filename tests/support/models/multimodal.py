@@ -24,6 +24,17 @@ _SMALL = {
     "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0], "global_attn_indexes": [0],
 }  # fmt: skip
 
+# What some need in place of these.
+_IN_PLACE = {
+    "granite4_vision": {
+        "vision_config": {
+            "model_type": "clip_vision_model", "hidden_size": 64, "intermediate_size": 32,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14,
+        },
+        "downsample_rate": "1/2", "deepstack_layer_map": [[0, 0]], "spatial_target_layers": [0],
+    },
+}  # fmt: skip
+
 
 def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> PreTrainedModel:
     """A model of `model_type` whose text model has the fields `text`, and the rest is small."""
@@ -42,6 +53,7 @@ def multimodal_model(model_type: str, text: dict[str, Any], **fields: Any) -> Pr
         name = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[model_type]
     model = getattr(transformers, name)
     own = {name: value for name, value in _SMALL.items() if hasattr(whole, name)}
+    own |= _IN_PLACE.get(model_type, {})
     return model(kind(**{"text_config": text, **parts, **own, **fields}))
 
 

@@ -1,5 +1,7 @@
 """Granite 3 dense: four multipliers (maximal update parametrization)."""
 
+from dataclasses import replace
+
 from quatrain.checkpoint.families.family import (
     Family,
     GgufReading,
@@ -50,7 +52,7 @@ GRANITE = Family(
     ),
     gguf=GgufReading("granite", half_split=False, params=gguf_params),
 )
-# The text model of Granite Docling.
+# The text models of Granite Docling, and of Granite 4 Vision.
 GRANITE_DOCLING = Family(
     hugging_face=HuggingFaceReading(
         model_type="granite_docling_text",
@@ -71,6 +73,7 @@ GRANITE_DOCLING = Family(
         tied=True,
     ),
 )
+GRANITE4_VISION = Family(replace(GRANITE.hugging_face, model_type="granite4_vision_text"))
 # Of the mixtures, which have no biases in their feed-forwards.
 MIXTURE_DEFAULTS = {
     name: value for name, value in GRANITE.hugging_face.defaults.items() if name != "mlp_bias"

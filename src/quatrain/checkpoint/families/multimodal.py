@@ -36,6 +36,7 @@ _TOWER_AND_LINES = (*_TOWER, "image_newline")
 _SEES = ("visual", "vision_tower")  # the latter is mlx-vlm's name
 _CONNECTED = ("vision_model", "connector")
 _PROJECTED = ("vision_model", "projector", "vision_projector")  # the last is the hub's name
+_PROJECTS_LAYERS = ("vision_tower", "layerwise_projectors", "spatial_projectors", "image_newline")
 _SEES_AND_HEARS = ("vision_tower", "embed_vision", "audio_tower", "embed_audio")
 # Without towers; the second is the hub's name for most of the first.
 _EMBEDS = ("embed_vision", "vision_embedder", "embed_audio")
@@ -96,7 +97,9 @@ MULTIMODAL = {
     "glm4v": Multimodal("glm4v_text", _SEES),
     "glm_ocr": Multimodal("glm_ocr_text", _SEES),
     "glmasr": Multimodal("llama", _HEARS, tied=True, defaults=_GLM_ASR, base=10000.0),
+    "glmga": Multimodal("glm4v_text", _SEES),
     "got_ocr2": Multimodal("qwen2", _TOWER, tied=True),
+    "granite4_vision": Multimodal("granite4_vision_text", _PROJECTS_LAYERS),
     "granite_docling": Multimodal("granite_docling_text", ("vision_model",), tied=True),
     "granite_speech": Multimodal("granite", ("encoder", "projector"), tied=True),
     "granite_speech_plus": Multimodal("granite", ("encoder", "projector"), tied=True),
@@ -126,6 +129,7 @@ MULTIMODAL = {
         "paddleocr_vl_text", ("visual", "projector", "mlp_AR"), tied=True, flat=True
     ),
     "perception_lm": Multimodal("llama", _TOWER),
+    "phi4_multimodal": Multimodal("phi3", ("embed_tokens_extend",), flat=True),
     "pp_chart2table": Multimodal("qwen2", _TOWER, tied=True),
     "qianfan_ocr": Multimodal("qwen3", _TOWER_OF_THE_HUB),
     "qwen2_5_omni": Multimodal("qwen2_5_omni_text", _TALKS, inside="thinker"),
