@@ -40,6 +40,8 @@ SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
 DENSE = {
     "lfm2_moe": {"layer_types": ["conv"] * 32},
     "hunyuan_v1_moe": {"num_experts": 2},
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "deepseek_v3": {"n_group": 1, "topk_group": 1},
     "deepseek_ocr2_text": {"num_experts_per_tok": 6, "mlp_layer_types": ["sparse"] * 32},
 }
 GEMMA3_THETA = {"rope_theta": "global", "rope_local_base_freq": "local"}

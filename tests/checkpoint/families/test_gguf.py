@@ -107,7 +107,12 @@ A_LOG = "model.layers.1.linear_attn.A_log"
         ("apertus", {"xielu_alpha_p": [1.0]}, {}, r"xielu\.alpha_p is .*expected 3 finite numbers"),
         ("apertus", {"xielu_alpha_n": None}, {}, r"xielu\.alpha_n is None, expected 3 finite"),
         ("apertus", {"xielu_eps": [-0.1] * 3}, {}, r"eps is -0\.1, expected -1e-05 to 0"),
-        ("youtu", {"leading_dense_block_count": 1}, {}, "expected 3: layers with experts beside"),
+        (
+            "youtu",
+            {"leading_dense_block_count": 1},
+            {},
+            "expected 3: GGUF files with experts beside",
+        ),
         ("youtu", {"expert_count": 4}, {}, "expert_count is 4, which this backbone does not"),
         ("youtu", {"key_length_mla": None}, {}, "key_length_mla' is None, expected a number"),
         ("youtu", {"key_length": 24}, {}, "key_length is 24, expected 40, as wide as what is"),

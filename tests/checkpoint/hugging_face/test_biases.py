@@ -30,7 +30,14 @@ PARTS = {
 DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2")
 KINDS = {row.model_type: row for row in ROWS.values()}
 # Whose attention_bias is refused.
-GATED = ("qwen3_5_text", "qwen3_5_moe_text", "minicpm3", "youtu")
+GATED = (
+    "qwen3_5_text",
+    "qwen3_5_moe_text",
+    "minicpm3",
+    "youtu",
+    "deepseek_v2",
+    "deepseek_v3",
+)
 
 
 def text_model(kind, config):

@@ -185,6 +185,10 @@ ERNIE_MOE = {
     "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32,
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+DEEPSEEK_V2 = LATENT | {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1, "routed_scaling_factor": 1.7,
+}  # fmt: skip
 DEEPSEEK_OCR2 = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "mlp_layer_types": ["dense", "sparse", "sparse"], "routed_scaling_factor": 1.7,
@@ -933,6 +937,24 @@ ROWS = {
             "ernie4_5-moe", figures=ernie_moe_figures,
             tensors=conversions.ernie_moe_tensors,
         ),
+    ),
+    "deepseek v2": Row(
+        "DeepSeek V2 Lite", "DeepseekV2", DEEPSEEK_V2 | {"q_lora_rank": None},
+        quantized=True, fuzzed=True,
+    ),
+    "deepseek v2 with a latent vector of queries, yarn": Row(
+        "DeepSeek V2 Lite", "DeepseekV2",
+        DEEPSEEK_V2 | {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3}},
+    ),
+    "deepseek v3": Row(
+        "Moonlight", "DeepseekV3",
+        DEEPSEEK_V2 | {"q_lora_rank": None, "n_group": 1, "topk_group": 1},
+        quantized=True, fuzzed=True,
+    ),
+    "deepseek v3 in halves, not normalized": Row(
+        "Moonlight", "DeepseekV3",
+        DEEPSEEK_V2 | {"n_group": 1, "topk_group": 1, "rope_interleave": False,
+                       "norm_topk_prob": False, "first_k_dense_replace": 0},
     ),
     "deepseek ocr2": Row(
         "DeepSeek OCR 2 text", "DeepseekOcr2", DEEPSEEK_OCR2, quantized=True, fuzzed=True,

@@ -58,7 +58,7 @@ def with_random_weights(model: transformers.PreTrainedModel) -> transformers.Pre
         spread = 0.3 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
         torch.nn.init.normal_(parameter, 1.0 if parameter.dim() == 1 else 0.0, spread)
     for name, buffer in model.named_buffers():
-        if name.endswith(("layer_scalar", "expert_bias")):
+        if name.endswith(("layer_scalar", "expert_bias", "correction_bias")):
             torch.nn.init.normal_(buffer, 1.0, 0.3)
     return model.eval().requires_grad_(False)
 

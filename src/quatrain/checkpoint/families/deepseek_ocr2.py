@@ -1,31 +1,14 @@
 """The text model of DeepSeek OCR 2: a Llama with a mixture of experts in all but the first layers,
 picked by a softmax, and experts for every token, which are one wider one."""
 
-from quatrain.checkpoint.families import weighted_experts
+from quatrain.checkpoint.families import deepseek, weighted_experts
 from quatrain.checkpoint.families.family import Biases, Family, HuggingFaceReading, Params, sizes
 from quatrain.checkpoint.hugging_face.fields import Fields
 
 
 def _params(fields: Fields) -> Params:
-    if fields.get("topk_method") != "greedy":
-        raise fields.refusal(
-            "topk_method", "'greedy': experts that are chosen in groups are not implemented"
-        )
-    if fields.flag("mlp_bias"):
-        raise fields.refusal("mlp_bias", "false: experts with biases are not implemented")
-    width = fields.integer("moe_intermediate_size")
-    experts = fields.integer("n_routed_experts")
-    shared = {"shared_hidden_dim": fields.integer("n_shared_experts") * width}
-    return (
-        weighted_experts.hugging_face_params(fields | {"num_experts": experts}, normalized=False)
-        | weighted_experts.SHARED
-        | shared
-        | {
-            "moe_hidden_dim": width,
-            "num_dense_layers": _dense_layers(fields),
-            "routed_scaling_factor": fields.number("routed_scaling_factor"),
-        }
-    )
+    deepseek.require_greedy(fields)
+    return deepseek.mixture(fields, _dense_layers(fields), normalized=False)
 
 
 def _dense_layers(fields: Fields) -> int:

@@ -18,7 +18,7 @@ def _rope(fields: Fields) -> Params:
     return rope | {"use_hf_rope": False}
 
 
-def _predicts_further(stored: LazyTensors, fields: Fields) -> set[str]:
+def predicts_further(stored: LazyTensors, fields: Fields) -> set[str]:
     """The tensors of the layers behind the last, which predict several tokens at once."""
     if fields.get("num_nextn_predict_layers") is None:
         return set()
@@ -62,6 +62,6 @@ GLM_OCR = Family(
         sizes=sizes(1024, 4096, 16),
         rope=_rope,
         biases=NO_BIASES,
-        unused=_predicts_further,
+        unused=predicts_further,
     )
 )

@@ -9,8 +9,6 @@ _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama
 _MODEL_TYPES = {
     "bloom": _BEFORE_LLAMA,
     "cohere2_moe": "experts whose outputs are averaged with that of a shared one",
-    "deepseek_v2": _GROUPED_EXPERTS,
-    "deepseek_v3": _GROUPED_EXPERTS,
     "falcon": _BEFORE_LLAMA,
     "glm4_moe": _GROUPED_EXPERTS,
     "gpt2": _BEFORE_LLAMA,

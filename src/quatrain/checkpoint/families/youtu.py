@@ -39,7 +39,8 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
     if metadata.count("leading_dense_block_count", layers) < layers:
         raise metadata.refuse(
             "leading_dense_block_count",
-            f"expected {layers}: layers with experts beside latent attention are not implemented",
+            f"expected {layers}: GGUF files with experts beside latent attention are not "
+            "implemented; use the model's Hugging Face folder",
         )
     for key in ("expert_shared_count", "expert_feed_forward_length"):  # of no expert
         metadata.get(key)
