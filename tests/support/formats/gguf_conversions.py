@@ -71,6 +71,14 @@ def glm4v_figures(config: Any) -> dict[str, Any]:
     }
 
 
+def expert_bias_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """The biases of experts, called so."""
+    return {
+        f"{name}.bias" if name.endswith(".expert_bias") else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def apertus_tensors(tensors: Tensors, config: Any) -> Tensors:
     """Without the numbers of activations, which are metadata."""
     return {name: tensor for name, tensor in tensors.items() if ".act_fn." not in name}

@@ -189,6 +189,10 @@ DEEPSEEK_V2 = LATENT | {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "first_k_dense_replace": 1, "routed_scaling_factor": 1.7,
 }  # fmt: skip
+AFMOE = {
+    "head_dim": 16, "num_hidden_layers": 4, "sliding_window": 8, "mup_enabled": True,
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "route_scale": 1.7,
+}  # fmt: skip
 DEEPSEEK_OCR2 = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
     "mlp_layer_types": ["dense", "sparse", "sparse"], "routed_scaling_factor": 1.7,
@@ -268,6 +272,19 @@ def ernie_moe_figures(config: Any) -> dict[str, Any]:
         "expert_shared_count": shared or None,
         "expert_shared_feed_forward_length": shared * width or None,
     }
+
+
+def afmoe_figures(config: Any) -> dict[str, Any]:
+    return (
+        window(config)
+        | experts_figures(config)
+        | {
+            "expert_shared_count": config.num_shared_experts,
+            "leading_dense_block_count": config.num_dense_layers,
+            "expert_weights_norm": True,
+            "expert_weights_scale": config.route_scale,
+        }
+    )
 
 
 def yarn_figures(config: Any) -> dict[str, Any]:
@@ -955,6 +972,15 @@ ROWS = {
         "Moonlight", "DeepseekV3",
         DEEPSEEK_V2 | {"n_group": 1, "topk_group": 1, "rope_interleave": False,
                        "norm_topk_prob": False, "first_k_dense_replace": 0},
+    ),
+    "afmoe": Row(
+        "AFMoE", "Afmoe", AFMOE, quantized=True, fuzzed=True,
+        gguf=Conversion("afmoe", figures=afmoe_figures, tensors=conversions.expert_bias_tensors),
+    ),
+    "afmoe with biases, every other layer": Row(
+        "AFMoE", "Afmoe",
+        AFMOE | {"attention_bias": True, "mup_enabled": False, "global_attn_every_n_layers": 2,
+                 "num_dense_layers": 0, "num_shared_experts": 1, "route_scale": 1.0},
     ),
     "deepseek ocr2": Row(
         "DeepSeek OCR 2 text", "DeepseekOcr2", DEEPSEEK_OCR2, quantized=True, fuzzed=True,

@@ -80,15 +80,20 @@ def shared_params(fields: Fields) -> Params:
 
 
 def gguf_params(
-    metadata: GgufMetadata, normalized: bool, shared: bool = False, gated: bool = True
+    metadata: GgufMetadata,
+    normalized: bool,
+    shared: bool = False,
+    gated: bool = True,
+    scaled: bool = False,
 ) -> Params:
-    """The same of a GGUF file, with `shared` as `shared_params` too, whose gate it has if `gated`.
-    llama.cpp fixes whether the scores sum to 1 for an architecture."""
+    """The same of a GGUF file, with `shared` as `shared_params` too, whose gate it has if `gated`,
+    and with a factor of the scores if `scaled`. llama.cpp fixes whether the scores sum to 1 for an
+    architecture, or the file says it."""
     experts = metadata.count("expert_count")
     if experts == 1:
         raise metadata.refuse("expert_count", "expected 2 or more experts")
     of_shared: Params = {}
-    others: dict[str, float] = {"expert_weights_scale": 1.0}
+    others: dict[str, float] = {} if scaled else {"expert_weights_scale": 1.0}
     if shared:
         of_shared = (_GATED if gated else SHARED) | {
             "shared_hidden_dim": metadata.count(
@@ -110,7 +115,13 @@ def gguf_params(
             "norm_topk_prob": normalized,
         }
         | of_shared
+        | ({"routed_scaling_factor": _scale(metadata)} if scaled else {})
     )
+
+
+def _scale(metadata: GgufMetadata) -> float:
+    """The factor of the scores, of which 0 is none."""
+    return metadata.decimal("expert_weights_scale", 1.0) or 1.0
 
 
 def has_shared_gguf(metadata: GgufMetadata) -> bool:
