@@ -417,7 +417,7 @@ def test_what_encodes_images_in_the_same_file(tmp_path):
 def test_unsupported_gguf_architecture_is_named(tmp_path):
     expected = "expected one of .*llama, llama4, .*qwen2, qwen3"
     for architecture, said in (
-        ("mamba", r"mamba \(it has state-space layers"),
+        ("mamba", r"mamba \(it has state spaces of the first Mamba, which"),
         ("new", "new"),
     ):
         path = ggufs.write_gguf(tmp_path / "m.gguf", architecture=architecture)

@@ -974,11 +974,11 @@ ROWS = {
                        "norm_topk_prob": False, "first_k_dense_replace": 0},
     ),
     "afmoe": Row(
-        "AFMoE", "Afmoe", AFMOE, quantized=True, fuzzed=True,
+        "AFMoE (Trinity)", "Afmoe", AFMOE, quantized=True, fuzzed=True,
         gguf=Conversion("afmoe", figures=afmoe_figures, tensors=conversions.expert_bias_tensors),
     ),
     "afmoe with biases, every other layer": Row(
-        "AFMoE", "Afmoe",
+        "AFMoE (Trinity)", "Afmoe",
         AFMOE | {"attention_bias": True, "mup_enabled": False, "global_attn_every_n_layers": 2,
                  "num_dense_layers": 0, "num_shared_experts": 1, "route_scale": 1.0},
     ),

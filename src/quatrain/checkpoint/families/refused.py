@@ -1,37 +1,49 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
-_STATE_SPACE = "state-space layers (Mamba), which keep a state beside the KV cache"
+_FIRST_MAMBA = "state spaces of the first Mamba"
+_NO_FEED_FORWARD = "layers without a feed-forward"
 _GROUPED_EXPERTS = "experts that are chosen in groups"
 _SINKS = "a learned attention sink for each head"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
 _MODEL_TYPES = {
+    "apertus1p5": "an output layer for fewer tokens than the embedding",
     "bloom": _BEFORE_LLAMA,
     "cohere2_moe": "experts whose outputs are averaged with that of a shared one",
     "falcon": _BEFORE_LLAMA,
+    "falcon_mamba": _FIRST_MAMBA,
     "glm4_moe": _GROUPED_EXPERTS,
     "gpt2": _BEFORE_LLAMA,
+    "gpt_bigcode": _BEFORE_LLAMA,
+    "gpt_neo": _BEFORE_LLAMA,
     "gpt_neox": _BEFORE_LLAMA,
     "gpt_oss": f"{_SINKS}, and experts with biases",
     "granite_swa": _SINKS,
     "granitemoe_swa": _SINKS,
-    "jamba": _STATE_SPACE,
-    "mamba": _STATE_SPACE,
-    "mamba2": _STATE_SPACE,
+    "jamba": _FIRST_MAMBA,
+    "mamba": _FIRST_MAMBA,
+    "mamba2": _NO_FEED_FORWARD,
     "mllama": "layers that attend to an image",
-    "nemotron_h": _STATE_SPACE,
+    "nemotron_h": f"{_NO_FEED_FORWARD}, and time steps with a lower limit",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phimoe": "a router that masks its logits after each choice",
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
     "recurrent_gemma": "recurrent layers, which keep a state beside the KV cache",
+    "unlimited_ocr": "attention to a window and to all of the prompt",
+    "voxtral_realtime": "norms that depend on a delay",
+    "zamba": _FIRST_MAMBA,
+    "zamba2": "layers that share their weights",
 }
 # By a GGUF file's architecture, if that differs from the model_type.
 _ARCHITECTURES = {
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
+    "gptneox": "gpt_neox",
+    "nemotron_h_moe": "nemotron_h",
     "qwen3vlmoe": "qwen3_vl_moe",
+    "starcoder": "gpt_bigcode",
 }
 
 
