@@ -12,7 +12,7 @@ from tests.support.models.tiny_programs import Tiny
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.verify.checks.other_tensors import check_others
-from quatrain.verify.checks.reading_order import check_read, names_read
+from quatrain.verify.checks.reading_order import check_order, check_read, names_read
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.eager import load_eager
 
@@ -39,6 +39,17 @@ def test_two_exchanged_constants_are_reported(
     program = Path(shutil.copy(source, tmp_path))
     (wrong,) = wrong_beside(program, tiny.checkpoint, exchange)
     assert wrong.removesuffix(".weight") == other
+
+
+def test_only_constants_of_one_shape_are_taken_for_exchanged(tiny: Tiny) -> None:
+    """What a program computes earlier than the model, as a norm's gate, is in its place."""
+    backbone = load_eager(tiny.checkpoint)
+    norms = [f"layers.{layer}.ffn_norm.weight" for layer in (0, 1)]
+    linears = [f"layers.{layer}.attention.wq" for layer in (0, 1)]
+    assert not check_order([{norms[1]}, {linears[0]}, {linears[1]}], backbone)
+    for names in (norms, linears):
+        (told,) = check_order([{names[1]}, {"layers.0.feed_forward.w2"}, {names[0]}], backbone)
+        assert told.name == names[1]
 
 
 def test_a_constant_read_instead_of_another_is_reported(

@@ -23,19 +23,32 @@ _FORWARD = "forward"
 
 def check_order(read: Iterable[set[str]], backbone: Backbone) -> list[PackedCheck]:
     """The first of those names, of modules of `backbone` or of their tensors in the order in which
-    a program has `read` them first, that is read too early: of two that are exchanged the one.
-    Of what may be several nothing is said."""
-    spans, latest = _spans(backbone), None
+    a program has `read` them first, that is read before one of its shape with which the model
+    computes first: of two that are exchanged the one. Of what may be several nothing is said."""
+    spans, latest = _spans(backbone), {}
     for name in dict.fromkeys(name for names in read if len(names) == 1 for name in names):
         span = spans.get(name) or spans.get(name.rpartition(".")[0])
         if span is None:
             continue
-        if latest is not None and span.end < latest[1].begin:
+        shapes = _shapes(backbone, name)
+        early, its = latest.get(shapes, (name, span))
+        if span.end < its.begin:
             why = f"is read before {name}, with which the model computes first: are two exchanged?"
-            return [PackedCheck(latest[0], why)]
-        if latest is None or span.begin > latest[1].begin:
-            latest = name, span
+            return [PackedCheck(early, why)]
+        if span.begin >= its.begin:
+            latest[shapes] = name, span
     return []
+
+
+def _shapes(backbone: Backbone, name: str) -> tuple[torch.Size, ...]:
+    """Of the tensor, or of the module's tensors, of that name."""
+    path, _, own = name.rpartition(".")
+    its = getattr(backbone.get_submodule(path), own)
+    return (
+        (its.shape,)
+        if isinstance(its, torch.Tensor)
+        else tuple(t.shape for t in (*its.parameters(), *its.buffers()))
+    )
 
 
 def check_read(read: Iterable[set[str]], stored: StoredData) -> list[PackedCheck]:
