@@ -14,12 +14,12 @@ from quatrain.export import ExportOptions
 from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.kernels.check import check_program
 from quatrain.export.lowering.compiler_shortcuts import compiler_shortcuts
+from quatrain.export.xnnpack.activations import SigmoidGelu
 from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX, keys_in
 from quatrain.export.xnnpack.delegated_parts import DelegatedBlock, delegate_layers
 from quatrain.export.xnnpack.layer_parts import (
     Heads,
     PartedBlock,
-    SigmoidGelu,
     part_layers,
 )
 from quatrain.export.xnnpack.small_linears import LinearRMSNorm, LinearRotary, WideRope

@@ -52,15 +52,16 @@ class CausalConv(nn.Module):
         before = self.conv_state if start else x.new_zeros(texts, self.taps - 1, dim)
         every = torch.cat((before, x), dim=1)
         self.conv_state = every[:, length:].detach().clone()
-        return shifted_sum(every, length, list(self.weight[:, 0].T), self.bias)
+        shifted = [every.narrow(1, shift, length) for shift in range(self.taps)]
+        return shifted_sum(shifted, list(self.weight[:, 0].T), self.bias)
 
 
 def shifted_sum(
-    every: torch.Tensor, length: int, taps: list[torch.Tensor], bias: torch.Tensor | None
+    shifted: list[torch.Tensor], taps: list[torch.Tensor], bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The filtered last `length` of the inputs `every` [B, L - 1 + T, dim]: [B, T, dim]. `taps`:
-    the L taps [dim], that of the oldest input first; `bias` [dim] or None."""
-    result = every.narrow(1, 0, length) * taps[0]
-    for shift, tap in enumerate(taps[1:], 1):
-        result = result + every.narrow(1, shift, length) * tap
+    """The inputs [B, T, dim] of each of the L taps, times the tap [dim], their sum [B, T, dim];
+    `bias` [dim] or None."""
+    result = shifted[0] * taps[0]
+    for each, tap in zip(shifted[1:], taps[1:], strict=True):
+        result = result + each * tap
     return result if bias is None else result + bias

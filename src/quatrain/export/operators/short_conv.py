@@ -33,6 +33,11 @@ class KeptConv(nn.Module):
 
     def forward(self, x: torch.Tensor, start: int) -> torch.Tensor:
         """x [1, T, dim] at positions `start` onwards; returns [1, T, dim]."""
+        taps = [self.get_buffer(f"tap_{index}") for index in range(self.taps)]
+        return shifted_sum(self.shifted(x, start), taps, self.bias)
+
+    def shifted(self, x: torch.Tensor, start: int) -> list[torch.Tensor]:
+        """Of `forward`'s x what each tap is multiplied by, [1, T, dim], the last x itself."""
         _, length, dim = x.shape
         kept = self.taps - 1
         state = _as_shape(self.conv_state, (1, kept, dim))
@@ -42,8 +47,7 @@ class KeptConv(nn.Module):
         last = _as_shape(every.narrow(1, length, kept), tuple(self.conv_state.shape))
         # Of equal shapes it copies the one into the other, whatever their dimensions mean.
         torch.ops.llama.update_cache.default(last, self.conv_state, 0)
-        taps = [self.get_buffer(f"tap_{index}") for index in range(self.taps)]
-        return shifted_sum(every, length, taps, self.bias)
+        return [*(every.narrow(1, shift, length) for shift in range(kept)), x]
 
 
 def goes_on(start: int, context: int) -> int:

@@ -24,15 +24,20 @@ from quatrain.backbone.layers.scaling import Factor, SoftCap
 from quatrain.backbone.model import Backbone
 from quatrain.export.operators.attention import OwnCacheSdpa
 from quatrain.export.operators.short_conv import KeptConv
+from quatrain.export.plan.recurrence_overhead import (
+    INSIDE,
+    POSITION,
+    recurrence_delegates,
+    recurrence_instructions,
+)
 from quatrain.export.plan.sizes import Key, constants_of_linears, linears_of
 from quatrain.export.template.template import LAYERS
+from quatrain.export.xnnpack.activations import SigmoidGelu, SquaredRelu
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import (
     PartedAttention,
     PartedBlock,
     PartedFeedForward,
-    SigmoidGelu,
-    SquaredRelu,
     Sum,
 )
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa
@@ -45,23 +50,22 @@ _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 _NORM, _HEADS, _NORMED_SUM, _ACTIVATION, _SUM = 1_200, 1_024, 1_408, 560, 448
 _ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR, _GATE_OF = 672, 400, 840, 160, 368
 _GELU, _SQUARED_RELU = 600, 200
-_VALUES_OF_PARTS = 7
+_VALUES_OF_PARTS, _VALUES_OF_A_RULE = 7, 24
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
 _INSTRUCTIONS: dict[type[nn.Module], int] = {
     RMSNorm: 6, LinearRMSNorm: 1, LayerNorm: 4, InputScaledNorm: 7, FeedForward: 3,
     PartedFeedForward: 1, PartedAttention: 4, Sum: 1, PartedBlock: 2,
-    Factor: 1, SoftCap: 3, FixedResidual: 3, OwnCacheSdpa: 24, KeptConv: 18,
+    Factor: 1, SoftCap: 3, FixedResidual: 3, OwnCacheSdpa: 24,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    GatedDeltaNet: 40, Mamba2: 50, RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
+    RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
 }  # fmt: skip
 # What a delegate computes of a part, or of the linear that it is joined with.
 _PARTED_INSIDE: dict[type[nn.Module], tuple[str, ...]] = {
     PartedAttention: ("wk", "wv", "q_norm_fn", "k_norm_fn", "rotary", "scale_query"),
-    PartedFeedForward: ("w3",), PartedBlock: ("ffn_norm",),
+    PartedFeedForward: ("w3",), PartedBlock: ("ffn_norm",), **INSIDE,
 }  # fmt: skip
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
-_FOR_HEADS = 9  # of a state space with several groups
 _RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
 _WIDE_PAIRS, _WIDE_HALVES = 7, 2
@@ -78,6 +82,7 @@ def xnnpack_bytes(
     layers = [_instructions(layer, partial) for layer in backbone.layers]
     rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
     rest += _RING_PLACES * sum(isinstance(part, RingPlaces) for part in backbone.modules())
+    rest += POSITION * any(isinstance(part, KeptConv) for part in backbone.modules())
     lowered = LAYERS if _is_replicated(backbone) else len(layers)
     values = _VALUES_OF_AN_INSTRUCTION * rest
     values += sum(_values(layer, partial) for layer in backbone.layers[:lowered])
@@ -114,8 +119,10 @@ def _shared_delegates(part: nn.Module) -> dict[tuple[object, ...], int]:
         of = {SigmoidGelu: _GELU, SquaredRelu: _SQUARED_RELU}.get(type(part.activate), 0)
         activation = _ACTIVATION + gate + of
         return {("activation", activation, len(part.w1.weight)): activation}
-    found: dict[tuple[object, ...], int] = {}
+    found = recurrence_delegates(part)
     for name, child in part.named_children():
+        if name in INSIDE.get(type(part), ()):
+            continue
         if isinstance(part, PartedBlock) and name == "ffn_norm":
             found["sum and norm",], found["sum",] = _NORMED_SUM, _SUM
         else:
@@ -148,7 +155,9 @@ def _joined_away(backbone: Backbone) -> int:
 def _values(layer: nn.Module, partial: bool) -> float:
     """What the instructions of a lowered layer take and give."""
     parted = isinstance(layer, PartedBlock)
-    return _VALUES_OF_PARTS * parted + _VALUES_OF_AN_INSTRUCTION * _instructions(layer, partial)
+    rules = sum(isinstance(part, GatedDeltaNet | Mamba2) for part in layer.modules())
+    besides = _VALUES_OF_PARTS * parted + _VALUES_OF_A_RULE * rules
+    return besides + _VALUES_OF_AN_INSTRUCTION * _instructions(layer, partial)
 
 
 def _delegate_bytes(linear: nn.Module) -> int:
@@ -160,6 +169,7 @@ def _delegate_bytes(linear: nn.Module) -> int:
 def _instructions(part: nn.Module, partial: bool) -> float:
     """Of all that is below `part`, itself counted; `partial`: where a part of each head turns."""
     total = _INSTRUCTIONS.get(type(part), 0) + (linears_of(part) == [part])
+    total += recurrence_instructions(part)
     if isinstance(part, MixtureOfExperts):
         total += _EXPERT * len(part.experts) + _PICK * part.activated
         total += _NORMALIZED * part.normalizes + _WEIGHED * part.weighs_answers
@@ -173,8 +183,6 @@ def _instructions(part: nn.Module, partial: bool) -> float:
         total += _PARTIAL * (part.rotary is not None and partial)
         total += 2 * part.norm_whole  # views of all heads together
         total += _GATE * (part.og is not None)
-    if isinstance(part, Mamba2):
-        total += _FOR_HEADS * (part.groups > 1)
     if isinstance(part, WideRope):
         total += _WIDE_HALVES if part.half_split else _WIDE_PAIRS
     inside = _PARTED_INSIDE.get(type(part), ())

@@ -3,7 +3,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,8 +11,19 @@ from quatrain.executorch_wheel import changed
 from quatrain.export.lowering.executorch_internals import LoweredBackendModule, NamedDataStore
 
 
+class Tokens(NamedTuple):
+    """Where a delegate's tokens are: in the second dimension of its argument of number `argument`,
+    and in the dimension `of_results` of each result of three or more."""
+
+    argument: int
+    of_results: int
+
+
 def copied_delegate(
-    template: LoweredBackendModule, blob: bytes, constants: list[tuple[str, bytes]]
+    template: LoweredBackendModule,
+    blob: bytes,
+    constants: list[tuple[str, bytes]],
+    tokens: Tokens,
 ) -> LoweredBackendModule:
     """The delegate `template` with other bytes and constants: (key, bytes) each.
 
@@ -29,7 +40,7 @@ def copied_delegate(
     store = NamedDataStore()
     for key, data in constants:
         store.add_named_data(key, data, alignment=_XNNPACK_ALIGNMENT)
-    program: Any = _Shapes(template.original_module)
+    program: Any = _Shapes(template.original_module, tokens)
     specs, stored = template.compile_specs, store.get_named_data_store_output()
     delegate = LoweredBackendModule(program, template.backend_id, blob, specs, stored)
     # Passes copy graphs with all in them; nothing in this one changes.
@@ -44,17 +55,19 @@ class _Shapes:
     """A placeholder for a delegate's program: its graph, and a module that gives its results'
     shapes.
 
-    They are those of the graph, except for the number of tokens, the second of three or more
-    dimensions, which is that of the first input.
+    They are those of the graph, except for the number of tokens.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        self.graph = program.graph
+    def __init__(self, program: torch.export.ExportedProgram, tokens: Tokens) -> None:
+        self.graph, self.tokens = program.graph, tokens
         results: Any = program.graph.output_node().args[0]
         self.shapes = [tuple(result.meta["val"].shape) for result in results]
 
     def module(self) -> Callable[..., list[torch.Tensor]]:
-        return lambda x, *_: [x.new_empty(self._shape_for(shape, x)) for shape in self.shapes]
+        return lambda *given: [self._like(shape, given) for shape in self.shapes]
 
-    def _shape_for(self, shape: tuple[int, ...], x: torch.Tensor) -> tuple[int, ...]:
-        return shape if len(shape) < 3 else (shape[0], x.shape[1], *shape[2:])
+    def _like(self, shape: tuple[int, ...], given: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        x, its = given[self.tokens.argument], self.tokens.of_results
+        if len(shape) >= 3:
+            shape = (*shape[:its], x.shape[1], *shape[its + 1 :])
+        return x.new_empty(shape)

@@ -18,15 +18,21 @@ class FusedDeltaRule(nn.Module):
 
     The buffer `recurrent_state` [1, 2 * heads, d_k, d_v] holds zeros, which are never written and
     which a text begins with, and behind them the state: to choose one of the two is one copy.
+    Without the correction the buffers `smaller` and `larger` [1] are factors of keys and values.
     """
 
     recurrent_state: torch.Tensor
+    smaller: torch.Tensor
+    larger: torch.Tensor
 
     def __init__(self, rule: DeltaRule, context: int) -> None:
         super().__init__()
         self.context, self.corrects = context, rule.corrects
         state = rule.recurrent_state
         self.register_buffer("recurrent_state", torch.cat((state, state), dim=1))
+        if not self.corrects:
+            self.register_buffer("smaller", torch.tensor([_SMALLER], device="cpu"))
+            self.register_buffer("larger", torch.tensor([1 / _SMALLER], device="cpu"))
 
     def forward(
         self,
@@ -38,13 +44,36 @@ class FusedDeltaRule(nn.Module):
         start: int,
     ) -> torch.Tensor:
         """As `DeltaRule.forward`, of one text."""
-        heads = v.shape[2]
-        before = self.recurrent_state.narrow(1, goes_on(start, self.context) * heads, heads)
         if not self.corrects:
-            k, v = k * _SMALLER, v * (1 / _SMALLER)
-        by_head = [each.transpose(1, 2) for each in (q, k, v, torch.exp(log_decay), strength)]
+            k, v = k * self.smaller, v * self.larger
+        q, k, v = (each.transpose(1, 2) for each in (q, k, v))
+        return self.by_head(q, k, v, log_decay, strength, start).transpose(1, 2)
+
+    def by_head(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        log_decay: torch.Tensor,
+        strength: torch.Tensor,
+        start: int,
+    ) -> torch.Tensor:
+        """The same of q, k [1, heads, T, d_k], of a divisor of the heads, and v [1, heads, T, d_v];
+        returns [1, heads, T, d_v]. Without the correction k is smaller and v larger."""
+        heads = v.shape[1]
+        before = self.recurrent_state.narrow(1, goes_on(start, self.context) * heads, heads)
+        gates = (each.transpose(1, 2) for each in (torch.exp(log_decay), strength))
         # Only now as many as heads: of each such tensor there is one in memory.
-        by_head[:2] = (each.expand(-1, heads, -1, -1) for each in by_head[:2])
-        read, after = torch.ops.llama.gated_delta_rule.default(*by_head, before)
+        q, k = (_repeated(each, heads // each.shape[1]) for each in (q, k))
+        read, after = torch.ops.llama.gated_delta_rule.default(q, k, v, *gates, before)
         torch.ops.llama.update_cache.default(after, self.recurrent_state, heads)
-        return read.transpose(1, 2)
+        return read
+
+
+def _repeated(x: torch.Tensor, times: int) -> torch.Tensor:
+    """x [1, heads, T, d], each head `times` times."""
+    if times == 1:
+        return x
+    _, heads, length, width = x.shape
+    several = x.unsqueeze(2).expand(-1, -1, times, -1, -1)
+    return several.reshape(1, heads * times, length, width)

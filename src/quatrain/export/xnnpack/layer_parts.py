@@ -4,8 +4,6 @@ A layer's linears are delegates of their own. What is computed between them is a
 and one delegate for all (see `quatrain.program.file.shared_delegates`).
 """
 
-import math
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -13,11 +11,12 @@ from torch import nn
 
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention
-from quatrain.backbone.layers.feed_forward import ACTIVATIONS, FeedForward, silu, squared_relu
+from quatrain.backbone.layers.feed_forward import FeedForward
 from quatrain.backbone.layers.latent_attention import LatentAttention
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.rope import HalfSplitRotary
 from quatrain.backbone.model import Backbone
+from quatrain.export.xnnpack.activations import PARTS
 from quatrain.export.xnnpack.joined_linears import (
     GATE_AND_UP,
     QUERIES_KEYS_VALUES,
@@ -90,39 +89,6 @@ class Sum(nn.Module):
         return x + added
 
 
-class Silu(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return silu(x)
-
-
-class SquaredRelu(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return squared_relu(x)
-
-
-class SigmoidGelu(nn.Module):
-    """GELU by its approximation with tanh (Hendrycks and Gimpel, 2016), where XNNPACK has the exact
-    one: `x * sigmoid(x * (a + b * x * x))` is the same, as (1 + tanh(y)) / 2 is sigmoid(2 * y)."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        twice = 2.0 * (2.0 / math.pi) ** 0.5
-        for name, value in (("a", twice), ("b", 0.044715 * twice)):
-            tensor = torch.tensor([value], dtype=torch.float32, device="cpu")
-            self.register_buffer(name, tensor, persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * torch.sigmoid(x * (self.a + x * x * self.b))
-
-
-_PARTS: dict[Callable[[torch.Tensor], torch.Tensor], type[nn.Module]] = {
-    silu: Silu, squared_relu: SquaredRelu, ACTIVATIONS["gelu_approx"]: SigmoidGelu,
-}  # fmt: skip
-
-
 class Gated(nn.Module):
     """What a feed-forward gives its last linear of gate and up, one after another, or of what it
     has instead."""
@@ -174,7 +140,7 @@ class PartedFeedForward(nn.Module):
     def __init__(self, feed_forward: FeedForward) -> None:
         super().__init__()
         self.w1, self.w2, self.w3 = feed_forward.w1, feed_forward.w2, feed_forward.w3
-        self.activate = _PARTS[cast(Any, feed_forward.activate)]()
+        self.activate = PARTS[cast(Any, feed_forward.activate)]()
 
 
 class PartedBlock(nn.Module):
@@ -246,7 +212,7 @@ def _is_parted_feed_forward(feed_forward: nn.Module) -> bool:
     if not isinstance(feed_forward, FeedForward) or _children(feed_forward) - _OF_FEED_FORWARD:
         return False
     linears = [one for one in (feed_forward.w1, feed_forward.w3) if one is not None]
-    known = feed_forward.activate in _PARTS and all(type(one) in _LINEARS for one in linears)
+    known = feed_forward.activate in PARTS and all(type(one) in _LINEARS for one in linears)
     return known and are_alike(linears)
 
 

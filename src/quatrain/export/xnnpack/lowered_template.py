@@ -13,7 +13,7 @@ from quatrain.export.lowering.executorch_internals import (
     edge_config,
     lowered_parts,
 )
-from quatrain.export.xnnpack.copied_delegate import copied_delegate
+from quatrain.export.xnnpack.copied_delegate import Tokens, copied_delegate
 from quatrain.export.xnnpack.delegate_keys import constant_key, with_keys
 from quatrain.quiet import quiet
 
@@ -26,13 +26,14 @@ class LoweredTemplate:
 
     delegate: LoweredBackendModule
     keys: list[str]
+    tokens: Tokens
 
     def with_constants(self, constants: Constants) -> LoweredBackendModule:
         """The same delegate with other constants, each under its hash."""
         stored = [(constant_key(data, prefix), data) for prefix, data in constants]
         keys = dict(zip(self.keys, (key for key, _ in stored), strict=True))
         blob = with_keys(self.delegate.processed_bytes, keys)
-        return copied_delegate(self.delegate, blob, stored)
+        return copied_delegate(self.delegate, blob, stored, self.tokens)
 
 
 def lowered_template(
@@ -43,7 +44,9 @@ def lowered_template(
     what: str,
 ) -> tuple[LoweredTemplate, torch.export.ExportedProgram]:
     """Lower `part`, which has these constants, all different, by ExecuTorch's `partitioner`. The
-    template, which is cached, does not contain the program that calls the delegate.
+    template, which is cached, does not contain the program that calls the delegate. Tokens are in
+    the second dimension of the first example and of each result, unless the part has
+    `tokens_of_results`.
 
     Raises `QuatrainError`, naming `what`, if the result is not one delegate that holds the
     constants.
@@ -54,7 +57,7 @@ def lowered_template(
             program, partitioner=[partitioner], compile_config=edge_config()
         ).exported_program()
     delegates = lowered_parts(edge.graph_module)
-    calls = [node for node in edge.graph.nodes if node.op == "call_function"]
+    calls: list[Any] = [node for node in edge.graph.nodes if node.op == "call_function"]
     results: Any = edge.graph.output_node().args[0]
     keys = [constant_key(data, prefix) for prefix, data in constants]
     # One delegate call and the getitems that take its results: nothing is left outside.
@@ -63,4 +66,7 @@ def lowered_template(
         found = f"{len(delegates)} delegates in {len(calls)} calls"
         expected = f"one delegate with its constants, in {1 + len(results)} calls"
         raise changed("executorch", f"XNNPACK's lowering of {what}", found, expected)
-    return LoweredTemplate(delegates[0], keys), edge
+    arguments = [node.name for node in calls[0].args[1:]]
+    first = arguments.index(next(iter(edge.graph_signature.user_inputs)))
+    tokens = Tokens(first, getattr(part, "tokens_of_results", 1))
+    return LoweredTemplate(delegates[0], keys, tokens), edge

@@ -13,6 +13,7 @@ from quatrain.export.operators.short_conv import KeptConv
 from quatrain.export.xnnpack.gated_delta_rule import FusedDeltaRule
 from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa
 from quatrain.export.xnnpack.layer_parts import part_layers
+from quatrain.export.xnnpack.recurrent_parts import part_recurrences
 from quatrain.export.xnnpack.ring_cache import (
     RingPlaces,
     RingSdpa,
@@ -46,6 +47,7 @@ def to_cpu_operators(backbone: Backbone) -> None:
             elif isinstance(child, DeltaRule):
                 setattr(parent, name, FusedDeltaRule(child, context))
     part_layers(backbone)
+    part_recurrences(backbone)
 
 
 def _cpu_attention(attend: CachedAttention, rings: Rings, chunk: int | None) -> nn.Module:

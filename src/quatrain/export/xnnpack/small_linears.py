@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from quatrain.backbone.layers.mamba import GroupNorm
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.layers.rope import Rope
 
@@ -29,21 +30,49 @@ class FixedLinear(nn.Module):
 
 
 class LinearRMSNorm(nn.Module):
-    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's; `weight` [dim] is None if
-    it has none of its own."""
+    """`RMSNorm` of float32 whose mean of squares plus eps is a linear's.
+
+    `weight` [dim] is None if it has none of its own, and `factor` [1] then what it has in all
+    channels, or None for 1.
+    """
 
     weight: torch.Tensor | None
+    factor: torch.Tensor | None
 
     def __init__(self, norm: RMSNorm) -> None:
         super().__init__()
         self.weight = norm.weight if isinstance(norm.weight, nn.Parameter) else None
         self.dim = norm.weight.shape[0]
+        factor = norm.weight[:1].detach() if self.weight is None else None
+        self.register_buffer("factor", None if factor is None or factor == 1 else factor)
         row = torch.full((1, self.dim), 1.0 / self.dim, device="cpu")
         self.mean = FixedLinear(row, torch.tensor([norm.eps], device="cpu"))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normed = x * torch.rsqrt(self.mean(x * x))
+        scale = torch.rsqrt(self.mean(x * x))
+        normed = x * (scale if self.factor is None else scale * self.factor)
         return normed if self.weight is None else normed * self.weight
+
+
+class LinearGroupNorm(nn.Module):
+    """`GroupNorm`: a row of `mean` has the channels of one group, and `spread` gives its result to
+    each of them."""
+
+    weight: torch.Tensor
+
+    def __init__(self, norm: GroupNorm) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        width = len(norm.weight) // norm.groups
+        groups = torch.eye(norm.groups, device="cpu").repeat_interleave(width, dim=1)
+        bias = torch.full((norm.groups,), norm.norm.eps, device="cpu")
+        self.mean, self.spread = (
+            FixedLinear(groups / width, bias),
+            FixedLinear(groups.T.contiguous()),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.spread(torch.rsqrt(self.mean(x * x))) * self.weight
 
 
 class LinearRotary(nn.Module):
