@@ -1,5 +1,6 @@
 """GGUF models: every type of block, scaled rotary embeddings, and what is refused."""
 
+import json
 import math
 import re
 import subprocess
@@ -366,6 +367,22 @@ def test_metadata_that_nothing_reads_is_named(tmp_path):
     figures = {"attention.new_kind": 3, "vocab_size": 128}
     model = open_float_model(ggufs.write_gguf(tmp_path / "m.gguf", metadata=figures))
     assert model.notes == ("Metadata that is not used: llama.attention.new_kind (3).",)
+
+
+def test_a_special_token_that_is_minus_1_is_none(tmp_path):
+    """llama.cpp's LLAMA_TOKEN_NULL, in a key of unsigned numbers."""
+    path = ggufs.write_gguf(tmp_path / "m.gguf")
+    content = path.read_bytes()
+    for token in ("bos", "eos"):
+        key = f"tokenizer.ggml.{token}_token_id".encode()
+        before, _, after = content.partition(key)
+        content = before + key + after[:4] + b"\xff" * 4 + after[8:]  # behind the value's type
+    path.write_bytes(content)
+    model = open_float_model(path)
+    assert model.params.get("bos_idx") is None and not model.params.get("eos_idx")
+    assert model.write_tokenizer(tmp_path)
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert not written.keys() & {"bos_token", "eos_token"}
 
 
 def test_how_answers_are_drawn_is_said(tmp_path):

@@ -539,6 +539,7 @@ def test_a_floating_point_mode_of_mlx_beside_affine_matrices(tmp_path, prefix):
     model = open_float_model(folder)
     for name, weight in read.items():
         torch.testing.assert_close(model.tensors[name], weight, rtol=1e-5, atol=1e-6)
+    assert "its matrices are in FP4 and affine integers." in model.notes[0]
     with pytest.raises(InputError, match="run `quatrain quantize"):
         open_checkpoint(folder)
 

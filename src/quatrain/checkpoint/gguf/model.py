@@ -53,9 +53,23 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 _SAYS_NO_MORE = {"vocab_size", "rope.dimension_sections"}
 
 
+# llama.cpp's LLAMA_TOKEN_NULL, as a signed and as an unsigned number.
+_NO_TOKEN = (-1, 0xFFFFFFFF)
+
+
+def _without_absent_tokens(file: GgufFile) -> GgufFile:
+    """`file` without keys that say of a special token that there is none."""
+    kept = {
+        key: value
+        for key, value in file.metadata.items()
+        if not (key.endswith("_token_id") and isinstance(value, int) and value in _NO_TOKEN)
+    }
+    return replace(file, metadata=kept)
+
+
 def open_gguf_model(path: Path) -> FloatModel:
     """Open the GGUF file `path` as a `FloatModel`."""
-    file = read_gguf(path)
+    file = _without_absent_tokens(read_gguf(path))
     require_model(file)
     metadata = GgufMetadata(file)
     reading = gguf_reading(metadata.architecture, str(path))

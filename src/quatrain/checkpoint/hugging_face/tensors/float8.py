@@ -84,7 +84,8 @@ def in_floating_point(
         return in_float32(stored, source), (_NOTE.format("rounded by bitsandbytes"),)
     if method == HQQ or (settings is None and has_hqq(stored)):
         return without_hqq(stored, source), (_NOTE.format("rounded by HQQ"),)
-    if method == MLX.name:
+    affine = {name for name in stored if method == MLX.name and name.endswith(MLX.marked_by)}
+    if affine:
         stored = without_affine(stored, settings or {}, source, called)
     stored = stored.renamed({name: _usual_name(name) for name in stored})
     in_float8, kinds = as_float8(stored, source)
@@ -110,6 +111,7 @@ def in_floating_point(
         return stored, ()
     if any(name in stored and stored.stored[name].dtype in _FLOAT8 for name in matrices):
         kinds.add("FP8")
+    kinds |= {"affine integers"} if affine else set()
     return LazyTensors(tensors), (_NOTE.format(f"in {' and '.join(sorted(kinds))}"),)
 
 
