@@ -97,7 +97,8 @@ UNLIKE_LLAMA = {
     },
     "one layer norm, in parallel, learned slopes": {
         "norm_type": "layer", "norm_bias": True, "parallel_residual": True, "output_bias": True,
-        "feed_forward_gate": False, "act_fn": "xielu",
+        # As wide as in real models: what layers hand on lies in one place only so.
+        "feed_forward_gate": False, "act_fn": "xielu", "hidden_dim": 256,
     },
 }  # fmt: skip
 
@@ -110,7 +111,7 @@ def unlike_llama(tmp_path_factory):
     def make(name, layers):
         folder = tmp_path_factory.mktemp("unlike")
         # Few shapes of linears, of which XNNPACK lowers one each.
-        fields = {**UNLIKE_LLAMA[name], "n_layers": layers, "hidden_dim": 64}
+        fields = {"hidden_dim": 64, **UNLIKE_LLAMA[name], "n_layers": layers}
         config = config_from_params({**TINY, **fields}, "params.json")
         shapes = float_shapes(config) | {
             f"{table}.weight": shapes[0] for table, shapes in table_shapes(config).items()
