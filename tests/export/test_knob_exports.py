@@ -16,6 +16,7 @@ from tests.support.comparisons.verified import (
 )
 from tests.support.devices import DEVICES_OF
 from tests.support.models.families import (
+    AFMOE,
     GEMMA4_LARGER,
     GRANITE_MOE,
     LFM2_MOE,
@@ -196,11 +197,18 @@ def test_keys_that_are_the_values(options, keys_as_values, tmp_path):
     assert_verified(tmp_path / "m.pte", keys_as_values)
 
 
-def test_the_shared_expert_of_a_mixture_that_is_scaled(tmp_path):
-    """No score multiplies it, but a factor does, with the other experts."""
-    fields = {**GRANITE_MOE, "num_hidden_layers": 1, "num_local_experts": 2,
-              "shared_intermediate_size": 32}  # fmt: skip
-    checkpoint = int4_checkpoint(random_model("GraniteMoeShared", **fields), tmp_path)
+SCALED = {
+    "GraniteMoeShared": GRANITE_MOE | {"num_local_experts": 2, "shared_intermediate_size": 32},
+    "Afmoe": AFMOE | {"num_experts": 2, "num_dense_layers": 0, "global_attn_every_n_layers": 1},
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_the_shared_expert_of_a_mixture_that_is_scaled(kind, tmp_path):
+    """No score multiplies it, but a factor does, with the other experts; or a factor multiplies a
+    router's sigmoids, which are no gate then."""
+    fields = SCALED[kind] | {"num_hidden_layers": 1}
+    checkpoint = int4_checkpoint(random_model(kind, **fields), tmp_path)
     report = export_checkpoint(checkpoint, tmp_path / "m.pte", VULKAN_FLOAT)
     assert_as_planned(report, checkpoint)
     names = {row.name for row in report.linears}

@@ -158,6 +158,8 @@ class LinearRoles:
             if gated and self.of(gated[0]).role == "o":
                 self._name(gate, self.of(gated[0]).layer, "output gate")
                 return
+            if operator.args[0] not in self.def_use.graph.operators[product].args[:2]:
+                return  # a score, such as a router's
             product = self._multiplication(self.def_use.graph.operators[product].out)
         if product is None:
             return
