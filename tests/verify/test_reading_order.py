@@ -7,14 +7,21 @@ import pytest
 import torch
 from tests.support.comparisons.verified import Tensors, wrong_beside
 from tests.support.defects.edited_methods import edited_method, planned_over
+from tests.support.models.tiny_checkpoint import PARAMS
 from tests.support.models.tiny_programs import Tiny
 
+from quatrain.backbone.model import Backbone
+from quatrain.backbone.params.params import config_from_params
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.verify.checks.other_tensors import check_others
 from quatrain.verify.checks.reading_order import check_order, check_read, names_read
 from quatrain.verify.checks.stored_data import StoredData
 from quatrain.verify.eager import load_eager
+
+STATE_SPACE = {
+    "layer_types": ["mamba"], "mamba_num_heads": 2, "mamba_head_dim": 8, "mamba_state_size": 8,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["vulkan", "xnnpack"])
@@ -41,7 +48,7 @@ def test_two_exchanged_constants_are_reported(
     assert wrong.removesuffix(".weight") == other
 
 
-def test_only_constants_of_one_shape_are_taken_for_exchanged(tiny: Tiny) -> None:
+def test_matrices_and_vectors_have_an_order_each(tiny: Tiny) -> None:
     """What a program computes earlier than the model, as a norm's gate, is in its place."""
     backbone = load_eager(tiny.checkpoint)
     norms = [f"layers.{layer}.ffn_norm.weight" for layer in (0, 1)]
@@ -50,6 +57,25 @@ def test_only_constants_of_one_shape_are_taken_for_exchanged(tiny: Tiny) -> None
     for names in (norms, linears):
         (told,) = check_order([{names[1]}, {"layers.0.feed_forward.w2"}, {names[0]}], backbone)
         assert told.name == names[1]
+
+
+@pytest.mark.parametrize(
+    ("params", "one", "other"),
+    [
+        # A matrix may have the rows of wk and wv too, and those of two feed-forwards be as many.
+        ({}, "layers.0.attention.wq", "layers.0.feed_forward.w1"),
+        # The integers of both are as many, whichever has a bias besides.
+        ({"attention_qkv_bias": True}, "layers.0.attention.wq", "layers.0.attention.wo"),
+        (STATE_SPACE, "layers.0.mamba.conv1d.weight", "layers.0.mamba.conv1d.bias"),
+    ],
+)
+def test_constants_that_are_stored_alike_have_an_order(params, one: str, other: str) -> None:
+    """Whatever shape the backbone's tensors have."""
+    config = config_from_params({**PARAMS, "n_layers": 1, **params}, "params.json")
+    backbone = Backbone(config)
+    assert not check_order([{one}, {other}], backbone)
+    (told,) = check_order([{other}, {one}], backbone)
+    assert told.name == other
 
 
 def test_a_constant_read_instead_of_another_is_reported(

@@ -1,7 +1,7 @@
 """Checks that a program reads constants in the order in which the model uses them.
 
-If two constants of one shape are exchanged, both are still stored, and the logits may not show it:
-no text may be routed to some experts, and the difference of two norms may be within rounding.
+If two constants are exchanged, both are still stored, and the logits may not show it: no text may
+be routed to some experts, and the difference of two norms may be within rounding.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,32 +23,33 @@ _FORWARD = "forward"
 
 def check_order(read: Iterable[set[str]], backbone: Backbone) -> list[PackedCheck]:
     """The first of those names, of modules of `backbone` or of their tensors in the order in which
-    a program has `read` them first, that is read before one of its shape with which the model
-    computes first: of two that are exchanged the one. Of what may be several nothing is said."""
+    a program has `read` them first, that is read before one with which the model computes first: of
+    two that are exchanged the one. Of what may be several nothing is said.
+
+    Matrices have an order, and vectors have another: a program may read what a norm multiplies by
+    before the linear of its gate. Shapes do not matter: in a program a matrix may have the rows of
+    several linears, or of two that are equal one a bias."""
     spans, latest = _spans(backbone), {}
     for name in dict.fromkeys(name for names in read if len(names) == 1 for name in names):
         span = spans.get(name) or spans.get(name.rpartition(".")[0])
         if span is None:
             continue
-        shapes = _shapes(backbone, name)
-        early, its = latest.get(shapes, (name, span))
+        is_matrix = _is_matrix(backbone, name)
+        early, its = latest.get(is_matrix, (name, span))
         if span.end < its.begin:
             why = f"is read before {name}, with which the model computes first: are two exchanged?"
             return [PackedCheck(early, why)]
         if span.begin >= its.begin:
-            latest[shapes] = name, span
+            latest[is_matrix] = name, span
     return []
 
 
-def _shapes(backbone: Backbone, name: str) -> tuple[torch.Size, ...]:
-    """Of the tensor, or of the module's tensors, of that name."""
+def _is_matrix(backbone: Backbone, name: str) -> bool:
+    """Whether the tensor of that name is one, or a module of that name has one. A convolution by
+    channel is vectors, its taps."""
     path, _, own = name.rpartition(".")
     its = getattr(backbone.get_submodule(path), own)
-    return (
-        (its.shape,)
-        if isinstance(its, torch.Tensor)
-        else tuple(t.shape for t in (*its.parameters(), *its.buffers()))
-    )
+    return not isinstance(its, torch.Tensor) or its.dim() == 2
 
 
 def check_read(read: Iterable[set[str]], stored: StoredData) -> list[PackedCheck]:
