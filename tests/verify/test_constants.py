@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.support.command_line import invoked
+from tests.support.comparisons.verified import assert_verified, wrong_beside
 from tests.support.defects.edited_methods import edited_constants
 from tests.support.models.peer_models import LLAMA, QWEN, write_peer_checkpoint
+from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.models.tiny_models import PARAMS
 from tests.support.models.tiny_programs import Tiny
 from tests.support.paths import ARTIFACTS
@@ -304,3 +306,22 @@ def test_tables_of_rotations_are_looked_for_if_a_layer_reads_them(
     backbone = Backbone(config_from_params(params, "params.json"))
     names = {name for name, _ in _expected_tensors(backbone, biases=False)}
     assert ("rope.cos" in names) is is_looked_for and "norm.weight" in names
+
+
+def test_dequantized_linears_of_a_cpu_program_are_the_checkpoints(tmp_path: Path) -> None:
+    """In groups of 16, for which XNNPACK has no kernel, of either sign: Vulkan's alone."""
+    checkpoint = write_checkpoint(tmp_path / "c", group_size=16, n_layers=1)
+    tensors = load_file(checkpoint / "model.safetensors")
+    for name, scales in tensors.items():
+        if name.startswith("layers.") and name.endswith(".scales"):
+            scales[::2] *= -1
+    save_file(tensors, checkpoint / "model.safetensors")
+    options = ExportOptions(backend="xnnpack", allow_fallback=True)
+    program = export_checkpoint(checkpoint, tmp_path / "m.pte", options).output
+    assert_verified(program, checkpoint)
+
+    def change(tensors: Tensors) -> None:
+        tensors["layers.0.attention.wv.scales"][-1, -1] *= 1.01
+
+    joined = {f"layers.0.attention.{name}" for name in ("wq", "wk", "wv")}
+    assert set(wrong_beside(program, checkpoint, change)) == joined

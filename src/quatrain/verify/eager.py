@@ -55,7 +55,8 @@ def eager_for_program(
         quantize_kv_cache(backbone)
     if graph:
         _match_schemes(backbone, graph)
-    rounded = RoundedAgain() if graph else make_scales_positive(backbone)
+    as_stored = graph or info.scheme == Scheme.WEIGHT_ONLY
+    rounded = RoundedAgain() if as_stored else make_scales_positive(backbone)
     compute_as(backbone, arithmetic if graph else ARITHMETIC_OF["xnnpack"])
     freeze_weights(backbone)
     return backbone, rounded

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quatrain.errors import InputError
+from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX
 from quatrain.int4 import Scheme
 from quatrain.program import Program
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
@@ -37,7 +38,8 @@ class ProgramInfo:
 def program_info(program: Program) -> ProgramInfo:
     """The metadata of `program`; raises `InputError` if it has none.
 
-    An XNNPACK program is 8da4w, since XNNPACK has no weight-only int4 linear.
+    An XNNPACK program is 8da4w, since XNNPACK has no weight-only int4 linear; one of ours without
+    any scales, whose linears all are dequantized (`--allow-fallback`), computes as weight-only.
     """
     stated = int(program.metadata.get("get_max_context_len", 0))
     if not is_vulkan(program):
@@ -45,9 +47,10 @@ def program_info(program: Program) -> ProgramInfo:
             raise InputError(f"{program.path}: lacks the constant method get_max_context_len")
         in_int8 = "llama.custom_quantized_sdpa.out" in program.calls_outside_delegates()
         sink = program.metadata.get("quatrain_attention_sink")
-        return ProgramInfo(
-            Scheme.DYNAMIC_INT8, "bfloat16 scales", stated, in_int8, sink and (sink[0], sink[1])
-        )
+        quantized = any(key.startswith(SCALES_PREFIX) for key in program.named_data)
+        dequantized = is_quatrains(program) and not quantized
+        scheme = Scheme.WEIGHT_ONLY if dequantized else Scheme.DYNAMIC_INT8
+        return ProgramInfo(scheme, "bfloat16 scales", stated, in_int8, sink and (sink[0], sink[1]))
     graph = program.vulkan
     schemes = {INT4_LINEARS[op.kind] for op in graph.operators if op.kind in INT4_LINEARS}
     if not schemes:

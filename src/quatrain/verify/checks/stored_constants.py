@@ -6,6 +6,9 @@ with it; `reading_order` checks whether they are read in the right order.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.xnnpack.joined_linears import (
@@ -79,9 +82,8 @@ def _problem(stored: StoredData, constants: _Constants, names: list[str]) -> str
 
 def _is_dequantized(stored: StoredData, linear: _Quantized | JoinedLinear, name: str) -> bool:
     """Whether its weight is stored in floating point, as one that no kernel takes is."""
-    if isinstance(linear, JoinedLinear):
-        return False
-    weight = linear.dequantized_weight().float().contiguous()
+    every: list[Any] = list(linear) if isinstance(linear, JoinedLinear) else [linear]
+    weight = torch.cat([each.dequantized_weight().float() for each in every])
     return stored.for_delegates(weight.numpy().tobytes(), name)
 
 
