@@ -136,7 +136,7 @@ def test_a_delegate_that_is_built_otherwise(monkeypatch):
     with pytest.raises(
         QuatrainError, match=rf"Module: found \(edge_program blob\), .*{EXECUTORCH}"
     ):
-        copied_delegate.copied_delegate(SimpleNamespace(), b"", [])
+        copied_delegate.copied_delegate(SimpleNamespace(), b"", [], copied_delegate.Tokens(0, 1))
 
 
 def test_an_operator_of_torchao_with_other_arguments(monkeypatch):
