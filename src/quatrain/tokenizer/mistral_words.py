@@ -26,7 +26,8 @@ _BEFORE_5 = re.compile(r"[0-4]\.|5\.0\.0\.?(?:dev|a|b|rc)")
 def fix_mistral_words(model: tokenizers.Tokenizer, path: Path, config: Mapping[str, Any]) -> bool:
     """Give `model`, read from the tokenizer.json `path`, Mistral's own pattern of words where
     `config` (tokenizer_config.json) asks for it; returns whether it did."""
-    if config.get(_FIX) is not True or not _may_be_wrong(model, path):
+    asked = config.get(_FIX) is True and _was_saved_before_5(path)
+    if not asked or not _is_of_tekken(model):
         return False
     words = pre_tokenizers.Split(Regex(TEKKEN_WORDS), "isolated")
     steps = model.pre_tokenizer
@@ -43,21 +44,26 @@ def fix_mistral_words(model: tokenizers.Tokenizer, path: Path, config: Mapping[s
 def has_wrong_mistral_words(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether the tokenizer.json `path` may be one of those, and `config` asks for no other
     pattern. Raises `InputError` if a file is damaged."""
-    if not path.name.endswith(TOKENIZER) or config.get(_FIX) is True:
+    asked = config.get(_FIX) is True
+    if not path.name.endswith(TOKENIZER) or asked or not _was_saved_before_5(path):
         return False
     model = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8-sig"))
-    return _may_be_wrong(model, path) and TEKKEN_WORDS not in _patterns(model)
+    return _is_of_tekken(model) and TEKKEN_WORDS not in _patterns(model)
 
 
-def _may_be_wrong(model: tokenizers.Tokenizer, path: Path) -> bool:
-    """Whether transformers before release 5 saved the Mistral whose tokenizer this is."""
+def _was_saved_before_5(path: Path) -> bool:
+    """Whether transformers before release 5 saved the Mistral whose tokenizer `path` is."""
     file = sibling(path, "config.json")
-    if model.get_vocab_size() <= _SMALLEST or model.pre_tokenizer is None or not file.is_file():
+    if not file.is_file():
         return False
     fields = read_object(file)
     saved_by = fields.get("transformers_version")
     before_5 = not saved_by or _BEFORE_5.match(str(saved_by)) is not None
     return before_5 and fields.get("model_type") in _MODEL_TYPES
+
+
+def _is_of_tekken(model: tokenizers.Tokenizer) -> bool:
+    return model.get_vocab_size() > _SMALLEST and model.pre_tokenizer is not None
 
 
 def _patterns(model: tokenizers.Tokenizer) -> list[str]:
