@@ -4,8 +4,8 @@ are one wider one. V3 picks by sigmoids with a bias for each expert."""
 
 from quatrain.checkpoint.families import weighted_experts
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
-from quatrain.checkpoint.families.glm4v import predicts_further
 from quatrain.checkpoint.families.latent.hugging_face import (
+    DEFAULTS,
     NAMES,
     heads_apart,
     latent_params,
@@ -13,21 +13,9 @@ from quatrain.checkpoint.families.latent.hugging_face import (
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.further_layers import further_layers
 
 _BIAS = ".mlp.gate.e_score_correction_bias"
-_LATENT = {
-    "vocab_size": 102400,
-    "hidden_act": "silu",
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "attention_bias": False,
-    "kv_lora_rank": 512,
-    "q_lora_rank": 1536,
-    "qk_rope_head_dim": 64,
-    "qk_nope_head_dim": 128,
-    "v_head_dim": 128,
-}
 
 
 def mixture(fields: Fields, dense: int, normalized: bool) -> Params:
@@ -96,8 +84,10 @@ DEEPSEEK_V2 = Family(
     HuggingFaceReading(
         model_type="deepseek_v2",
         defaults={
-            **_LATENT,
+            **DEFAULTS,
             "num_attention_heads": 32,
+            "vocab_size": 102400,
+            "max_position_embeddings": 2048,
             "first_k_dense_replace": 0,
             "n_routed_experts": 64,
             "n_shared_experts": 2,
@@ -116,7 +106,7 @@ DEEPSEEK_V3 = Family(
     HuggingFaceReading(
         model_type="deepseek_v3",
         defaults={
-            **_LATENT,
+            **DEFAULTS,
             "num_attention_heads": 128,
             "num_key_value_heads": 128,
             "vocab_size": 129280,
@@ -136,7 +126,7 @@ DEEPSEEK_V3 = Family(
         rope=latent_rope,
         names={**_NAMES, "mlp.expert_bias": "feed_forward.expert_bias"},
         tensors=_tensors3,
-        unused=predicts_further,
+        unused=further_layers,
         aliases={"num_local_experts": "n_routed_experts"},
     )
 )

@@ -1,32 +1,18 @@
 """The text models of GLM-4.1V and GLM-OCR: a GLM-4 (2025) with a rotary embedding of all of each
 head, where config.json states no other part, by three positions, which are equal for text."""
 
-import re
 from dataclasses import replace
 
 from quatrain.checkpoint.families import glm, qwen
 from quatrain.checkpoint.families.family import NO_BIASES, QKV_BIASES, Family, Params, sizes
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
-
-_LAYER = re.compile(r"model\.layers\.(\d+)\..+")
+from quatrain.checkpoint.hugging_face.tensors.further_layers import further_layers
 
 
 def _rope(fields: Fields) -> Params:
     rope = partial_rope_params(qwen.of_one_position(fields), rotated=1.0)
     return rope | {"use_hf_rope": False}
-
-
-def predicts_further(stored: LazyTensors, fields: Fields) -> set[str]:
-    """The tensors of the layers behind the last, which predict several tokens at once."""
-    if fields.get("num_nextn_predict_layers") is None:
-        return set()
-    layers = fields.layer_count()
-    further = fields.integer("num_nextn_predict_layers", least=0)
-    behind = range(layers, layers + further)
-    found = {name: _LAYER.fullmatch(name) for name in stored}
-    return {name for name, match in found.items() if match and int(match[1]) in behind}
 
 
 _DEFAULTS = {
@@ -62,6 +48,6 @@ GLM_OCR = Family(
         sizes=sizes(1024, 4096, 16),
         rope=_rope,
         biases=NO_BIASES,
-        unused=predicts_further,
+        unused=further_layers,
     )
 )

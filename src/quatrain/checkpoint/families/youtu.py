@@ -4,6 +4,7 @@ from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFace
 from quatrain.checkpoint.families.latent import gguf
 from quatrain.checkpoint.families.latent.heads import Heads, require_shape, transposed
 from quatrain.checkpoint.families.latent.hugging_face import (
+    DEFAULTS,
     NAMES,
     heads_apart,
     latent_params,
@@ -79,19 +80,11 @@ YOUTU = Family(
     hugging_face=HuggingFaceReading(
         model_type="youtu",
         defaults={
+            **DEFAULTS,
             "num_attention_heads": 16,
             "num_key_value_heads": 16,
             "vocab_size": 128256,
-            "hidden_act": "silu",
             "max_position_embeddings": 131072,
-            "rms_norm_eps": 1e-6,
-            "rope_theta": 10000.0,
-            "attention_bias": False,
-            "kv_lora_rank": 512,
-            "q_lora_rank": 1536,
-            "qk_rope_head_dim": 64,
-            "qk_nope_head_dim": 128,
-            "v_head_dim": 128,
             "rope_interleave": True,
         },
         params=_params,

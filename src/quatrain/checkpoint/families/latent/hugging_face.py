@@ -17,6 +17,18 @@ NAMES = {
     "self_attn.k_b_proj": "attention.wk_b",
     "self_attn.v_b_proj": "attention.wv_b",
 }
+# Of DeepSeek's classes, and those made after them.
+DEFAULTS = {
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+    "kv_lora_rank": 512,
+    "q_lora_rank": 1536,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
+}
 
 
 def latent_params(fields: Fields) -> Params:
