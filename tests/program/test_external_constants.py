@@ -73,6 +73,18 @@ def test_inspect_and_doctor_say_what_they_do_not_see(model: Path, tmp_path: Path
         ReferenceRunner(model).forward(torch.tensor([[1]]), torch.tensor([0]))
 
 
+def test_two_programs_are_not_said_to_have_the_same_values(model: Path, tmp_path: Path) -> None:
+    inside = {"external.pte": artifact("peer-8da4w-fp32")}.get(model.name)
+    names = json.loads(run(inspect, model, "--json").output)["external_constants"]
+    said = f"not by value: {len(names)} constants in a separate .ptd file"
+    for other in [model, *filter(None, [inside])]:
+        shown = run(inspect, model, other)
+        found = json.loads(run(inspect, model, other, "--json").output)
+        assert said in shown.output and found["external_constants"] == names
+        assert "linears have the same weights" not in shown.output or inside is None
+        assert other != inside or (found["constants"], found["compared_weights"]) == ([], 0)
+
+
 def test_the_same_defects_are_found_as_with_constants_inside(tmp_path: Path) -> None:
     inside = {finding.defect for finding in examine(open_program(artifact("peer-8da4w-fp32")))}
     assert {finding.defect for finding in examine(open_program(of_delegate(tmp_path)))} == inside

@@ -217,6 +217,9 @@ def print_diff(diff: ProgramDiff, first: Path, second: Path) -> None:
         console.print(f"{equal} of {all_} linears have the same weights, byte for byte")
     if diff.hidden:
         console.print(_hidden_line(diff.hidden))
+    if diff.external_constants:
+        what = external_text(diff.external_constants)
+        console.print(f"compared by name and size, not by value: {what}")
     if diff.same:
         console.print("nothing differs")
 

@@ -24,13 +24,15 @@ class ProgramDiff:
 
     `operators` and `outside` count kinds, in the delegate and outside it; `calls` are the types
     and fixed arguments of each operator in turn, `constants` what they hold. `hidden`: the
-    backends whose insides are not read, and so only compared byte by byte.
+    backends whose insides are not read, and so only compared byte by byte. `external_constants`:
+    the names of those in a `.ptd` file beside either program, which are all that is compared.
     """
 
     summary: list[Difference]
     outside: list[Difference]
     bytes_by_kind: list[Difference]
     hidden: list[str]
+    external_constants: list[str]
     operators: list[Difference] = field(default_factory=list)
     calls: list[Difference] = field(default_factory=list)
     linears: list[Difference] = field(default_factory=list)
@@ -61,6 +63,7 @@ def diff_programs(first: Program, second: Program) -> ProgramDiff:
         outside=_by_key(one.outside, two.outside),
         bytes_by_kind=_by_key(one.bytes_by_kind, two.bytes_by_kind),
         hidden=sorted({*hidden_backends(one), *hidden_backends(two)}),
+        external_constants=list(dict.fromkeys([*one.external_constants, *two.external_constants])),
     )
     a, b = only_graph(first), only_graph(second)
     if a and b:
@@ -106,9 +109,12 @@ def _compare_graphs(diff: ProgramDiff, graphs: GraphDiff) -> None:
         for name in {**one, **two}
         if _text(one.get(name)) != _text(two.get(name))
     ]
-    both = [(one[name], two[name]) for name in one if name in two]
-    diff.compared_weights = len(both)
-    diff.equal_weights = sum(_same_weights(graphs, *pair) for pair in both)
+    both = [
+        (_weights(graphs.first, one[n]), _weights(graphs.second, two[n])) for n in one if n in two
+    ]
+    held = [pair for pair in both if graphs.both_hold(*pair)]
+    diff.compared_weights = len(held)
+    diff.equal_weights = sum(graphs.same_constant(*pair) for pair in held)
     if not graphs.same_order():
         if not diff.calls:
             diff.summary.append(Difference("operators", "this order", "another order"))
@@ -119,10 +125,8 @@ def _compare_graphs(diff: ProgramDiff, graphs: GraphDiff) -> None:
         diff.summary.append(Difference("memory of values", "this plan", "another plan"))
 
 
-def _same_weights(graphs: GraphDiff, first: Linear, second: Linear) -> bool:
-    one = weight_id(graphs.first.graph.operators[first.operator])
-    two = weight_id(graphs.second.graph.operators[second.operator])
-    return graphs.same_constant(one, two)
+def _weights(side: GraphSide, linear: Linear) -> int:
+    return weight_id(side.graph.operators[linear.operator])
 
 
 def _compare_rest(first: Program, second: Program) -> list[Difference]:

@@ -88,8 +88,15 @@ class GraphDiff:
             for pair in zip_longest(a.linears, b.linears):
                 self._compare(name, *pair)
 
+    def both_hold(self, first: int, second: int) -> bool:
+        """Whether both programs have the bytes of two constants, not a `.ptd` beside one."""
+        pairs = (self.first, first), (self.second, second)
+        stored = [(side.program, side.graph.stored(value)) for side, value in pairs]
+        return all(constant and program.holds(constant) for program, constant in stored)
+
     def same_constant(self, first: int, second: int) -> bool:
-        """Whether two values are constants of the same bytes; each pair is read once."""
+        """Whether two values are constants of the same bytes; each pair is read once. Of those in
+        a `.ptd` beside a program, whether they have the same name and size."""
         a, b = self.first.graph.stored(first), self.second.graph.stored(second)
         if a is None or b is None:
             return False
