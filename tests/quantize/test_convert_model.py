@@ -206,8 +206,8 @@ def test_tables_are_rounded_where_asked(tmp_path):
     checkpoint = open_checkpoint(tmp_path / "out")
     checkpoint.check_values()
     assert (checkpoint.embedding_kind, checkpoint.output_kind) == ("int8", "int4")
-    with pytest.raises(InputError, match=r"tok_embeddings\.weight is already int8"):
-        convert_model(tmp_path / "out", tmp_path / "again", ConvertOptions(embedding="int4"))
+    with pytest.raises(InputError, match=r"output\.weight is already int4"):
+        convert_model(tmp_path / "out", tmp_path / "again", ConvertOptions(output_layer="int8"))
 
 
 def tied(folder):
@@ -240,14 +240,37 @@ def test_a_tied_output_is_rounded_from_the_embedding(tmp_path, method):
         assert torch.equal(checkpoint.tensors[f"output.{part}"], expected)
 
 
-def test_a_tied_output_is_not_rounded_from_integers(tmp_path):
-    source = tied(tiny.write_checkpoint(tmp_path / "in"))
+def test_a_tied_output_is_not_rounded_from_int4(tmp_path):
+    tensors = tiny.int4_tensors(embedding="int4", output="tied")
+    source = tiny.write_checkpoint(tmp_path / "in", tensors)
     with pytest.raises(
-        InputError, match=r"output layer is tied to the embedding, which is already quantized"
+        InputError, match=r"output layer is tied to the embedding, which is already int4"
     ):
-        convert_model(source, tmp_path / "out", ConvertOptions(output_layer="int4"))
+        convert_model(source, tmp_path / "out", ConvertOptions(output_layer="int8"))
     assert not (tmp_path / "out").exists()
     assert convert_model(source, tmp_path / "out").rounded == 0
+
+
+@pytest.mark.parametrize("output", ["int8", "tied"])
+@pytest.mark.parametrize("groups", [None, 1, 2])
+def test_int8_tables_are_rounded_to_int4_where_asked(tmp_path, output, groups):
+    """As Meta's releases have them: Vulkan has no kernel for an int8 output layer."""
+    tensors = tiny.int4_tensors(output=output)
+    scales = tensors["tok_embeddings.scales"]
+    if groups:  # per row as [V, 1], or in groups, as Meta's
+        scales = tensors["tok_embeddings.scales"] = scales[:, None].repeat(1, groups).contiguous()
+    source = tiny.write_checkpoint(tmp_path / "in", tensors)
+    options = ConvertOptions(embedding="int4", output_layer="int4")
+    assert convert_model(source, tmp_path / "out", options).rounded == 2
+    checkpoint = open_checkpoint(tmp_path / "out")
+    checkpoint.check_values()
+    assert checkpoint.table_kinds == {"tok_embeddings": "int4", "output": "int4"}
+    for part in ("tok_embeddings", "output"):
+        stored = part if f"{part}.weight" in tensors else "tok_embeddings"
+        scale = tensors[f"{stored}.scales"].reshape(len(scales), -1)[:, :1]
+        values, scales_of = quantize_groups(tensors[f"{stored}.weight"] * scale, 32)
+        assert torch.equal(checkpoint.tensors[f"{part}.weight"], values)
+        assert torch.equal(checkpoint.tensors[f"{part}.scales"], scales_of)
 
 
 def test_asymmetric(tmp_path):

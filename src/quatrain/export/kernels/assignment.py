@@ -29,8 +29,8 @@ _KERNELS: dict[tuple[str, type[nn.Module]], str] = {
 _WHY_NOT = {
     ("vulkan", Int8DynActInt8WeightLinear): (
         "is int8 per channel and has int8 activations in both schemes, for which ExecuTorch's "
-        "Vulkan delegate has no kernel; quantize the model again with --output-layer int4, or "
-        "export 8da4w with --backend xnnpack"
+        "Vulkan delegate has no kernel; round it to int4 with `quatrain convert --output-layer "
+        "int4`, or export 8da4w with --backend xnnpack"
     ),
     ("xnnpack", WeightOnlyInt4Linear): (
         "XNNPACK in ExecuTorch has no int4 group-wise kernel for floating-point activations; "

@@ -6,6 +6,7 @@ from typing import Any
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.errors import InputError
 from quatrain.quantize.methods.int4_blocks import keep_int4_blocks
+from quatrain.quantize.methods.int8_table import round_int8_table
 from quatrain.quantize.methods.round_to_nearest import round_to_nearest
 from quatrain.quantize.methods.stored import keep_stored
 from quatrain.quantize.plan.plan import MethodName, Source, TensorPlan
@@ -19,6 +20,7 @@ Method = Callable[[Any, TensorPlan], QuantizedTensor]
 METHODS: dict[MethodName, Method] = {
     "rtn": round_to_nearest,
     "int4_blocks": keep_int4_blocks,
+    "int8_table": round_int8_table,
     "stored": keep_stored,
 }
 

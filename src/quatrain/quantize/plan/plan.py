@@ -11,7 +11,7 @@ from quatrain.checkpoint.float_model import FloatModel
 
 Source = FloatModel | Checkpoint
 Part = Literal["embedding", "layers", "output"]
-MethodName = Literal["rtn", "gptq", "distill", "int4_blocks", "stored"]
+MethodName = Literal["rtn", "gptq", "distill", "int4_blocks", "int8_table", "stored"]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What becomes of each tensor of a checkpoint that is quantized already."""
 
+import torch
+
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.lazy_tensors import StoredTensor
 from quatrain.checkpoint.files.safetensors import TensorSpec
@@ -20,19 +22,19 @@ def plan_checkpoint(
     """The plan that keeps a quantized checkpoint's own tensors, in their order.
 
     Zero points are left out: they must be zero, and are where the checkpoint was requantized. An
-    embedding or output layer in floating point is rounded where `embedding` or `output_layer` says
-    so; an output layer that is tied to the embedding then gets integers of its own. Raises
-    `InputError` if one that is to be rounded is integers already, and for a `group_size` that is
-    not the checkpoint's.
+    embedding or output layer in floating point, or in int8 for int4, is rounded where `embedding`
+    or `output_layer` says so; an output layer that is tied to the embedding then gets integers of
+    its own. Raises `InputError` for other changes of a quantized table, and for a `group_size` that
+    is not the checkpoint's.
     """
     if group_size not in (None, checkpoint.group_size):
         raise InputError(
             f"--group-size {group_size}: {checkpoint.source} is already quantized, in groups of "
             f"{checkpoint.group_size}; leave out the option, or convert the floating-point model"
         )
-    asked: dict[str, EmbeddingFormat] = {_EMBEDDING: embedding, _OUTPUT: output_layer}
+    asked: dict[Part, EmbeddingFormat] = {"embedding": embedding, "output": output_layer}
     tensors = [
-        _planned_tensor(checkpoint, name, stored, asked.get(name, "keep"))
+        _planned_tensor(checkpoint, name, stored, asked.get(_part(name), "keep"))
         for name, stored in checkpoint.tensors.stored.items()
     ]
     if checkpoint.output_kind == "tied" and output_layer != "keep":
@@ -48,16 +50,24 @@ def _planned_tensor(
 ) -> TensorPlan:
     part = _part(name)
     kind = checkpoint.embedding_kind if part == "embedding" else checkpoint.output_kind
-    if asked in ("keep", kind):
-        # Zero points are read and checked, and not written.
+    changes = asked not in ("keep", kind)
+    if not changes or name not in (_EMBEDDING, _OUTPUT):
+        # Zero points are read and checked, and not written, as are scales that get others.
+        unwritten = (".zeros", ".scales") if changes else (".zeros",)
         spec = TensorSpec(name, stored.dtype, stored.shape)
-        return TensorPlan(part, name, "stored", () if name.endswith(".zeros") else (spec,))
-    if kind != "fp":
+        return TensorPlan(part, name, "stored", () if name.endswith(unwritten) else (spec,))
+    if not _can_become(kind, asked):
         raise InputError(
             f"{checkpoint.source}: {name} is already {kind}; leave out the option that asks for "
             f"{asked}, or convert the floating-point model"
         )
     return _rounded(checkpoint, name, name, asked)
+
+
+def _can_become(kind: str, asked: EmbeddingFormat) -> bool:
+    """Whether rounding a table of that `kind` again makes it what is `asked`: int8 loses next to
+    nothing that int4 would keep."""
+    return kind == "fp" or (kind, asked) == ("int8", "int4")
 
 
 def _part(name: str) -> Part:
@@ -68,11 +78,12 @@ def _part(name: str) -> Part:
 
 def _untied(checkpoint: Checkpoint, format: OutputFormat) -> TensorPlan:
     """An output layer of its own, rounded from the embedding that it is tied to."""
-    if checkpoint.embedding_kind != "fp" or _EMBEDDING not in checkpoint.tensors:
+    kind = checkpoint.embedding_kind
+    if not _can_become(kind, format) or _EMBEDDING not in checkpoint.tensors:
         raise InputError(
             f"{checkpoint.source}: its output layer is tied to the embedding, which is already "
-            "quantized, so --output-layer cannot change its format; leave out --output-layer, or "
-            "convert the floating-point model"
+            f"{kind}, so --output-layer {format} cannot change its format; leave out "
+            "--output-layer, or convert the floating-point model"
         )
     return _rounded(checkpoint, _EMBEDDING, _OUTPUT, format)
 
@@ -86,4 +97,6 @@ def _rounded(checkpoint: Checkpoint, name: str, target: str, format: EmbeddingFo
             f"{checkpoint.source}: {name} has {shape[-1]} columns, expected a multiple of the "
             f"group size {group_size} for int4; ask for int8, or leave out the option"
         )
-    return integers(_part(target), (name, target), shape, group_size)
+    is_int8 = checkpoint.tensors.stored[name].dtype == torch.int8
+    method = "int8_table" if is_int8 else "rtn"
+    return integers(_part(target), (name, target), shape, group_size, method)
