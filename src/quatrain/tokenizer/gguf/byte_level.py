@@ -58,6 +58,26 @@ _DEEPSEEK3 = (
     rf"{_ASCII_MARKS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
     rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}",
 )
+_AFMOE = (
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",  # threes, from the end of the number
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0eff"
+    "\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+",
+    _DEEPSEEK3[-1],
+)
+# Letters with a case, but for alphabets that are newer than the tokenizer, and those of formulas.
+_DEEPSEEK_LETTERS = (
+    "(?:(?![\u0560-\u0588\u10c7-\u10ff\u1c80-\u1c8f\u2d00-\u2d2d\ua790-\ua7ff\uab30-\uab68"
+    "\U00010570-\U000105bc\U00016e40-\U00016e7f\U0001d400-\U0001d7cb\U0001df00-\U0001df1e])"
+    r"[\p{Lu}\p{Ll}\p{Lt}])+"
+)
+_DEEPSEEK_LLM = (
+    r"[\r\n]",
+    rf"\s?{_DEEPSEEK_LETTERS}",
+    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
+    r"\s+$",
+    "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+    r"\p{N}",
+)
 _DEEPSEEK_CODER = (
     r"[\r\n]",
     r"\s?\p{L}+",
@@ -100,6 +120,8 @@ _FAMILIES = (
     (_Cut((r"\p{N}{1,3}", _words("+")), ignore_merges=True), "minicpm5"),
     (_Cut(_DEEPSEEK3), "hunyuan-dense deepseek-v3"),
     (_Cut(_DEEPSEEK_CODER), "deepseek-coder"),
+    (_Cut(_DEEPSEEK_LLM), "deepseek-llm"),
+    (_Cut(_AFMOE), "afmoe"),
     # Cohere 2's: numbers in threes from their end
     (_Cut((r"\d{1,3}(?=(?:\d{3})*\b)", _GPT4O_WORDS)), "tiny_aya"),
     # OLMo 2 with tokens of several words: numbers in threes from their end
