@@ -2,6 +2,7 @@
 
 import bz2
 import lzma
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -269,3 +270,39 @@ def test_a_model_that_is_further_down(tmp_path):
     for name in ("mmproj-f16.gguf", "qwen.gguf"):
         (tmp_path / "ggufs" / name).write_bytes(b"GGUF")
     refused(tmp_path / "ggufs", r"give a model's folder or .*/qwen\.gguf$")
+
+
+def test_torchscript_says_how_to_save_its_weights(tmp_path):
+    folder = tiny.write_meta(tmp_path / "m")
+    weights = folder / "consolidated.00.pth"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(4, 4), torch.ones(1, 4)), str(weights))
+    with pytest.raises(InputError, match="is a TorchScript program") as caught:
+        open_float_model(folder)
+    interpreter, flag, code = shlex.split(str(caught.value).split("`")[1])
+    assert (interpreter, flag) == ("python", "-c")
+    exec(code)
+    saved = torch.load(folder / "consolidated.00-weights.pt", weights_only=True)
+    assert list(saved) == ["weight", "bias"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"tjgg\3\0\0\0", "a GGML file, llama.cpp's format before GGUF"),
+        (b"\x1c\0\0\0TFL3", "a LiteRT"),
+        (b"LITERTLM\1", "a LiteRT-LM model"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        ({"TF_LITE_PREFILL_DECODE": b"\x1c\0\0\0TFL3"}, "a MediaPipe bundle"),
+        ({"m/archive_format": b"pt2"}, "a program of torch.export"),
+    ],
+)
+def test_files_of_other_programs_are_named(content, said, tmp_path):
+    """The remedy is not to unpack them, or to download them again."""
+    file = tmp_path / "m.bin"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, part in content.items():
+                archive.writestr(name, part)
+    refused(file, f"is {said}.*; give the model that it was made from")

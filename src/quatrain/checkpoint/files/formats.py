@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quatrain.atomic_files import is_device_or_pipe
 from quatrain.checkpoint.files.archives import archive_in, archive_of
+from quatrain.checkpoint.files.other_programs import other_program
 from quatrain.checkpoint.files.pieces import how_to_join
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries, refuse_broken_link
@@ -37,6 +38,8 @@ def form_of_file(path: Path) -> Form:
         return Form.PROGRAM
     if start[:4] == b"GGUF":
         return Form.GGUF
+    if said := other_program(path, start):
+        raise InputError(f"{path}: {said}")
     if kind := archive_of(path, start):
         raise InputError(f"{path}: is an archive ({kind}); unpack it, and give its contents")
     if start[:4] == b"PK\x03\x04":
