@@ -304,6 +304,17 @@ def test_a_class_that_reads_no_bytes(byte_level, tmp_path, name) -> None:
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "GPT2Tokenizer"])
+def test_a_class_that_reads_no_prefix_of_tokens_inside_of_words(tmp_path, name) -> None:
+    """With which transformers fails, too."""
+    vocabulary = {"a": 0, "##b": 1, "ab": 2}
+    model = models.BPE(vocabulary, [("a", "##b")], continuing_subword_prefix="##")
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name}))
+    with pytest.raises(UnknownTokenizer, match=r"continuing_subword_prefix is '##', .* set"):
+        copy_tokenizer_files(tmp_path, tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", [models.WordLevel, models.Unigram, models.WordPiece])
 def test_a_vocabulary_without_merges(kind, tmp_path) -> None:
     """Of which those classes make a BPE, and others leave it as it is."""

@@ -20,6 +20,7 @@ from quatrain.tokenizer.files import tokenizer_class
 from quatrain.tokenizer.gguf.byte_level import QWEN2_WORDS, QWEN3_5_WORDS
 from quatrain.tokenizer.gguf.sentencepiece import SPACE, space_steps, spaces_back
 from quatrain.tokenizer.named_tokens import finding_as_written, found_as_written, special_texts
+from quatrain.tokenizer.tokenizer_json import is_tokenizers_error
 
 _PARTS = ("normalizer", "pre_tokenizer", "decoder")
 _FLAGS = ("fuse_unk", "byte_fallback", "ignore_merges")  # of the BPE, as those that follow
@@ -78,8 +79,11 @@ def build_as_class(
             f"{path}: is byte-level, which transformers' {name} cannot read; if it is the model's, "
             f"{_AS_IT_SAYS}"
         )
+    prefix = model.model.continuing_subword_prefix
     for option in _MODEL:
         setattr(model.model, option, False if option in _FLAGS else None)
+    if prefix:
+        _refuse_merges_without(prefix, model, path, name)
     build(model, config)
     changed = _state(model) != before
     if "added_tokens_decoder" in config:
@@ -98,6 +102,20 @@ def _not_bpe(model: tokenizers.Tokenizer, path: Path, name: str) -> UnknownToken
         "BPE, which is not implemented; give a tokenizer.json of type BPE as --tokenizer"
         + ("" if stated == name else f", or {_AS_IT_SAYS}")
     )
+
+
+def _refuse_merges_without(prefix: str, model: tokenizers.Tokenizer, path: Path, name: str) -> None:
+    """Raise `UnknownTokenizer` if merges of `model`, whose tokens inside of words begin with
+    `prefix`, give no token of the vocabulary without it."""
+    try:
+        tokenizers.Tokenizer.from_str(model.to_str())
+    except BaseException as error:
+        if not is_tokenizers_error(error):
+            raise
+        raise UnknownTokenizer(
+            f"{path}: its continuing_subword_prefix is {prefix!r}, without which transformers' "
+            f"{name} cannot read its merges; if it is the model's, {_AS_IT_SAYS}"
+        ) from error
 
 
 def refuse_unknown(name: str, path: Path, give: str) -> None:
