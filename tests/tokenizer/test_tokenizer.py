@@ -143,18 +143,15 @@ def test_a_text_that_it_has_no_tokens_for(tmp_path, model):
         Tokenizer.load(file).encode("é")
 
 
-# The package panics at merges of tokens shorter than the prefix.
-PREFIX = json.dumps(
-    {
-        "model": {
-            "type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
-            "continuing_subword_prefix": "abc",
-        }
-    }
-)  # fmt: skip
+def bpe(prefix, *vocabulary):
+    """A BPE with one merge, of a and b, for which the package panics: it reads beyond a token that
+    is shorter than the prefix, or the third token where there is none."""
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    merged = {"type": "BPE", "vocab": ids, "merges": [["a", "b"]]}
+    return json.dumps({"model": merged | {"continuing_subword_prefix": prefix}})
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', "\udcff", PREFIX])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', "\udcff"])
 def test_damaged_files(tmp_path, content):
     path = write(tmp_path, {})
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -166,6 +163,15 @@ def test_damaged_files(tmp_path, content):
         Tokenizer.load(path)
     with pytest.raises(InputError, match="no such file"):
         Tokenizer.load(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("content", [bpe("abc", "a", "b", "ab"), bpe(None, "a", "b")])
+def test_merges_that_do_not_fit_the_vocabulary(tmp_path, content, capfd):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="a merge does not join two tokens into a third"):
+        Tokenizer.load(path)
+    assert capfd.readouterr().err == ""
 
 
 def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):

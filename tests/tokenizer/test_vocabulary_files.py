@@ -197,6 +197,19 @@ def test_vocabulary_and_merges(tmp_path, model_type, config):
     check_as_auto_tokenizer(write(tmp_path, files, model_type), prompts, not composes)
 
 
+@pytest.mark.parametrize("vocabulary", [{"a": 0, "b": 1}, {"b": 0, "ab": 1}])
+def test_merges_of_another_vocabulary(tmp_path, vocabulary, capfd):
+    files = {
+        "vocab.json": vocabulary,
+        "merges.txt": "#version: 0.2\na b\n",
+        "tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer"},
+    }
+    write(tmp_path, files)
+    with pytest.raises(InputError, match=r"does not match merges\.txt, whose merge 'a b' does not"):
+        Tokenizer.load(tmp_path / "vocab.json")
+    assert not capfd.readouterr().err
+
+
 def ranks() -> list[bytes]:
     """Tokens of bytes, the best first."""
     model = byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False))

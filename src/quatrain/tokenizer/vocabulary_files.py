@@ -107,6 +107,12 @@ def _byte_level(path: Path, name: str, config: _Config) -> tokenizers.Tokenizer:
             f"supported, expected {' or '.join(_BYTE_LEVEL)}; give a tokenizer.json as --tokenizer"
         )
     vocabulary, merges = read_object(path), _merges(path.with_name(MERGES))
+    for pair in merges:  # of which one that makes no token ends tokenizers in a panic
+        if not {*pair, "".join(pair)} <= vocabulary.keys():
+            raise InputError(
+                f"{path}: does not match {MERGES}, whose merge {' '.join(pair)!r} does not join "
+                "two of its tokens into a third; download both again"
+            )
     try:
         model = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # tokenizers raises bare Exception
