@@ -104,8 +104,16 @@ def dynamic(
     return make
 
 
-def rotary(kind: str, width: int = 8, head: int = 16, keys: int = 2) -> Make:
-    q, k, table = T((1, 8, 2, head)), T((1, 8, keys, head)), T((8, width))
+def rotary(
+    kind: str,
+    width: int = 8,
+    head: int = 16,
+    keys: int = 2,
+    batches: int = 1,
+    storage: str = "texture3d",
+) -> Make:
+    q, k = (T((batches, 8, heads, head), storage=storage) for heads in (2, keys))
+    table = T((8, width), storage=storage)
     more = [number(0)] if kind.endswith("hf") else []
     return call(f"{kind}.default", q, k, table, table, *more, [q, k])
 
@@ -183,6 +191,14 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("rotary-width-8", "mali-g715", "1.5", measured("hd12_w"), measured("llama_w")),
     ("rotary-interleaved-tail", "desktop", "1.0", rotary(_INTERLEAVED, head=12),
      rotary(_INTERLEAVED, head=16)),
+    ("rotary-interleaved-tail", "desktop", "1.5", rotary(_INTERLEAVED, 5, head=10),
+     rotary(_INTERLEAVED, 7, head=14)),
+    ("rotary-rows-in-buffers", "desktop", "1.5", rotary(_INTERLEAVED, 7, head=14, storage="buffer"),
+     rotary(_INTERLEAVED, 7, head=14)),
+    ("rotary-rows-in-buffers", "desktop", "1.3", rotary(_HF, head=10, storage="buffer"),
+     rotary(_HF, head=12, storage="buffer")),
+    ("rotary-batches", "desktop", "1.2", rotary(_INTERLEAVED, batches=2), rotary(_INTERLEAVED)),
+    ("rotary-batches", "desktop", "1.5", rotary(_HF, batches=2), rotary(_HF)),
     ("rotary-hf-kv-heads", "desktop", "1.3", rotary(_HF, keys=4), rotary(_HF, keys=2)),
     ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
      int4_embedding(64)),

@@ -1,4 +1,4 @@
-"""Triggers of defects of embeddings, rotary embeddings and smaller operators."""
+"""Triggers of defects of embeddings and smaller operators."""
 
 import math
 
@@ -57,26 +57,6 @@ def int4_embedding_width_not_of_32(graph: VulkanGraph) -> Occurrences:
         for place, width in widths
         if width % EMBEDDED_TOGETHER
     ]
-
-
-def rotary_width_not_of_8(graph: VulkanGraph) -> Occurrences:
-    """`apply_rotary_emb_hf` that rotates a number of channels that is not a multiple of 8."""
-    widths = _last_dimensions(graph, "et_vk.apply_rotary_emb_hf", "freqs_cos")
-    return [Occurrence(f"{place}: rotary width {width}") for place, width in widths if width % 8]
-
-
-def interleaved_rotary_of_odd_fours(graph: VulkanGraph) -> Occurrences:
-    """`apply_rotary_emb` of heads that are a multiple of 4 wide and not of 8."""
-    widths = _last_dimensions(graph, "et_vk.apply_rotary_emb", "xq")
-    return [Occurrence(f"{place}: heads {wide} wide") for place, wide in widths if wide % 8 == 4]
-
-
-def more_key_heads_than_query_heads(graph: VulkanGraph) -> Occurrences:
-    """Rotary embedding of more key heads than query heads."""
-    for place, operator in operators(graph, "et_vk.apply_rotary_emb", "et_vk.apply_rotary_emb_hf"):
-        queries, keys = (graph.tensor(operator.named_args[x]).shape[-2] for x in ("xq", "xk"))
-        if keys > queries:
-            yield Occurrence(f"{place}: {keys} key heads, {queries} query heads")
 
 
 def gelu(graph: VulkanGraph) -> Occurrences:
@@ -182,14 +162,6 @@ def textures(graph: VulkanGraph) -> Occurrences:
         for value in graph.values
     )
     return [Occurrence(f"{count} textures")] if count else []
-
-
-def _last_dimensions(graph: VulkanGraph, kind: str, argument: str) -> list[tuple[str, int]]:
-    """Where each operator of this kind is, and the last dimension of that argument."""
-    return [
-        (place, graph.tensor(operator.named_args[argument]).shape[-1])
-        for place, operator in operators(graph, kind)
-    ]
 
 
 def _place(graph: VulkanGraph, operator: Operator) -> str:
