@@ -14,7 +14,7 @@ from quatrain.runtime.generation.generate import Generation, generate
 from quatrain.runtime.generation.kept_context import KeptContext
 from quatrain.runtime.generation.sampling import Sampling
 from quatrain.runtime.generation.stop_strings import TextUntil
-from quatrain.runtime.generation.token_choice import narrowed, penalized
+from quatrain.runtime.generation.token_choice import TokenChoice, narrowed, penalized
 from quatrain.verify.eager import load_eager
 
 ROW = torch.randn(1, 300, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3
@@ -37,7 +37,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_as_many_tokens_are_left_as_transformers_leaves(case):
     sampling, warpers = CASES[case]
-    found = narrowed(ROW[0] / sampling.temperature, sampling)
+    found = torch.from_numpy(narrowed(ROW[0].numpy() / sampling.temperature, sampling))
     wanted = ROW
     for warp in warpers:
         wanted = warp(torch.tensor([[0]]), wanted)
@@ -46,9 +46,26 @@ def test_as_many_tokens_are_left_as_transformers_leaves(case):
 
 def test_the_repetition_penalty_is_transformers():
     context = [3, 5, 5, 299]
-    found = penalized(ROW[0], context, 1.3)
+    found = torch.from_numpy(penalized(ROW[0].numpy(), context, 1.3))
     wanted = transformers.RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([context]), ROW)
     torch.testing.assert_close(found, wanted[0])
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely():
+    choose, draws = TokenChoice(Sampling(0.7, top_p=0.95, seed=5)), 20_000
+    row = torch.tensor([1.0, -2.0, 0.5, 2.0, -9.0])
+    found = torch.bincount(torch.tensor([choose(row, []) for _ in range(draws)]), minlength=5)
+    warped = transformers.TopPLogitsWarper(0.95)(torch.tensor([[0]]), row[None] / 0.7)
+    chances = warped[0].softmax(-1)
+    assert (found[chances == 0] == 0).all()
+    deviations = (draws * chances * (1 - chances)).sqrt()
+    assert ((found - draws * chances).abs() <= 4 * deviations).all()
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=3, top_p=0.9, min_p=0.1)])
+def test_logits_that_are_not_finite_give_a_token_too(broken, sampling):
+    assert TokenChoice(sampling)(torch.tensor([1.0, broken, 2.0, 0.0]), []) == 1
 
 
 @pytest.mark.parametrize(
