@@ -112,11 +112,13 @@ def weight_only_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
 def dynamic_outputs_not_of_4(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears of several rows into a buffer, whose output channels are not a multiple
     of 4."""
-    return [
-        Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
-        for linear, operator in linears(graph, DYNAMIC_LINEAR)
-        if rows_overlap(graph, operator)
-    ]
+    return _of_overlapping_rows(graph, DYNAMIC_LINEAR)
+
+
+def weight_only_outputs_not_of_4_in_buffers(graph: VulkanGraph) -> Occurrences:
+    """Weight-only int4 linears of several rows into a buffer, whose output channels are not a
+    multiple of 4."""
+    return _of_overlapping_rows(graph, WEIGHT_ONLY_LINEAR)
 
 
 def weight_only_of_several_rows(graph: VulkanGraph) -> Occurrences:
@@ -216,3 +218,11 @@ def linears(graph: VulkanGraph, *kernels: str) -> list[tuple[Linear, Operator]]:
 def _of_several_rows(graph: VulkanGraph, kernel: str) -> list[tuple[Linear, Operator]]:
     """Those that a call of several tokens gives several rows: not the output layer."""
     return [(one, op) for one, op in linears(graph, kernel) if most_rows(graph, op) > 1]
+
+
+def _of_overlapping_rows(graph: VulkanGraph, kind: str) -> list[Occurrence]:
+    return [
+        Occurrence(f"{linear.name}: {graph.tensor(operator.out).shape[-1]} output channels")
+        for linear, operator in linears(graph, kind)
+        if rows_overlap(graph, operator)
+    ]
