@@ -60,6 +60,7 @@ SAFETENSORS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safeten
         (["consolidated.safetensors"], ["consolidated.safetensors"]),
         (["consolidated.00.pth", "consolidated.01.pth"],) * 2,
         (["pytorch_model.bin"],) * 2,
+        (["qmodel.pt", "optimizer.pt", "sub/qmodel.pt"], ["qmodel.pt"]),
     ],
 )
 def test_one_form_of_the_weights_is_fetched(tmp_path, monkeypatch, weights, fetched):
@@ -94,9 +95,21 @@ def test_chat_templates_with_names_are_fetched_and_nothing_else_further_down(tmp
         )
         return str(tmp_path)
 
+    (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     local_path("hf://someone/model")
     assert fetched == {"model.safetensors", "chat_template.jinja", *named}
+
+
+def test_a_repository_of_gguf_files_says_how_to_fetch_one(tmp_path, monkeypatch):
+    there = ["README.md", "config.json", "m-Q8_0.gguf", "m-Q4_0.gguf"]
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: there)
+    says = r"GGUF files: m-Q4_0.gguf, m-Q8_0.gguf; fetch one with `hf download some/m m-Q4_0.gguf "
+    with pytest.raises(InputError, match=says):
+        local_path("hf://some/m")
+    there[2:] = []
+    assert local_path("hf://some/m") == tmp_path
 
 
 def test_what_is_not_there_is_one_error(tmp_path):
@@ -111,6 +124,13 @@ def test_what_is_not_there_is_one_error(tmp_path):
 def test_names_that_are_not_valid(name):
     with pytest.raises(InputError, match="expected hf://owner/name"):
         local_path(name)
+
+
+def test_a_file_in_a_repository():
+    with pytest.raises(
+        InputError, match=r"expected hf://.*; fetch one with `hf download a/b c.gguf"
+    ):
+        local_path("hf://a/b/c.gguf")
 
 
 def test_other_paths_are_left_alone(tmp_path):

@@ -3,16 +3,21 @@
 import re
 from pathlib import Path
 
+from quatrain.checkpoint.files.formats import PICKLED
 from quatrain.errors import InputError
 from quatrain.folder_entries import refuse_broken_links
+from quatrain.short_lists import and_more
 
 _HUB = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?")
+_IN_REPOSITORY = re.compile(r"hf://(\w[\w.-]*/\w[\w.-]*)/([\w./-]+\.gguf)")
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt")
 # Files in subfolders, except chat templates: additional_chat_templates holds the named ones.
-_BELOW = ("*/*.safetensors", "*/*.json", "*/*.bin", "*/*.pth")
+_BELOW = tuple(f"*/*{suffix}" for suffix in (".safetensors", ".json", *PICKLED))
 # Other forms of the same weights, which many repositories hold beside model*.safetensors: together
 # they are twice or three times the download.
-_MODEL, _META, _PICKLED = "model*.safetensors", "consolidated*", ("*.bin", "*.pth")
+_MODEL, _META = "model*.safetensors", "consolidated*"
+_PICKLED = tuple(f"*{suffix}" for suffix in PICKLED)
+_OF_TRAINING = ("optimizer*", "rng_state*")  # which may be larger than the model
 
 
 def local_path(path: Path | str) -> Path:
@@ -20,16 +25,20 @@ def local_path(path: Path | str) -> Path:
 
     If the repository has model*.safetensors, other forms of the weights are not fetched. If the hub
     cannot be reached, huggingface_hub's cache is used. Raises `InputError` if the model is not in
-    the cache and cannot be fetched, or huggingface_hub is not installed.
+    the cache and cannot be fetched, or is only there as GGUF, or huggingface_hub is not installed.
     """
     if not is_on_hub(path):
         return readable(Path(path))
     text = re.sub("^hf:/{1,2}", "hf://", str(path))
     match = _HUB.fullmatch(text)
     if not match:
-        raise InputError(f"{text}: expected hf://owner/name or hf://owner/name@revision")
+        in_repository = _IN_REPOSITORY.fullmatch(text)
+        raise InputError(
+            f"{text}: expected hf://owner/name or hf://owner/name@revision"
+            + (f"; {_to_fetch(*in_repository.groups())}" if in_repository else "")
+        )
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError:
         raise InputError(
@@ -48,12 +57,31 @@ def local_path(path: Path | str) -> Path:
 
     try:
         folder = fetch(*_WANTED, unwanted=(_META,))
-        return folder if any(folder.glob(_MODEL)) else fetch(*_WANTED, *_PICKLED)
+        if not any(folder.glob(_MODEL)):
+            folder = fetch(*_WANTED, *_PICKLED, unwanted=_OF_TRAINING)
+        if not any(file.suffix in (".safetensors", *PICKLED) for file in folder.iterdir()):
+            _refuse_gguf(text, match[1], HfApi().list_repo_files(match[1], revision=match[2]))
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{text}: cannot be fetched and is not in the local cache: {first_line}"
         ) from error
+
+
+def _refuse_gguf(text: str, repository: str, files: list[str]) -> None:
+    """Raise `InputError` if the `files` of the `repository` that `text` names include GGUF's: which
+    of them is meant is not known."""
+    ggufs = sorted(name for name in files if name.endswith(".gguf"))
+    if ggufs:
+        raise InputError(
+            f"{text}: its weights are GGUF files: {and_more(ggufs, 8)}; "
+            f"{_to_fetch(repository, ggufs[0])}"
+        )
+
+
+def _to_fetch(repository: str, file: str) -> str:
+    return f"fetch one with `hf download {repository} {file} --local-dir DIR`, and give the file"
 
 
 def is_on_hub(path: Path | str) -> bool:
