@@ -7,9 +7,11 @@ import zipfile
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.support.formats import quantized_folders as folders
 from tests.support.models import tiny_models as tiny
 
+from quatrain.checkpoint.files.shards import read_merged
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
@@ -145,12 +147,18 @@ def test_an_index_of_another_shape(tmp_path, index):
         open_checkpoint(folder)
 
 
-def test_a_tensor_in_two_shards(tmp_path):
-    folder = folders.write_quantized(tmp_path, "gptq", shards=2)
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float32])
+def test_a_tensor_in_two_shards(tmp_path, dtype):
+    """It counts once where it is the same, as a matrix in FP8 or a number may be."""
+    folder = tiny.write_hugging_face(tmp_path, shards=2)
     first, second = sorted(folder.glob("*.safetensors"))
-    second.write_bytes(first.read_bytes())
-    with pytest.raises(InputError, match="another shard also holds"):
-        open_checkpoint(folder)
+    both = load_file(second) | {"k": torch.ones(4, 4).to(dtype), "one": torch.tensor(1.0)}
+    save_file({name: both[name] for name in ("k", "one")} | load_file(first), first)
+    save_file(both, second)
+    assert set(read_merged([first, second])[0]) == {*load_file(first), *both}
+    save_file(both | {"k": torch.zeros(4, 4).to(dtype)}, second)
+    with pytest.raises(InputError, match=rf"{second.name}: holds another k than {first.name}"):
+        open_float_model(folder)
 
 
 def test_a_tensor_that_repeats_its_bytes(tmp_path):

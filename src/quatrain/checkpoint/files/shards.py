@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from quatrain.checkpoint.files.formats import is_of_training
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.files.tensor_file import header_metadata, read_tensors
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries
@@ -60,17 +62,26 @@ def parts_of_one_model(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def read_merged(files: Iterable[Path]) -> tuple[LazyTensors, dict[str, str]]:
     """The tensors of all `files` by name, memory-mapped, and their headers' metadata.
 
-    Raises `InputError` if two hold a tensor of one name.
+    A tensor that several hold alike counts once, as where a tied output is in another shard than
+    the embedding. Raises `InputError` if two hold different tensors of one name.
     """
     merged, metadata = {}, {}
+    holder: dict[str, Path] = {}
     for file in files:
         found = read_tensors(file).stored
-        twice = sorted(merged.keys() & found.keys())
-        if twice:
-            raise InputError(
-                f"{file}: holds {twice[0]}, which another shard also holds; download the shards "
-                "of one model again, into an empty folder"
-            )
+        for name in sorted(merged.keys() & found.keys()):
+            if not _are_equal(merged[name], found[name]):
+                raise InputError(
+                    f"{file}: holds another {name} than {holder[name].name}: one of the two is of "
+                    "another model; download the shards of one model again, into an empty folder"
+                )
         merged |= found
+        holder |= dict.fromkeys(found, file)
         metadata |= header_metadata(file)
     return LazyTensors(merged), metadata
+
+
+def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(*(each.load().flatten().view(torch.uint8) for each in (one, other)))
