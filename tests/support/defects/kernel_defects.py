@@ -1,5 +1,6 @@
 """Programs that meet a defect of an operator's kernel, each beside one that does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,20 @@ def linear_rows(rows: int) -> Make:
     return call("aten.linear.default", x, T((8, 8), constant=True), NULL, x)
 
 
+def row_of_a_table(rows: int) -> Make:
+    """A product with a row of so many, as the exporter stores a view of a larger tensor."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        x, out = maker.input("float32", 4), maker.tensor("float32", 4)
+        row = maker.constant(np.zeros((rows, 4), np.float32))
+        maker.graph.values[row] = replace(maker.graph.tensor(row), shape=(4,))
+        maker.call("aten.mul.Tensor", x, row, out)
+        return maker.save(folder / "row.pte", [out])
+
+    return make
+
+
 def sigmoid(storage: str = "texture3d") -> Make:
     x = T((4,), storage=storage)
     return call("aten.sigmoid.default", x, x)
@@ -191,6 +206,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("int4-linear-batches", "desktop", "1.5", weight_only(batch=3), weight_only()),
     ("q4gsw-bias-dropped", "desktop", "1.2", weight_only(bias=True), weight_only()),
     ("q4gsw-half-accumulation", "desktop", "1.4", weight_only(dtype="float16"), weight_only()),
+    ("constant-of-a-part", "desktop", "1.5", row_of_a_table(3), row_of_a_table(1)),
     ("rotary-width-8", "desktop", "1.3", rotary(_HF, 12), rotary(_HF, 8)),
     ("rotary-width-8", "mali-g715", "1.5", measured("hd12_w"), measured("llama_w")),
     ("rotary-interleaved-tail", "desktop", "1.0", rotary(_INTERLEAVED, head=12),

@@ -66,6 +66,18 @@ def constant_prepacked_twice(graph: VulkanGraph) -> Occurrences:
     ]
 
 
+def constant_of_a_part(graph: VulkanGraph) -> Occurrences:
+    """Constants of which more bytes are stored than their tensors have."""
+    for index, operator in enumerate(graph.operators):
+        for value_id in graph.inputs_of(operator):
+            stored = graph.stored(value_id)
+            needed = graph.tensor(value_id).nbytes if stored else 0
+            if stored and stored.nbytes > needed:
+                text = tensor_text(graph, value_id)
+                where = f"operator {index}, {operator.kind}: {text} of {needed} bytes"
+                yield Occurrence(f"{where}, {stored.nbytes} are stored")
+
+
 def decomposed_norm_in_fp16(graph: VulkanGraph) -> Occurrences:
     """`rsqrt` of a float16 tensor in a graph that also takes means: RMS norm in parts."""
     if not any(op.kind == "aten.mean" for op in graph.operators):
