@@ -73,7 +73,8 @@ def is_quantized(path: Path) -> bool:
         from quatrain.checkpoint.hugging_face.tensors.floating_settings import is_float8
 
         fields = read_fields(path / "config.json")
-        inside = fields.get("text_config")  # of a model that also sees, where either may say it
+        # Of a model that also sees, where either may say it.
+        inside = fields.get("text_config") or fields.get("llm_config")
         settings = stated_settings(fields)
         if settings is None and isinstance(inside, dict):
             settings = stated_settings(fields | inside)

@@ -44,7 +44,7 @@ from transformers import (
     Phi4MultimodalForCausalLM,
 )
 
-from quatrain.checkpoint.families.multimodal import MULTIMODAL
+from quatrain.checkpoint.families.multimodal import MULTIMODAL, WITH_OWN_CODE
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
 
@@ -253,6 +253,40 @@ def test_phi_4_multimodal(tmp_path):
     assert error(model, saved(model, tmp_path)) < TOLERANCE
     (note,) = open_float_model(tmp_path).notes
     assert "only its text model (phi3) is read. Not used: embed_tokens_extend (" in note
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "Qwen3"])
+def test_internvl_with_its_own_code(kind, tmp_path):
+    """Which calls the text model's fields llm_config."""
+    model = random_model(kind, **TEXTS.get(kind.lower(), {}))
+    tensors = load_file(saved(model, tmp_path) / "model.safetensors")
+    whole = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
+    others = {f"{name}.weight": torch.ones(2, 2) for name in ("vision_model.embeddings", "mlp1.0")}
+    save_file(whole | others, tmp_path / "model.safetensors")
+    text = json.loads((tmp_path / "config.json").read_text())
+    config = {"model_type": "internvl_chat", "llm_config": text, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert error(model, tmp_path) < TOLERANCE
+    (note,) = open_float_model(tmp_path).notes
+    assert f"({kind.lower()}) is read. Not used: mlp1 (1 tensor" in note and "vision_model" in note
+    change_config(tmp_path, ["llm_config"])
+    with pytest.raises(InputError, match="'llm_config' is None, expected an object"):
+        open_float_model(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", sorted(WITH_OWN_CODE.keys() - {"internvl_chat"}))
+def test_llava_with_its_own_code(model_type, tmp_path):
+    """FastVLM, MobileVLM and others: the text model's fields and tensors, and more beside them."""
+    known = WITH_OWN_CODE[model_type]
+    model = random_model(known.text.capitalize())
+    file = saved(model, tmp_path) / "model.safetensors"
+    others = {"model.vision_tower.vision_tower.x.weight": torch.ones(2), "model.image_newline":
+              torch.ones(2), "model.mm_projector.0.weight": torch.ones(2)}  # fmt: skip
+    save_file(load_file(file) | others, file)
+    change_config(tmp_path, model_type=model_type, mm_vision_tower="mobileclip_l_1024")
+    assert error(model, tmp_path) < TOLERANCE
+    (note,) = open_float_model(tmp_path).notes
+    assert f"({known.text}) is read" in note and all(f"{name} (" in note for name in known.others)
 
 
 def test_qwen2_vl_as_the_hub_has_it(tmp_path):

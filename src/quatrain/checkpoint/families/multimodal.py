@@ -29,6 +29,7 @@ class Multimodal:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     base: float | None = None
     inside: str = ""
+    text_config: str = "text_config"
 
 
 _TOWER = ("vision_tower", "multi_modal_projector")
@@ -150,6 +151,20 @@ MULTIMODAL = {
 }
 
 
+# What transformers has no class for: their files come with code of their own.
+_LLAVA = ("vision_tower", "mm_projector", "image_newline")
+WITH_OWN_CODE = {
+    "internvl_chat": Multimodal(
+        "qwen2", ("vision_model", "mlp1"), tied=True, text_config="llm_config"
+    ),
+    "llava_llama": Multimodal("llama", _LLAVA, flat=True),
+    "llava_qwen": Multimodal("qwen2", _LLAVA, flat=True),
+    "llava_qwen2": Multimodal("qwen2", _LLAVA, flat=True),
+    "mobilevlm": Multimodal("llama", _LLAVA, flat=True),
+}
+
+
 def multimodal_of(model_type: Any) -> Multimodal | None:
     """The entry for config.json's `model_type` if it is a multimodal model, else None."""
-    return MULTIMODAL.get(model_type) if isinstance(model_type, str) else None
+    known = MULTIMODAL | WITH_OWN_CODE
+    return known.get(model_type) if isinstance(model_type, str) else None

@@ -33,7 +33,7 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
         stated = fields.keys() & (_OF_THE_WHOLE - {"tie_word_embeddings"})
         outer = {field: fields[field] for field in stated if fields[field] is not None}
         fields = Fields(outer, fields.source) | fields.object_of(name)
-    stated_text = fields.get("text_config")
+    stated_text = fields.get(whole.text_config)
     if stated_text is None and whole.flat:
         refuse_two_values(fields)
         return fields | {"model_type": whole.text}
@@ -41,7 +41,7 @@ def text_fields(fields: Fields, whole: Multimodal) -> Fields:
         expected = "an object with the text model's fields"
         if stated_text is None and "hidden_size" in fields:
             expected += f"; if config.json is of a text model alone, its model_type is {whole.text}"
-        raise fields.refusal("text_config", expected)
+        raise fields.refusal(whole.text_config, expected)
     nested = Fields(stated_text, fields.source)
     refuse_two_values(nested)
     _refuse_unread_base(nested, whole)
