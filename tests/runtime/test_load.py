@@ -152,6 +152,17 @@ def test_executorch_needs_a_name_in_utf_8(tmp_path: Path) -> None:
         load_runner(open_program(copy))
 
 
+def test_executorch_runs_without_the_compiler() -> None:
+    """Whose import takes longer than all else before the first token."""
+    code = (
+        "import sys; from quatrain.runtime.load import load_runner\n"
+        f"print(load_runner({str(XNNPACK)!r}).device)\n"
+        "print({'executorch.exir', 'torch._dynamo', 'torch._inductor'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["executorch", "set()", ""], done.stderr
+
+
 def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
     from executorch.runtime import Runtime
 

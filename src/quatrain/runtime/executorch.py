@@ -33,16 +33,11 @@ class ExecutorchRunner:
         self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
         with native_output_held_back(), quiet():
-            # These register the quantized embedding and the KV cache attention kernels.
-            import executorch.kernels.quantized  # noqa: F401
-            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
-            from executorch.runtime import Runtime
+            from quatrain.runtime.executorch_bindings import Method, registered_backends
 
-            runtime = Runtime.get()
-            _require_backends(program, runtime.backend_registry.registered_backend_names)
+            _require_backends(program, registered_backends())
             try:
-                self._program = runtime.load_program(self.path)
-                self._method = self._program.load_method("forward")
+                self._method = Method(self.path, "forward")
             except RuntimeError as error:
                 raise InputError(
                     f"{self.path}: the ExecuTorch runtime cannot load it: {error}; it is damaged, "
@@ -55,7 +50,6 @@ class ExecutorchRunner:
         Raises `InputError` if a token is not in the program's vocabulary, or the call goes back in
         a program that cannot.
         """
-        assert self._method is not None
         if self._vocab_size is not None and not inputs[0].is_floating_point():
             check_token_ids(inputs[0], self._vocab_size)
         given = self._inputs.given(inputs)
@@ -69,9 +63,8 @@ class ExecutorchRunner:
             ) from error
 
     def reset(self) -> None:
-        """Clear the context, by loading the method again."""
+        """Clear the context: a call at position 0 reads nothing of what was before."""
         self._order.reset()
-        self._method = self._program.load_method("forward")
 
 
 def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
@@ -81,7 +74,7 @@ def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[st
     return metadata | ({"get_max_seq_len": longest} if shorter else {})
 
 
-def _require_backends(program: Program, registered: Any) -> None:
+def _require_backends(program: Program, registered: list[str]) -> None:
     needed = {delegate.backend for delegate in program.delegates}
     missing = sorted(needed - set(registered))
     if missing:

@@ -172,6 +172,7 @@ PRIVATE = (
     "export/lowering/remembered_results.py",
     "export/xnnpack/unused_patterns.py",
     "linear/private_operators.py",
+    "runtime/executorch_bindings.py",
 )
 
 

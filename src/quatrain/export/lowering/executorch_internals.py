@@ -4,9 +4,10 @@ Each part below says what it is for and what breaks without it. What it finds ch
 with a `QuatrainError` that names the version found and the one expected; what it changes in
 others' tables it puts back. Told of in modules of their own are the schemas inside the wheel
 (`quatrain.executorch_wheel`), the operators that the eager layers call
-(`quatrain.linear.private_operators`), how an XNNPACK delegate is copied and which keys are in its
-bytes (`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not
-do (`quatrain.export.lowering.compiler_shortcuts`, `.remembered_results` and
+(`quatrain.linear.private_operators`), the C++ runtime (`quatrain.runtime.executorch_bindings`), how
+an XNNPACK delegate is copied and which keys are in its bytes
+(`quatrain.export.xnnpack.copied_delegate` and `.delegate_keys`), and what compilers need not do
+(`quatrain.export.lowering.compiler_shortcuts`, `.remembered_results` and
 `quatrain.export.xnnpack.unused_patterns`).
 
 To move to another release: docs/contributing/move-to-a-new-executorch-release.md.
