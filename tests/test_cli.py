@@ -218,7 +218,24 @@ MISTAKES = {
     "diagnose, a word of quantize's": (["diagnose", "smollm2"], "and diagnose smollm2-int4"),
     "convert, a word of quantize's": (["convert", "smollm2", "c"], "run `quatrain quantize"),
     "export, an unknown target": (
-        ["export", "nowhere", "-o", "m.pte", "--target", "list"], "known are mali-g76, mali-g610",
+        ["export", "nowhere", "-o", "m.pte", "--target", "list"],
+        "--target list: no profile of a device 'list'; known are mali-g76, mali-g610",
+    ),
+    "export, a target that is two": (
+        ["export", "nowhere", "-o", "m.pte", "--target", "galaxy-s24"],
+        "--target galaxy-s24: 'galaxy-s24' is sold with two chips",
+    ),
+    "doctor, an unknown phone among others": (
+        ["doctor", "nowhere.pte", "--device", "galaxy-s24", "--device", "pixel-1"],
+        "--device pixel-1: no profile of a device 'pixel-1'; most like it are",
+    ),
+    "explain, an unknown release": (
+        ["explain", "nowhere", "--program", "nowhere.pte", "--prompt", "x", "--runtime", "9.9"],
+        "--runtime 9.9: nothing is known of ExecuTorch runtime '9.9'; known are 1.0, ",
+    ),
+    "run, no release after a phone": (
+        ["run", "nowhere.pte", "--prompt", "x", "--as-on", "pixel-8@"],
+        "--as-on pixel-8@: '' is no ExecuTorch version; expected one such as 1.3",
     ),
     "logits, in place of its checkpoint": (
         ["logits", "{checkpoint}", "--tokens", "1", "-o", "{checkpoint}/model.safetensors"],

@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quatrain.commands.options.shared import Debug, Json, Model, Runtime, known_targets
+from quatrain.commands.options.shared import (
+    Debug,
+    Json,
+    Model,
+    Runtime,
+    known_targets,
+    require_targets,
+)
 from quatrain.commands.printing.results import plain_console, print_json
 from quatrain.short_lists import and_more
 
@@ -22,6 +29,7 @@ def doctor(
             help="A phone or its GPU, such as pixel-8 or mali-g715; may be repeated. Default: all "
             "known ones. An unknown id gives the list of known ones.",
             autocompletion=known_targets,
+            callback=require_targets,
         ),
     ] = None,
     runtime: Runtime = None,

@@ -20,6 +20,7 @@ from quatrain.commands.options.shared import (
     Runtime,
     TokenizerFile,
     known_targets,
+    require_target,
 )
 from quatrain.commands.printing.progress import shown_stages
 from quatrain.commands.printing.results import print_json
@@ -44,6 +45,7 @@ Phone = Annotated[
         metavar="ID",
         help="The phone or its GPU, such as pixel-8 or mali-g715. Default: any.",
         autocompletion=known_targets,
+        callback=require_target,
     ),
 ]
 Expected = Annotated[

@@ -108,8 +108,11 @@ def test_in_processes_it_is_the_same(
 ) -> None:
     monkeypatch.setitem(functions.FUNCTIONS, "export", functions.export)
     spec = merged_spec(tiny_release / "release.toml", {})
-    make_release(tiny_release / "model", tmp_path / "out", spec, jobs)
+    stages = Stages()
+    make_release(tiny_release / "model", tmp_path / "out", spec, jobs, stages)
     assert_same_files(tmp_path / "out", exported)
+    together = [name for name in stages.seconds if name.endswith(", 2 at a time")]
+    assert together and all(" and " in name and name.count(".pte") == 1 for name in together)
 
 
 def test_what_takes_long_says_how_far_it_is(tiny_release: Path) -> None:

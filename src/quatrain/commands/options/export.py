@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.arithmetic import ActivationDtype, Backend, KvCache
-from quatrain.commands.options.shared import known_targets
+from quatrain.commands.options.shared import known_targets, require_target
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 
@@ -45,6 +45,7 @@ Target = Annotated[
         "print the reasons, and refuse what would fail there. An unknown id gives the "
         "list of known ones.",
         autocompletion=known_targets,
+        callback=require_target,
     ),
 ]
 MaxSeqLen = Annotated[

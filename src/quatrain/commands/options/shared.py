@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from quatrain.errors import InputError
 from quatrain.runtime.defects import EmulatedDefect, emulated_defect
 from quatrain.runtime.devices import DEVICES, parse_device
 
@@ -41,11 +42,45 @@ def known_devices(devices: list[str] | None) -> list[str] | None:
     return devices and [known_device(device) for device in devices]
 
 
-def _known_target(as_on: str | None) -> str | None:
+def require_target(param: typer.CallbackParam, given: str | None) -> str | None:
+    """`given`; refused during parsing, by the option's name, if it is no phone or GPU that is
+    known, or one that is sold with two chips."""
+    from quatrain.targets.phones import find_device
+
+    return _required(param, given, find_device)
+
+
+def require_targets(param: typer.CallbackParam, given: list[str] | None) -> list[str] | None:
+    """As `require_target`, where several may be given, and one with two chips is both."""
+    from quatrain.targets.phones import find_devices
+
+    for value in given or ():
+        _required(param, value, lambda name: find_devices([name]))
+    return given
+
+
+def _require_runtime(param: typer.CallbackParam, given: str | None) -> str | None:
+    from quatrain.targets.runtimes import require_release
+
+    return _required(param, given, require_release)
+
+
+def _require_arithmetic(param: typer.CallbackParam, given: str | None) -> str | None:
     from quatrain.targets.as_on import arithmetic_as_on
 
-    arithmetic_as_on(as_on)
-    return as_on
+    return _required(param, given, arithmetic_as_on)
+
+
+def _required(
+    param: typer.CallbackParam, given: str | None, require: Callable[[str], object]
+) -> str | None:
+    """`given`, which `require` accepts; what it raises does not name the option."""
+    if given is not None:
+        try:
+            require(given)
+        except InputError as error:
+            raise InputError(f"{param.opts[0]} {given}: {error}") from error
+    return given
 
 
 _DEFECTS = tuple(EmulatedDefect)
@@ -94,7 +129,7 @@ AsOn = Annotated[
         "without integer dot products never quantizes activations. Default: a GPU that "
         "has them.",
         autocompletion=known_targets,
-        callback=_known_target,
+        callback=_require_arithmetic,
     ),
 ]
 
@@ -104,5 +139,6 @@ Runtime = Annotated[
         metavar="VERSION",
         help="The ExecuTorch release in the app, such as 1.3. Default: any.",
         autocompletion=known_runtimes,
+        callback=_require_runtime,
     ),
 ]

@@ -14,6 +14,7 @@ from quatrain.errors import InputError, QuatrainError
 from quatrain.release.spec import ReleaseSpec
 from quatrain.release.tasks.functions import FUNCTIONS
 from quatrain.release.tasks.store import Store, Task, make
+from quatrain.short_lists import and_more
 from quatrain.stages import Stages
 
 _CONNECTING = threading.Lock()  # several releases at a time share one connection
@@ -31,8 +32,7 @@ def make_on_ray(
     """
     ray = _connected(address, memory)
     remote = ray.remote(num_cpus=1, memory=memory, max_retries=_RETRIES)(_make_aside)
-    named = ", ".join(task.title for task in tasks)
-    with stages(f"on Ray: {named}") as advance:
+    with stages(f"{and_more([task.title for task in tasks])}, on Ray") as advance:
         waiting = {
             remote.remote(store.place(task).absolute(), _portable(task)): task for task in tasks
         }

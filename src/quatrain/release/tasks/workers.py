@@ -16,6 +16,7 @@ import torch
 from quatrain.release.tasks.functions import FUNCTIONS
 from quatrain.release.tasks.on_ray import make_on_ray
 from quatrain.release.tasks.store import Made, Store, Task, make
+from quatrain.short_lists import and_more
 from quatrain.stages import TICK, Stages
 
 _parts: "ctypes.Array[ctypes.c_double]"  # of a process for tasks, set by `_begin`
@@ -64,7 +65,8 @@ def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages
     context = get_context("spawn")  # not forked: torch's threads do not survive it
     parts = context.RawArray(ctypes.c_double, len(tasks))
     pool = ProcessPoolExecutor(jobs, context, _begin, (threads, parts))
-    with pool, stages(f"{jobs} at a time: " + ", ".join(one.title for one in tasks)) as advance:
+    titles = and_more([one.title for one in tasks])
+    with pool, stages(f"{titles}, {jobs} at a time") as advance:
         waiting = {
             pool.submit(_make, index, store.place(task), task, FUNCTIONS[task.kind])
             for index, task in enumerate(tasks)
