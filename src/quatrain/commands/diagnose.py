@@ -9,7 +9,7 @@ import typer
 from quatrain.commands._before_torch import check_model, check_output, import_torch, refuse_smollm2
 from quatrain.commands.options.shared import Debug, Json, TokenizerFile
 from quatrain.commands.printing.progress import shown_stages
-from quatrain.commands.printing.results import print_json
+from quatrain.commands.printing.results import print_columns, print_json
 from quatrain.text_files import read_text
 
 if TYPE_CHECKING:
@@ -60,16 +60,16 @@ def diagnose(
 
 
 def _print_table(found: "list[ActivationStatistics]") -> None:
-    columns = f"{'zero pt < 0':>12}{'lowest':>10}{'highest':>10}{'outlier':>9}"
-    print(f"{'linear':<32}{columns}{'to zero':>9}")
+    columns = "linear", "zero pt < 0", "lowest", "highest", "outlier", "to zero"
+    cells: list[tuple[str, ...]] = [columns]
     for a in found:
-        shares = f"{a.outlier:>8.0f}x{a.to_zero:>9.1%}"
-        ranges = f"{a.negative_zero_points:>12.0%}{a.lowest:>10.2f}{a.highest:>10.2f}"
-        print(f"{a.name:<32}{ranges}{shares}")
+        ranges = f"{a.negative_zero_points:.0%}", f"{a.lowest:.2f}", f"{a.highest:.2f}"
+        cells.append((a.name, *ranges, f"{a.outlier:.0f}x", f"{a.to_zero:.1%}"))
+    print_columns(cells)
     negative = sum(a.negative_zero_points for a in found) / max(1, len(found))
     print(f"{len(found)} linears; {negative:.0%} of all zero points are negative")
-    print("in 8da4w a phone rounds them to int8 in prefill alone, in calls of two tokens or more,")
-    print("and never in decode")
+    print("in 8da4w a phone rounds them to int8 in prefill alone, in calls of two tokens")
+    print("or more, and never in decode")
     one_row = [a.name for a in found if not a.quantized_in_prefill]
     if one_row:
         print(f"never rounded, not in prefill either, as they see one row: {', '.join(one_row)}")

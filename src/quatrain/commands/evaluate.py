@@ -11,7 +11,7 @@ from quatrain.checkpoint.open import is_program
 from quatrain.commands._before_torch import check_model, fetched_smollm2, is_smollm2
 from quatrain.commands.options.shared import AsOn, Debug, Device, Emulate, Json, TokenizerFile
 from quatrain.commands.printing.progress import shown_stages
-from quatrain.commands.printing.results import print_json, warn_of_an_idle_defect
+from quatrain.commands.printing.results import print_columns, print_json, warn_of_an_idle_defect
 from quatrain.int4 import Scheme
 from quatrain.text_files import read_text
 from quatrain.with_error import with_error
@@ -119,35 +119,34 @@ def _labels(paths: list[Path]) -> dict[Path, str]:
 def _print_table(found: "list[Evaluation]", labels: dict[Path, str]) -> None:
     rows = [row for one in found for row in (one, one.decode) if row is not None]
     regimes = any(row.regime for row in rows)
-    width = max(map(len, labels.values())) + 2
-    columns = (
-        f"{'perplexity':>20}{'ratio':>18}{'KL, nats':>11}{'same top-1':>12}{'bits/byte':>11}"
-        f"{'tokens/s':>10}"
-    )
-    print(f"{'':<{width + 8 * regimes}}{columns}  device")
+    measured = "perplexity", "ratio", "KL, nats", "same top-1", "bits/byte", "tokens/s"
+    cells: list[tuple[str, ...]] = [("", "", *measured)]
     for row in rows:
-        name = f"{labels[row.model]:<{width}}" + f"{row.regime or '':<8}" * regimes
-        speed = f"{row.predicted / row.seconds:.1f}"
-        measures = f"{_perplexity(row):>20}{_distance(row)}{row.bits_per_byte:>11.3f}{speed:>10}"
-        print(f"{name}{measures}  {row.device}")
+        bits, speed = f"{row.bits_per_byte:.3f}", f"{row.predicted / row.seconds:.1f}"
+        name = labels[row.model], row.regime or ""
+        cells.append((*name, _perplexity(row), *_distance(row), bits, speed))
+    print_columns(cells, names=2)
     predicted = found[0].predicted
     print(f"{predicted} {'token' if predicted == 1 else 'tokens'} predicted")
+    for one in found:
+        print(f"{labels[one.model]}: {one.device}")
     if regimes:
         print(
-            "8da4w on a phone's GPU quantizes activations in prefill alone: a prompt is read as in "
-            "the first of its rows, text is written as in the second"
+            "8da4w on a phone's GPU quantizes activations in prefill alone:\n"
+            "a prompt is read as in the first of its rows, text is written as in the second"
         )
 
 
-def _distance(one: "Evaluation") -> str:
-    """From the first model, with the standard error of the paired difference."""
+def _distance(one: "Evaluation") -> tuple[str, str, str]:
+    """From the first model: the ratio of perplexities, with the standard error of the paired
+    difference, KL divergence, and agreement."""
     if one.against_first is None or one.perplexity_ratio is None:
-        return f"{'':>18}{'':>11}{'':>12}"
+        return "", "", ""
     ratio = with_error(f"{one.perplexity_ratio:.3f}", one.perplexity_ratio_error, "%.3f")
     if one.perplexity_ratio > 1e6:
         ratio = ""
     far = one.against_first
-    return f"{ratio:>18}{far.kl:>11.2e}{far.top1_agreement:>12.1%}"
+    return ratio, f"{far.kl:.2e}", f"{far.top1_agreement:.1%}"
 
 
 def _perplexity(one: "Evaluation") -> str:

@@ -127,6 +127,11 @@ def test_the_verb_prints_a_table_and_json(
     arguments = (tiny.programs["8da4w"], "--reference", tiny.checkpoint, "--text", text)
     table = _run(*arguments)
     assert "checkpoint" in table and "8da4w.pte" in table and "98 tokens predicted" in table
+    assert "\ncheckpoint: eager, 8da4w\n" in table and "\n8da4w.pte: reference" in table
+    lines = table.splitlines()
+    rows = lines[: lines.index("98 tokens predicted")]
+    assert rows[0].split("  ")[-1] == "tokens/s" and {len(row) for row in rows} == {len(rows[0])}
+    assert max(map(len, rows)) <= 95 and "%" in rows[-1] and "%" not in rows[1]
     found = json.loads(_run(*arguments, "--json"))["models"]
     assert [Path(one["model"]) for one in found] == [tiny.checkpoint, tiny.programs["8da4w"]]
     assert found[0]["against_first"] is None and found[1]["against_first"]["kl"] < 1e-2

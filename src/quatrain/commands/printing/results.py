@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,18 @@ def print_table(table: "Table") -> None:
     for column in table.columns:
         column.overflow = "fold"
     console.print(table)
+
+
+def print_columns(rows: Sequence[Sequence[str]], names: int = 1) -> None:
+    """Print `rows`, the first of them what the columns are called, no wider than they need: the
+    first `names` columns to the left, figures to the right. One that says nothing is left out."""
+    columns = []
+    for number, cells in enumerate(zip(*rows, strict=True)):
+        if any(cells[1:]):
+            side, width = "<" if number < names else ">", max(map(len, cells))
+            columns.append([f"{cell:{side}{width}}" for cell in cells])
+    for row in zip(*columns, strict=True):
+        print("  ".join(row).rstrip())
 
 
 def _least_width(table: "Table") -> int:
