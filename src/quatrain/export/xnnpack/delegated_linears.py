@@ -6,7 +6,7 @@ their own constants in it; lowering 211 linears costs what lowering 5 does.
 """
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
@@ -17,21 +17,12 @@ from torch import nn
 
 from quatrain.backbone.model import Backbone
 from quatrain.export.lowering.executorch_internals import LoweredBackendModule
-from quatrain.export.template.constants import xnnpack_bytes
-from quatrain.export.xnnpack.delegate_keys import SCALES_PREFIX
 from quatrain.export.xnnpack.joined_linears import JoinedLinear
-from quatrain.export.xnnpack.lowered_template import (
-    Constants,
-    LoweredTemplate,
-    lowered_template,
-)
+from quatrain.export.xnnpack.linear_constants import Linear, constants_of, members_of, names_of
+from quatrain.export.xnnpack.lowered_template import LoweredTemplate, lowered_template
 from quatrain.export.xnnpack.ring_cache import longest_call
-from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import OF_LAST_TOKEN, Int4Linear
-from quatrain.program.edit.constant_source import ConstantSource, Form
-
-Linear = Int4Linear | Int8DynActInt8WeightLinear | nn.Linear | FixedLinear | JoinedLinear
 
 
 class DelegatedLinear(nn.Module):
@@ -75,16 +66,11 @@ def delegate_linears(backbone: Backbone, by_name: bool = False) -> None:
 
 def shape_of(linear: Linear, tokens: int | None) -> Shape:
     """The shape of a linear that gets at most `tokens`."""
-    first, *_ = every = _members(linear)
+    first, *_ = every = members_of(linear)
     group = first.groupsize if isinstance(first, Int4Linear) else None
     has_bias = getattr(first, "bias", None) is not None
     rows, columns = sum(len(each.weight) for each in every), first.weight.shape[1]
     return Shape(type(first), rows, columns, group, has_bias, tokens)
-
-
-def _members(linear: Linear) -> list[Any]:
-    """The linears whose rows that one has."""
-    return list(linear) if isinstance(linear, JoinedLinear) else [linear]
 
 
 @cache
@@ -124,32 +110,3 @@ def random_linear(shape: Shape, seed: int = 0) -> Linear:
     if shape.has_bias:
         like.bias.uniform_(-1, 1, generator=generator)  # type: ignore[union-attr]
     return like
-
-
-def _parts(linear: Linear) -> list[tuple[str, ConstantSource]]:
-    """What XNNPACK's serializer stores of a linear: (key prefix, form and tensor of the linear)."""
-    if isinstance(linear, Int4Linear):
-        # XNNPACK's group-wise kernels take bfloat16 scales.
-        forms = [("", Form.PACKED, "weight"), (SCALES_PREFIX, Form.BFLOAT16, "scales")]
-    elif isinstance(linear, Int8DynActInt8WeightLinear):
-        forms = [("", Form.PLAIN, "weight"), (SCALES_PREFIX, Form.PLAIN, "scales")]
-    else:
-        forms = [("", Form.PLAIN, "weight")]
-    if getattr(linear, "bias", None) is not None:
-        forms.append(("", Form.FLOAT32, "bias"))
-    return [(prefix, ConstantSource(form, tensor)) for prefix, form, tensor in forms]
-
-
-def names_of(linear: Linear, path: str) -> Constants:
-    """The names of the constants of the linear at `path`: (key prefix, name)."""
-    parts = _parts(_members(linear)[0])
-    return [(prefix, source.below(path).key.encode()) for prefix, source in parts]
-
-
-def constants_of(linear: Linear) -> Constants:
-    """A linear's constants: (key prefix, bytes)."""
-    every = _members(linear)
-    return [
-        (prefix, xnnpack_bytes(source.form, *(getattr(each, source.tensor) for each in every)))
-        for prefix, source in _parts(every[0])
-    ]

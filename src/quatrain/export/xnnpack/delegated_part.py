@@ -18,13 +18,8 @@ from quatrain.export.lowering.executorch_internals import LoweredBackendModule
 from quatrain.export.template.constants import tensors_of
 from quatrain.export.template.key import module_descriptions
 from quatrain.export.template.template import placeholder
-from quatrain.export.xnnpack.delegated_linears import (
-    Linear,
-    constants_of,
-    names_of,
-    random_linear,
-    shape_of,
-)
+from quatrain.export.xnnpack.delegated_linears import random_linear, shape_of
+from quatrain.export.xnnpack.linear_constants import Linear, constants_of, names_of
 from quatrain.export.xnnpack.lowered_template import LoweredTemplate, lowered_template
 from quatrain.export.xnnpack.small_linears import FixedLinear
 from quatrain.int4 import Scheme

@@ -15,9 +15,8 @@ from quatrain.export.lowering.executorch_internals import (
 )
 from quatrain.export.xnnpack.copied_delegate import Tokens, copied_delegate
 from quatrain.export.xnnpack.delegate_keys import constant_key, with_keys
+from quatrain.export.xnnpack.linear_constants import Constants
 from quatrain.quiet import quiet
-
-Constants = list[tuple[str, bytes]]  # (key prefix, bytes) of each
 
 
 @dataclass(frozen=True)

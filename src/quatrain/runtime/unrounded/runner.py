@@ -49,12 +49,9 @@ class UnroundedRunner:
         if self._inputs.longest is not None:
             self.metadata = self.metadata | {"get_max_seq_len": self._inputs.longest}
         self._plan = next(p for p in program.root.execution_plan if p.name == "forward")
-        with quiet():
-            # These register the quantized embedding and the KV cache attention kernels.
-            import executorch.kernels.quantized  # noqa: F401
-            from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
-
-            import quatrain.linear.private_operators  # noqa: F401
+        with quiet():  # These register operators.
+            import quatrain.linear.private_operators
+            import quatrain.runtime.executorch_bindings  # noqa: F401
         self._delegates: dict[int, UnroundedDelegate] = {}
         with self._computing("its memory"):
             self._values = MethodValues(program, self._plan)
@@ -170,7 +167,7 @@ class UnroundedRunner:
         if namespace != "aten":  # ExecuTorch's kernels give results no other number of dimensions
             overload = overload.removesuffix("out")
         try:
-            kernel = getattr(getattr(getattr(torch.ops, namespace), kind), overload or "default")
+            kernel = _torch_operator(namespace, kind, overload or "default")
         except AttributeError as error:
             raise NotComputed(f"the operator {name}") from error
         named = dict(zip((a.name for a in kernel._schema.arguments), args, strict=False))
@@ -215,3 +212,12 @@ def _argument(name: str, value: Any) -> Any:
     if name == "dtype" and value is not None:
         return dtype_of(value)
     return value
+
+
+def _torch_operator(namespace: str, kind: str, overload: str) -> Any:
+    try:
+        return getattr(getattr(getattr(torch.ops, namespace), kind), overload)
+    except AttributeError:
+        with quiet():  # The compiler registers more of them; its import takes seconds.
+            import executorch.exir  # noqa: F401
+        return getattr(getattr(getattr(torch.ops, namespace), kind), overload)

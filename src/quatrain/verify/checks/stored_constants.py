@@ -17,9 +17,9 @@ from quatrain.export.xnnpack.joined_linears import (
     JoinedLinear,
     are_alike,
 )
+from quatrain.export.xnnpack.linear_constants import constants_of
 from quatrain.linear import Int4Linear, Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import freeze_weights
-from quatrain.quiet import quiet
 from quatrain.verify.checks.packed_constants import PackedCheck
 from quatrain.verify.checks.stored_data import StoredData
 
@@ -103,7 +103,5 @@ def _joined_linears(backbone: Backbone) -> Iterator[tuple[list[str], JoinedLinea
 
 
 def _constants(linear: _Quantized | JoinedLinear) -> _Constants:
-    with quiet():  # it imports ExecuTorch's compiler
-        from quatrain.export.xnnpack.delegated_linears import constants_of
     parts = [data for _, data in constants_of(linear)]
     return dict(zip(("integers", "scales", "bias"), parts, strict=False))
