@@ -34,6 +34,7 @@ ACTIVATIONS = {
 
 
 def activation(config: BackboneConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The activation of the feed-forwards that `config.act_fn` names, elementwise."""
     return ACTIVATIONS[config.act_fn]
 
 

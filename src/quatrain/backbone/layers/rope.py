@@ -76,6 +76,8 @@ class HalfSplitRotary(nn.Module):
 
 
 def rotary_for(config: BackboneConfig) -> nn.Module:
+    """What rotates queries and keys: dimensions that lie half a head apart, as in Hugging Face's
+    models, or pairs of neighbours, as in Meta's."""
     return HalfSplitRotary() if config.use_hf_rope else InterleavedRotary()
 
 

@@ -40,6 +40,7 @@ def mixture(fields: Fields, dense: int, normalized: bool) -> Params:
 
 
 def require_greedy(fields: Fields) -> None:
+    """Raises `InputError` where a router chooses among groups of experts, not among all at once."""
     if fields.get("topk_method") != "greedy":
         expected = "'greedy': experts that are chosen in groups are not implemented"
         raise fields.refusal("topk_method", expected)

@@ -23,6 +23,7 @@ def _params(fields: Fields) -> Params:
 
 
 def gguf_params(metadata: GgufMetadata) -> Params:
+    """As `GgufReading.params`: Granite's multipliers, by llama.cpp's keys."""
     return {
         "embedding_scale_factor": metadata.decimal("embedding_scale", 1.0),
         "attention_multiplier": metadata.decimal("attention.scale", 0.0) or None,

@@ -23,11 +23,13 @@ _ON_THE_HUB = {
 
 
 def params(fields: Fields) -> Params:
+    """As `HuggingFaceReading.params`: those of the dense model, and its mixture."""
     mixture = weighted_experts.hugging_face_params(fields, normalized=True)
     return _DENSE.params(fields) | mixture
 
 
 def tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+    """As `HuggingFaceReading.tensors`: each expert's matrices apart."""
     names = {}
     for name in stored:
         module, mixture, part = name.rpartition(".block_sparse_moe.")

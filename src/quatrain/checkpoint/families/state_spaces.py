@@ -145,6 +145,7 @@ def gguf_params(metadata: GgufMetadata) -> Params:
 
 
 def gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
+    """As `GgufReading.fused`: how many rows of the matrix that reads the stream each part has."""
     return {"ssm_in": rows_of_parts(gguf_params(metadata))}
 
 

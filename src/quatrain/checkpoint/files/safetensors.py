@@ -92,6 +92,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
+        """The size of the tensor, without padding."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 

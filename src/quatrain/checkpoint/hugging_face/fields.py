@@ -53,6 +53,7 @@ class Fields(Mapping[str, Any]):
         raise self.refusal(name, "a positive number")
 
     def number_or_none(self, name: str) -> float | None:
+        """As `number`; None where config.json has none."""
         return None if self.get(name) is None else self.number(name)
 
     def numbers(self, name: str) -> list[float]:
@@ -77,6 +78,7 @@ class Fields(Mapping[str, Any]):
         return self.integer(name)
 
     def integer_or_none(self, name: str) -> int | None:
+        """As `integer`; None where config.json has none."""
         return None if self.get(name) is None else self.integer(name)
 
     def integers_or_none(self, name: str) -> list[int] | None:

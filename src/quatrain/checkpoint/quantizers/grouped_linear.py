@@ -90,4 +90,5 @@ class GroupedLinear:
 
     @property
     def fits_int4(self) -> bool:
+        """Whether its integers have at most four bits."""
         return self.bits <= 4

@@ -45,4 +45,5 @@ class Quantizer:
 
     @property
     def parts(self) -> tuple[str, ...]:
+        """Every suffix that a tensor of a linear may have."""
         return self.required + self.optional

@@ -37,6 +37,7 @@ class Chunk(nn.Module):
         self.register_buffer("no_gates", torch.zeros(1, CHUNK, heads))
 
     def masks(self) -> CallMasks:
+        """The buffers as what a call's rows may see of one another."""
         own, seen, before = (self.get_buffer(name) for name in ("own", "seen", "before"))
         return CallMasks(own, seen, before, [self.get_buffer(name) for name in self.pairs])
 

@@ -10,11 +10,15 @@ from quatrain.backbone.layers.feed_forward import ACTIVATIONS, silu, squared_rel
 
 
 class Silu(nn.Module):
+    """`silu` as a module."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return silu(x)
 
 
 class SquaredRelu(nn.Module):
+    """`squared_relu` as a module."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return squared_relu(x)
 

@@ -31,6 +31,7 @@ class RoundedAgain:
 
     @property
     def relative_rms_error(self) -> float:
+        """Of the linears that have such groups, against the stored weights; a fraction."""
         return sqrt(self.squared_error / self.squared_weight) if self.squared_weight else 0.0
 
     def __str__(self) -> str:

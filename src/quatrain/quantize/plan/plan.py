@@ -52,6 +52,7 @@ class Plan:
 
     @property
     def group_size(self) -> int:
+        """How many weights of a linear share a scale."""
         return self.quantization_args["group_size"]
 
     @property

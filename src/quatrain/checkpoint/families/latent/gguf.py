@@ -26,6 +26,8 @@ def heads_of(metadata: GgufMetadata, keys: int, values: int) -> Heads:
 
 
 def latent_params(metadata: GgufMetadata, heads: Heads) -> Params:
+    """As `GgufReading.params`: the sizes of `heads`, and the rank of queries, 0 where the file has
+    none."""
     of_queries = metadata.get("attention.q_lora_rank")
     rank = 0 if of_queries is None else metadata.count("attention.q_lora_rank")
     return heads.params() | {"q_lora_rank": rank}

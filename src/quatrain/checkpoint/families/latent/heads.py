@@ -66,5 +66,6 @@ def transposed(tensor: StoredTensor) -> StoredTensor:
 
 
 def require_shape(tensor: StoredTensor, shape: tuple[int, ...], name: str, source: str) -> None:
+    """Raises `InputError` unless the tensor `name` of the file `source` has `shape`."""
     if tensor.shape != shape:
         raise InputError(f"{source}: {name} is {tensor}, expected {list(shape)}")

@@ -39,6 +39,7 @@ _VALUE_HEADS = {
 
 
 def params(metadata: GgufMetadata) -> Params:
+    """As `GgufReading.params`: the delta rules' heads, by llama.cpp's keys of state spaces."""
     heads = metadata.count("ssm.time_step_rank")
     values = metadata.count("ssm.inner_size")
     if values % heads:

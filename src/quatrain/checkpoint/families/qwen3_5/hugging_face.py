@@ -34,6 +34,7 @@ DEFAULTS = {
 
 
 def params(fields: Fields) -> Params:
+    """As `HuggingFaceReading.params`: the heads of the delta rules, and which layers have them."""
     if fields.flag("attention_bias"):
         raise fields.refusal("attention_bias", "false: gates with a bias are not implemented")
     sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
@@ -55,6 +56,8 @@ def _layer_types(fields: Fields) -> list[str]:
 
 
 def rope(fields: Fields) -> Params:
+    """As `HuggingFaceReading.rope`: a quarter of each head is rotated unless config.json says
+    otherwise."""
     return partial_rope_params(of_one_position(fields), rotated=0.25)
 
 

@@ -74,6 +74,8 @@ def scaled_rope(fields: Fields, scaling: Fields, partial: bool = False) -> dict[
 
 
 def rope_type(scaling: Mapping[str, Any]) -> Any:
+    """The kind of scaling of a config.json's `rope_scaling`, under its present name or
+    its older one, `type`; 'default' is none."""
     return scaling.get("rope_type") or scaling.get("type") or "default"
 
 
