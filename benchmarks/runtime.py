@@ -30,9 +30,9 @@ from measure import machine
 from quatrain.program import VulkanGraph
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.runner import forward_in_parts
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.profile import by_operator
+from quatrain.runtime.wgpu.runner import WgpuRunner
 from quatrain.runtime.wgpu.sequence import Sequence
 from quatrain.smollm2 import fetch_smollm2
 

@@ -83,6 +83,10 @@ def test_a_program_is_read_without_torch() -> None:
     assert "torch" not in _imported_by(code).split()
 
 
+def test_gpus_are_listed_without_torch() -> None:
+    assert "torch" not in _imported_by("import quatrain.runtime.wgpu.adapters").split()
+
+
 def test_what_releases_does_not_import_the_compiler_meanwhile() -> None:
     """It takes seconds, and says things of its own where it is not held back."""
     assert "executorch" not in _imported_by("import quatrain.release.release").split()

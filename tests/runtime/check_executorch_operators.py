@@ -10,7 +10,7 @@ import pytest
 from tests.support.comparisons.executorch_operators import generate, outcome, suite
 
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 
 @pytest.mark.parametrize(("operator", "case"), [(op, c) for op, cs in suite().items() for c in cs])

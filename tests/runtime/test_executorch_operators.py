@@ -11,8 +11,8 @@ from quatrain.program import Operator
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.find_kernel import _KERNELS
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 # Its method returns the second of what its delegate does, then the first.
 OTHER_ORDER = ("split_with_sizes_copy", "offset_chunk1_first")

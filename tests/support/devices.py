@@ -3,8 +3,8 @@
 import pytest
 
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 needs_gpu = pytest.mark.skipif(
     not list_adapters(),

@@ -17,7 +17,7 @@ from quatrain.runtime.runner import NamedRunner
 from quatrain.runtime.unavailable import RuntimeUnavailable
 
 if TYPE_CHECKING:
-    from quatrain.runtime.wgpu import WgpuRunner
+    from quatrain.runtime.wgpu.runner import WgpuRunner
 
 
 class ProgramRunner(NamedRunner, Protocol):
@@ -141,7 +141,7 @@ def _gpu_runner(
     program: Program, emulate: str | None, arithmetic: Arithmetic, adapter: str | None = None
 ) -> "WgpuRunner":
     try:
-        from quatrain.runtime.wgpu import WgpuRunner
+        from quatrain.runtime.wgpu.runner import WgpuRunner
     except ImportError as error:
         reason = "--device gpu needs wgpu"
         raise RuntimeUnavailable(f"{reason}: pip install wgpu ({error})", reason) from error

@@ -12,8 +12,8 @@ from quatrain.program.edit.all_position_logits import give_all_position_logits
 from quatrain.program.inspect.linears import find_linears
 from quatrain.program.vulkan.graph import Plain
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 PROGRAMS = sorted(path.name for path in FOLDER.glob("peer-*.pte") if "xnnpack" not in path.name)
 TOKENS = [3, 17, 40, 9, 22, 61, 5]

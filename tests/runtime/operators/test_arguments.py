@@ -125,8 +125,8 @@ def division(folder: Path, mode: str | None, dtype: str = "float32") -> Path:
 
 
 def runners(path: Path) -> list[Any]:
-    from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.adapters import list_adapters
+    from quatrain.runtime.wgpu.runner import WgpuRunner
 
     return [ReferenceRunner(path), *([WgpuRunner(path)] if list_adapters() else [])]
 

@@ -9,7 +9,7 @@ from tests.support.devices import needs_gpu
 from tests.support.programs import GraphMaker
 
 from quatrain.errors import InputError
-from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 pytestmark = needs_gpu
 

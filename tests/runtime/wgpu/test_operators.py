@@ -11,7 +11,7 @@ from tests.support.devices import needs_gpu
 from tests.support.programs import GraphMaker
 
 from quatrain.program import ValueList
-from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 pytestmark = needs_gpu
 NAN, INF = float("nan"), float("inf")

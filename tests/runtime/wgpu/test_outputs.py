@@ -7,7 +7,7 @@ import torch
 from tests.support.devices import needs_gpu
 from tests.support.programs import GraphMaker
 
-from quatrain.runtime.wgpu import WgpuRunner
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 pytestmark = needs_gpu
 

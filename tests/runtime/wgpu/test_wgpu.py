@@ -14,12 +14,12 @@ from tests.support.paths import ARTIFACTS as FOLDER
 from quatrain.errors import InputError, QuatrainError
 from quatrain.program import Operator, open_program
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.adapters import list_adapters, pick_adapter
 from quatrain.runtime.wgpu.buffers import assign_buffers
 from quatrain.runtime.wgpu.device import Gpu, explained
 from quatrain.runtime.wgpu.dispatches.dispatch import Operand, Traits, dispatch
 from quatrain.runtime.wgpu.dispatches.linear import Weights, int4_linear
+from quatrain.runtime.wgpu.runner import WgpuRunner
 
 ARTIFACTS = sorted(path for path in FOLDER.glob("*.pte") if "xnnpack" not in path.stem)
 PLAIN = next(path for path in ARTIFACTS if path.stem == "peer-8da4w-fp32")

@@ -10,8 +10,8 @@ from tests.support.devices import needs_gpu
 from tests.support.paths import ARTIFACTS as FOLDER
 
 from quatrain.errors import CheckFailed, InputError
-from quatrain.runtime.wgpu import Timing, selftest
-from quatrain.runtime.wgpu.profile import by_operator, write_chrome_trace
+from quatrain.runtime.wgpu import selftest
+from quatrain.runtime.wgpu.profile import Timing, by_operator, write_chrome_trace
 from quatrain.stages import Stages
 
 

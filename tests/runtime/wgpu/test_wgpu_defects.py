@@ -14,10 +14,10 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.defective_kernels import defective_linear_dynamic
 from quatrain.runtime.reference.int4_linears import misread_sums
 from quatrain.runtime.reference.quantized import dense_weight
-from quatrain.runtime.wgpu import WgpuRunner
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.dispatches.linear import int4_linear
 from quatrain.runtime.wgpu.dispatches.rows import Row
+from quatrain.runtime.wgpu.runner import WgpuRunner
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import _weights
 from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized

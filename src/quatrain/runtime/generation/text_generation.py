@@ -21,8 +21,8 @@ from quatrain.tokenizer import Tokenizer, chosen_tokenizer, end_ids
 from quatrain.tokenizer.chat_prompt import ChatOptions, chat_prompt
 
 if TYPE_CHECKING:  # a program on another runtime needs no wgpu
-    from quatrain.runtime.wgpu import WgpuRunner
     from quatrain.runtime.wgpu.profile import OperatorTime
+    from quatrain.runtime.wgpu.runner import WgpuRunner
 
 
 @dataclass(frozen=True)

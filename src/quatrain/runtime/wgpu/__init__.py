@@ -6,8 +6,3 @@ fuse.py joins them, with its state in lowering.py; buffers.py gives it memory,
 sequence.py records it; plan.py holds all that for one set of input shapes; runner.py runs it,
 trace.py operator by operator. selftest/ proves the kernels.
 """
-
-from quatrain.runtime.wgpu.profile import Timing
-from quatrain.runtime.wgpu.runner import WgpuRunner
-
-__all__ = ["Timing", "WgpuRunner"]
