@@ -37,9 +37,9 @@ _FORMS = (TOKENIZER, TEKKEN, SENTENCEPIECE, VOCABULARY)
 _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "granitemoeshared", "ernie4_5", "ernie4_5_moe", "glm", "glm4", "minicpm3",
-    "olmo2", "olmo3", "stablelm", "nemotron", "hyperclovax", "internlm3", "glm4v", "glmasr",
-    "got_ocr2", "llava", "llava_next", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7", "omniasr",
-    "paddleocr_vl", "smolvlm", "vipllava", "voxtral",
+    "olmo2", "olmo3", "stablelm", "nemotron", "hyperclovax", "internlm2", "internlm3", "glm4v",
+    "glmasr", "got_ocr2", "llava", "llava_next", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7",
+    "omniasr", "paddleocr_vl", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip
 _QWEN2 = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",

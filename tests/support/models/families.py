@@ -787,6 +787,11 @@ ROWS = {
         FALCON_H1 | {"mamba_norm_before_gate": True, "attention_bias": True, "mlp_bias": True,
                      "mamba_proj_bias": True, "projectors_bias": True, "mamba_d_ssm": None},
     ),
+    "internlm2": Row(
+        "InternLM2, 2.5", "InternLM2", {"bias": False}, quantized=True, fuzzed=True,
+        gguf=Conversion("internlm2", interleaved=True),
+    ),
+    "internlm2 with biases": Row("InternLM2, 2.5", "InternLM2"),
     "internlm3": Row("InternLM3", "InternLM3", {"head_dim": 16}, quantized=True, fuzzed=True),
     "internlm3 with every bias": Row(
         "InternLM3", "InternLM3", {"head_dim": 16, "attention_bias": True, "mlp_bias": True}

@@ -13,6 +13,11 @@ from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import (
+    alternating_rows,
+    rows_by_head,
+    with_rows,
+)
 from quatrain.errors import InputError
 
 
@@ -34,36 +39,16 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
         before, is_mixed, kind = name.partition("in_proj_qkvz.")
         also_before, is_strength, also_kind = name.partition("in_proj_ba.")
         if is_mixed:
-            q, k, v, z = _parts(tensor, name, keys, [key, key, values, values], fields.source)
-            apart[f"{before}in_proj_qkv.{kind}"] = _rows(tensor, torch.cat((q, k, v)))
-            apart[f"{before}in_proj_z.{kind}"] = _rows(tensor, z)
+            q, k, v, z = rows_by_head(tensor, name, keys, [key, key, values, values], fields.source)
+            apart[f"{before}in_proj_qkv.{kind}"] = with_rows(tensor, torch.cat((q, k, v)))
+            apart[f"{before}in_proj_z.{kind}"] = with_rows(tensor, z)
         elif is_strength:
-            b, a = _parts(tensor, name, keys, [each, each], fields.source)
-            apart[f"{also_before}in_proj_b.{also_kind}"] = _rows(tensor, b)
-            apart[f"{also_before}in_proj_a.{also_kind}"] = _rows(tensor, a)
+            b, a = rows_by_head(tensor, name, keys, [each, each], fields.source)
+            apart[f"{also_before}in_proj_b.{also_kind}"] = with_rows(tensor, b)
+            apart[f"{also_before}in_proj_a.{also_kind}"] = with_rows(tensor, a)
         else:
             apart[name] = tensor
     return qwen3_5_moe.tensors(LazyTensors(apart), fields)
-
-
-def _parts(
-    tensor: StoredTensor, name: str, heads: int, widths: list[int], source: str
-) -> list[torch.Tensor]:
-    """The rows of each part, given the numbers of rows that alternate for each of `heads`."""
-    rows = tensor.shape[0] if tensor.shape else 0
-    if rows != heads * sum(widths):
-        expected = f"{sum(widths)} rows for each of {heads} heads"
-        raise Fields({name: f"[{rows}, ...]"}, source).refusal(name, expected)
-    return _rows_of_parts(rows, heads, widths)
-
-
-def _rows_of_parts(rows: int, heads: int, widths: list[int]) -> list[torch.Tensor]:
-    order = torch.arange(rows).view(heads, -1)
-    return [part.flatten() for part in order.split(widths, dim=1)]
-
-
-def _rows(tensor: StoredTensor, order: torch.Tensor) -> StoredTensor:
-    return tensor.changed(lambda whole: whole[order], (len(order), *tensor.shape[1:]))
 
 
 def _gguf_tensors(tensors: dict[str, GgufTensor], metadata: GgufMetadata) -> dict[str, GgufTensor]:
@@ -99,7 +84,7 @@ def _gguf_parts(
         raise InputError(
             f"{metadata.file.path}: {tensor.name} has {rows} rows, expected {heads * sum(widths)}"
         )
-    return _rows_of_parts(rows, heads, widths)
+    return alternating_rows(rows, heads, widths)
 
 
 def _gguf_rows(tensor: GgufTensor, order: torch.Tensor) -> GgufTensor:

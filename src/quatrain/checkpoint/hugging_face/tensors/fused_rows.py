@@ -4,7 +4,10 @@ is: its scales have the same rows."""
 import re
 from collections.abc import Mapping
 
+import torch
+
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor, put_once
+from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.errors import InputError
 
 _NAME = re.compile(r"(.*)\.(\w+)\.(weight|bias|scales|zeros)")
@@ -35,3 +38,26 @@ def rows_apart(
             put_once(apart, named, tensor.rows(first, count), source)
             first += count
     return LazyTensors(apart)
+
+
+def rows_by_head(
+    tensor: StoredTensor, name: str, heads: int, widths: list[int], source: str
+) -> list[torch.Tensor]:
+    """The rows of each part of `tensor`, called `name`, given the numbers of rows that alternate
+    for each of `heads`. Raises `InputError`, naming `source`, if it has another number of rows."""
+    rows = tensor.shape[0] if tensor.shape else 0
+    if rows != heads * sum(widths):
+        expected = f"{sum(widths)} rows for each of {heads} heads"
+        raise Fields({name: f"[{rows}, ...]"}, source).refusal(name, expected)
+    return alternating_rows(rows, heads, widths)
+
+
+def alternating_rows(rows: int, heads: int, widths: list[int]) -> list[torch.Tensor]:
+    """The same, of a matrix with as many `rows`."""
+    order = torch.arange(rows).view(heads, -1)
+    return [part.flatten() for part in order.split(widths, dim=1)]
+
+
+def with_rows(tensor: StoredTensor, order: torch.Tensor) -> StoredTensor:
+    """Those rows of `tensor`, in that `order`."""
+    return tensor.changed(lambda whole: whole[order], (len(order), *tensor.shape[1:]))
