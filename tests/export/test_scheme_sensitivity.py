@@ -11,7 +11,7 @@ from tests.support.models.peers import saved
 from quatrain.arithmetic import VULKAN_ARITHMETIC
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.export.auto_schemes import _plan
+from quatrain.export.auto_schemes import plan_schemes
 from quatrain.export.scheme_sensitivity import SchemeSensitivity, int4_linears
 from quatrain.int4 import Scheme
 from quatrain.linear import WeightOnlyInt4Linear
@@ -56,6 +56,6 @@ def test_of_linears_that_cost_the_same_the_first_are_chosen():
             return len(dynamic)
 
     costs, tokens = dict.fromkeys(names, 0.0), torch.zeros(4, 64, dtype=torch.int64)
-    plan = _plan(Measured(), costs, {}, max_kl=10, tokens=tokens)  # type: ignore[arg-type]
+    plan = plan_schemes(Measured(), costs, {}, max_kl=10, tokens=tokens)  # type: ignore[arg-type]
     chosen = [name for name, one in plan.linears.items() if one.scheme == Scheme.WEIGHT_ONLY]
     assert chosen == names[:10]

@@ -10,7 +10,7 @@ from tests.support.comparisons.executorch_operators import generate, outcome
 from quatrain.program import Operator
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.runtime.reference.aten import aten_kernel
-from quatrain.runtime.reference.find_kernel import _KERNELS
+from quatrain.runtime.reference.find_kernel import ALL_KERNELS
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.runner import WgpuRunner
 
@@ -38,7 +38,7 @@ def test_the_reference_has_every_aten_operator_that_the_partitioner_takes() -> N
         name = getattr(operator, "__name__", str(operator))
         if name.startswith("aten."):
             arguments = len(operator._schema.arguments)
-            own = Operator(name, ()).kind in _KERNELS
+            own = Operator(name, ()).kind in ALL_KERNELS
             if not own and aten_kernel(name, arguments) is None:
                 lacking.append(name)
     assert lacking == []

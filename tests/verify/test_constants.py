@@ -26,9 +26,9 @@ from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.verify.checks import packed_constants
-from quatrain.verify.checks.other_tensors import _expected_tensors, _has_similar, _round
+from quatrain.verify.checks.other_tensors import expected_forms, has_similar, round_if_stored
 from quatrain.verify.checks.packed_constants import check_packed
-from quatrain.verify.checks.unrounded import _ERROR
+from quatrain.verify.checks.unrounded import LOGITS_ERROR
 from quatrain.verify.verify import VerifyReport, verify_program
 
 Tensors = dict[str, torch.Tensor]
@@ -69,7 +69,7 @@ def test_a_right_program_of_executorchs_own_exporter_passes(name: str, peer: Cal
     assert report.passed
     assert report.not_compared == []
     assert (report.unrounded is not None) is ("xnnpack" in name)
-    assert report.unrounded is None or report.unrounded.error < _ERROR
+    assert report.unrounded is None or report.unrounded.error < LOGITS_ERROR
     names = {one.name for one in report.packed}
     assert {"norm.weight", "rope.cos", "tok_embeddings", "layers.0.attention.wq"} <= names
 
@@ -226,17 +226,17 @@ def test_what_another_exporter_may_hold_in_a_norms_place() -> None:
     weight = 1 + 0.3 * weight
     for same in (weight.bfloat16(), weight.half(), weight - 1, (weight - 1).half().float()):
         stored, tensor = _Stored(torch.ones(64), same), weight.clone()
-        assert _has_similar(stored, weight) is False
-        assert _round(stored, [[tensor]])
+        assert has_similar(stored, weight) is False
+        assert round_if_stored(stored, [[tensor]])
         assert any(torch.equal(tensor, same + less) for less in (0, 1))
     changed = weight.clone()
     changed[5] *= 1.01
     for another in (changed, weight * (1 + noise / 100), 1 + 0.3 * noise):
-        assert _has_similar(_Stored(torch.ones(64), another), weight) is True
-        assert not _round(_Stored(torch.ones(64), another), [[weight]])
+        assert has_similar(_Stored(torch.ones(64), another), weight) is True
+        assert not round_if_stored(_Stored(torch.ones(64), another), [[weight]])
     # Folded into linears, or with a factor, or of another length: nothing can be said.
     for unknown in (torch.ones(64), 8 * weight, weight[:32], torch.zeros(64)):
-        assert _has_similar(_Stored(unknown), weight) is None
+        assert has_similar(_Stored(unknown), weight) is None
 
 
 def test_what_is_not_compared_is_said(peer: Callable, tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_tables_of_rotations_are_looked_for_if_a_layer_reads_them(
 ) -> None:
     params = {**PARAMS, "n_layers": 2, "no_rope_layer_interval": interval}
     backbone = Backbone(config_from_params(params, "params.json"))
-    names = {name for name, _ in _expected_tensors(backbone, biases=False)}
+    names = {name for name, _ in expected_forms(backbone, biases=False)}
     assert ("rope.cos" in names) is is_looked_for and "norm.weight" in names
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from quatrain.verify.checks import embedding_tables
-from quatrain.verify.checks.embedding_tables import _not_nearest
-from quatrain.verify.checks.stored_tables import StoredTable, _rows
+from quatrain.verify.checks.embedding_tables import not_nearest
+from quatrain.verify.checks.stored_tables import StoredTable, mapped_rows
 
 
 def table(weight: torch.Tensor, dtype: type = np.float16) -> StoredTable:
     return StoredTable(
-        len(weight), weight.shape[1], None, partial(_rows, weight.numpy().astype(dtype))
+        len(weight), weight.shape[1], None, partial(mapped_rows, weight.numpy().astype(dtype))
     )
 
 
@@ -57,7 +57,8 @@ def test_a_table_of_another_form_says_nothing(embedding: nn.Embedding) -> None:
     assert _wrong_rows(table(embedding.weight * 8.1, np.float32), embedding, folded=8.0) is not None
     assert _wrong_rows(table(embedding.weight[:, :4]), embedding) is None
     assert _wrong_rows(table(embedding.weight[:5]), embedding) is None
-    short = replace(table(embedding.weight), rows=partial(_rows, np.zeros((2, 8), np.float32)))
+    cut = partial(mapped_rows, np.zeros((2, 8), np.float32))
+    short = replace(table(embedding.weight), rows=cut)
     assert _wrong_rows(short, embedding) is None
 
 
@@ -88,12 +89,12 @@ def test_of_a_table_that_is_rounded_once_more_the_nearest_integers_are_right() -
     changed[4] *= 1.04
     found = []
     for weight in (integers * steps, changed, integers * steps * 1.2, changed.flip(0)):
-        one = replace(table(weight, np.float32), bits=4, steps=partial(_rows, steps.numpy()))
+        one = replace(table(weight, np.float32), bits=4, steps=partial(mapped_rows, steps.numpy()))
         is_other = _wrong_rows(one, embedding)
         assert is_other == one or is_other is None
-        found.append(_not_nearest(one, embedding))
+        found.append(not_nearest(one, embedding))
     right, one_row, *unknown = found
     assert right is not None and not len(right)
     assert one_row is not None and one_row.tolist() == [4]
     assert unknown == [None, None]
-    assert _not_nearest(replace(one, steps=None), embedding) is None
+    assert not_nearest(replace(one, steps=None), embedding) is None

@@ -11,7 +11,7 @@ from quatrain.errors import InputError
 from quatrain.verify.eager import load_eager
 from quatrain.verify.expected import (
     ExpectedProgram,
-    _RecordingRunner,
+    RecordingRunner,
     expected_answers,
     read_expected,
     write_expected,
@@ -49,7 +49,7 @@ def _greedy(checkpoint: Path, ids: list[int], count: int) -> list[tuple[torch.Te
 
 def test_logits_that_are_not_finite_are_left_out() -> None:
     """JSON has no word for them."""
-    noted = _RecordingRunner(_Broken())
+    noted = RecordingRunner(_Broken())
     noted.forward(torch.tensor([[5]]), torch.tensor([0]))
     assert noted.top == [[(3, 2.5), (1, 1.5)]]
 

@@ -18,7 +18,7 @@ from quatrain.program.file.flatbuffer import Record
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.verify import verify
 from quatrain.verify.checks import constants, unrounded
-from quatrain.verify.checks.unrounded import _ERROR
+from quatrain.verify.checks.unrounded import LOGITS_ERROR
 from quatrain.verify.verify import VerifyReport
 
 # Delegates that layers share, and the first layer's.
@@ -104,7 +104,7 @@ def test_a_right_one_is_right_without_rounding(
     report = verified(tiny_xnnpack, tiny.checkpoint)
     assert capfd.readouterr().err == ""  # not what ExecuTorch's kernels log
     assert report.passed and report.not_compared == []
-    assert report.unrounded is not None and report.unrounded.error < _ERROR
+    assert report.unrounded is not None and report.unrounded.error < LOGITS_ERROR
     assert verified(tiny.programs["8da4w"], tiny.checkpoint).unrounded is None
 
 
@@ -134,7 +134,7 @@ def test_scales_that_xnnpack_stores_in_bfloat16(
 
     assert wrong_beside(program, tiny.checkpoint, finer) == []
     report = verified(program, tmp_path / "other")
-    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+    assert report.passed and report.unrounded is not None and report.unrounded.error < LOGITS_ERROR
 
 
 def test_scales_that_another_exporter_rounds_to_float16_first(
@@ -180,7 +180,7 @@ def test_an_embedding_that_another_exporter_rounds_to_int4(
 
     assert wrong_beside(program, tiny.checkpoint, in_floating_point) == []
     report = verified(program, tmp_path / "other")
-    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+    assert report.passed and report.unrounded is not None and report.unrounded.error < LOGITS_ERROR
     (said,) = report.not_compared
     assert said.startswith("what rounding tok_embeddings to int4 does: the program holds the near")
     shutil.rmtree(tmp_path / "other")
@@ -210,6 +210,6 @@ def test_gelu_that_another_exporter_does_not_approximate(
     for module in (constants, verify):
         monkeypatch.setattr(module, "is_quatrains", lambda program: False)
     report = verified(program, approximate)
-    assert report.passed and report.unrounded is not None and report.unrounded.error < _ERROR
+    assert report.passed and report.unrounded is not None and report.unrounded.error < LOGITS_ERROR
     (said,) = report.not_compared
     assert said.startswith("what exact GELU in place of the model's tanh approximation does")

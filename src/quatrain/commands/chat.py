@@ -94,7 +94,7 @@ def chat(
         if said is not None:
             converse(conversation, said, json, echo=not json)
         elif sys.stdin.isatty():
-            converse(conversation, _lines_of_terminal(), json, forgiving=True)
+            converse(conversation, lines_of_terminal(), json, forgiving=True)
         else:
             converse(conversation, _lines_of_stdin(), json)
 
@@ -116,7 +116,7 @@ def _lines_of_stdin() -> Iterable[str]:
     return sys.stdin
 
 
-def _lines_of_terminal() -> Iterator[str]:
+def lines_of_terminal() -> Iterator[str]:
     """The lines typed on the terminal, up to Ctrl-D; Ctrl-C clears the line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output

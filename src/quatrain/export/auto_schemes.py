@@ -119,7 +119,7 @@ def _choose(
         freeze_weights(backbone)
         sensitivity = SchemeSensitivity(backbone, tokens)
         costs = sensitivity.of_each(advance)
-    return _plan(sensitivity, costs, kept, max_kl, tokens), choice
+    return plan_schemes(sensitivity, costs, kept, max_kl, tokens), choice
 
 
 def _excluded_from_8da4w(
@@ -145,7 +145,7 @@ def _excluded_from_8da4w(
     return kept, choice
 
 
-def _plan(
+def plan_schemes(
     sensitivity: SchemeSensitivity, costs: dict[str, float], kept: dict[str, str], max_kl: float,
     tokens: torch.Tensor,
 ) -> SchemePlan:  # fmt: skip

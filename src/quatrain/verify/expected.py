@@ -101,7 +101,7 @@ def expected_answers(
     loaded = Tokenizer.load(chosen_tokenizer(tokenizer, opened.path))
     device = "reference" if is_vulkan(opened) else "executorch"
     runner = load_runner(opened, device, arithmetic=arithmetic_as_on(as_on))
-    noted = _RecordingRunner(runner)
+    noted = RecordingRunner(runner)
     found = []
     for index, prompt in enumerate(prompts):
         whole, ids = asked_tokens(loaded, prompt, chat)
@@ -147,7 +147,7 @@ def read_expected(path: Path) -> dict[str, ExpectedProgram]:
         ) from error
 
 
-class _RecordingRunner:
+class RecordingRunner:
     """A runner that notes the largest logits of each of its outputs."""
 
     def __init__(self, runner: Runner):

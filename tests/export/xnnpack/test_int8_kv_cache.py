@@ -17,7 +17,7 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.export.plan.plan import plan_programs
 from quatrain.export.request import ExportRequest
-from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa, _quantized
+from quatrain.export.xnnpack.int8_kv_cache import Int8KvCacheSdpa, quantized_per_token
 from quatrain.program import open_program
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.inspect.report import inspect_program
@@ -142,7 +142,7 @@ def test_what_is_rounded_to_int8_is_attended_to_as_by_executorchs_operator(by_he
     said = {}
     for name, tokens, heads in (("query", 6, 4), ("key", 32, 2), ("value", 32, 2)):
         shape = (1, heads, tokens, 16) if by_head else (1, tokens, heads, 16)
-        stored, scales, zero_points = _quantized(torch.randn(shape, generator=generator))
+        stored, scales, zero_points = quantized_per_token(torch.randn(shape, generator=generator))
         said |= {name: stored, f"{name[0]}_zero_points": zero_points, f"{name[0]}_scales": scales}
     seen = torch.rand(6, 32, generator=generator) < 0.7
     mask = torch.where(seen, 0.0, -torch.inf) if masked else None

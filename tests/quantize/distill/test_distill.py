@@ -29,7 +29,7 @@ from quatrain.quantize.calibration import Calibration, tokens_of_files
 from quatrain.quantize.distill.memory import fitted_to_memory
 from quatrain.quantize.distill.method import working_folder
 from quatrain.quantize.distill.recipe import ON_GPU, ON_PROCESSOR, Recipe, recipe_on
-from quatrain.quantize.distill.teacher_data import _texts_at_once
+from quatrain.quantize.distill.teacher_data import texts_at_once
 from quatrain.quantize.distill.training import Training
 from quatrain.quantize.output.resumable import held_alone
 from quatrain.quantize.pipeline import quantize_model
@@ -347,4 +347,4 @@ def test_as_many_texts_are_written_together_as_memory_holds(memory, texts, monke
     )
     layer = SimpleNamespace(n_kv_heads=3, head_dim=64)
     config = SimpleNamespace(n_layers=30, layer=lambda index: layer)
-    assert _texts_at_once(config, 256, torch.device("cuda")) == texts
+    assert texts_at_once(config, 256, torch.device("cuda")) == texts

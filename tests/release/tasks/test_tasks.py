@@ -252,9 +252,9 @@ def test_processes_end_with_the_one_that_asked_for_them() -> None:
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from quatrain.release.tasks.workers import _begin
+from quatrain.release.tasks.workers import begin_worker
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (1, ()))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), begin_worker, (1, ()))
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 600)
     os.kill(os.getpid(), 9)

@@ -18,8 +18,8 @@ from prompt_toolkit.input import create_pipe_input
 from tests.support.models.tiny_programs import shared_tiny
 
 from quatrain.commands._turns import interruptible
-from quatrain.commands.chat import _lines_of_terminal
 from quatrain.commands.chat import chat as chat_verb
+from quatrain.commands.chat import lines_of_terminal
 from quatrain.errors import InputError, Interrupted
 from quatrain.program import open_program
 from quatrain.runtime.generation.conversation import Conversation
@@ -168,7 +168,7 @@ def test_a_program_that_states_no_context_is_refused(program):
 def test_an_interrupt_between_answer_and_prompt_is_for_neither(capsys):
     before = signal.getsignal(signal.SIGINT)
     with create_pipe_input() as pipe, create_app_session(input=pipe):
-        lines = _lines_of_terminal()
+        lines = lines_of_terminal()
         pipe.send_text("hello\r")
         assert next(lines) == "hello"
         os.kill(os.getpid(), signal.SIGINT)

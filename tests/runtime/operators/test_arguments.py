@@ -14,7 +14,7 @@ from quatrain.program import VulkanGraph, open_program
 from quatrain.program.vulkan.operator_schemas import ARGUMENTS, DEFAULTS
 from quatrain.runtime.operators.arguments import ignored_arguments
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.reference.find_kernel import _KERNELS as REFERENCE
+from quatrain.runtime.reference.find_kernel import ALL_KERNELS as REFERENCE
 from quatrain.runtime.wgpu.lower import unsupported
 from quatrain.runtime.wgpu.operators.handlers import HANDLERS
 

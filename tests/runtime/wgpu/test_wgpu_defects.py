@@ -19,7 +19,7 @@ from quatrain.runtime.wgpu.dispatches.linear import int4_linear
 from quatrain.runtime.wgpu.dispatches.rows import Row
 from quatrain.runtime.wgpu.runner import WgpuRunner
 from quatrain.runtime.wgpu.selftest.bench import Bench, Case, Made, run_case
-from quatrain.runtime.wgpu.selftest.linear_cases import _weights
+from quatrain.runtime.wgpu.selftest.linear_cases import random_weights
 from quatrain.runtime.wgpu.selftest.row_cases import int8_operands, quantized
 
 TOKENS = torch.tensor([[3, 17, 40, 9, 22, 61, 5, 33, 12]])
@@ -58,7 +58,7 @@ def test_each_kernel_makes_the_same_mistake_as_the_reference(
 
     def make(bench: Bench) -> Made:
         x = bench.normal("x", m, k)
-        weights, _ = _weights(bench, n, k, group, False)
+        weights, _ = random_weights(bench, n, k, group, False)
         sums = np.pad(bench.arrays["sums"], ((0, 0), (0, apart)))
         weights = replace(weights, sums=bench.put("sums", sums, dtype="i32"))
         y = bench.out("y", m, n)

@@ -5,7 +5,7 @@ from tests.support.models.knobs import TINY
 
 from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.params.params import config_from_params
-from quatrain.verify.checks.layerwise import _logits
+from quatrain.verify.checks.layerwise import router_logits
 
 
 def test_experts_are_picked_whatever_their_biases() -> None:
@@ -18,7 +18,7 @@ def test_experts_are_picked_whatever_their_biases() -> None:
     mixture = MixtureOfExperts(config)
     assert mixture.expert_bias is not None
     mixture.expert_bias.bias.copy_(torch.linspace(-0.3, 0.3, 16))
-    given = _logits(mixture, range(6))
+    given = router_logits(mixture, range(6))
     mixture.router.register_forward_hook(lambda *_: given)
     picked = mixture.scores(torch.zeros(1, 6, config.dim)) > 0
     assert picked.any(1).all() and (picked.sum(-1) == 3).all()

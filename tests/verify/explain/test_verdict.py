@@ -5,7 +5,7 @@ import torch
 
 from quatrain.verify.explain.hypotheses import Hypothesis
 from quatrain.verify.explain.likelihood import TEMPERATURES, Fit, Rounding
-from quatrain.verify.explain.verdict import Computed, _cause
+from quatrain.verify.explain.verdict import Computed, cause_of
 
 VOCABULARY = 1000
 LIKELY, UNLIKELY = -0.05, -12.0  # nats, of a token at the lowest temperature
@@ -40,4 +40,4 @@ def test_the_cause_is_what_makes_the_answer_likeliest(
     right: Computed, other: Computed, expected: tuple[str, int]
 ) -> None:
     best = max(right, other, key=lambda one: one.log_likelihood)
-    assert _cause(best, right, VOCABULARY) == expected
+    assert cause_of(best, right, VOCABULARY) == expected

@@ -33,10 +33,10 @@ class Int8KvCacheSdpa(nn.Module):
     ) -> torch.Tensor:
         """As of `CachedAttention`."""
         for name, heads in (("k", k), ("v", v)):
-            for part, new in zip(PARTS, _quantized(heads), strict=True):
+            for part, new in zip(PARTS, quantized_per_token(heads), strict=True):
                 cache = self.get_buffer(f"{name}_{part}")
                 torch.ops.llama.update_cache.default(new, cache, start)
-        q, scales, zero_points = _quantized(q)
+        q, scales, zero_points = quantized_per_token(q)
         return torch.ops.llama.custom_quantized_sdpa.default(
             q, self.k_cache, self.v_cache, start, None, 0.0, True, None,
             zero_points, scales,
@@ -45,7 +45,7 @@ class Int8KvCacheSdpa(nn.Module):
         )  # fmt: skip
 
 
-def _quantized(heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def quantized_per_token(heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`heads` [1, T, H, D] as (int8, float32 scales and int8 zero points [1, T, H, 1])."""
     operators = torch.ops.quantized_decomposed
     choose = operators.choose_qparams_per_token_asymmetric.default

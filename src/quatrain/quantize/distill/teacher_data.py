@@ -36,7 +36,7 @@ def teacher_data(
     pieces of them, with its hidden states of both."""
     length = texts.shape[1]
     backbone = build_backbone(model.config, model.tensors, max_seq_len=length).to(device)
-    at_once = _texts_at_once(model.config, length, device)
+    at_once = texts_at_once(model.config, length, device)
     begin = beginnings(texts, tokens // length, torch.Generator().manual_seed(_SEED))
     generator = torch.Generator(device).manual_seed(_SEED)
     with stages("write texts") as advance:
@@ -58,7 +58,7 @@ def _hidden(backbone: Backbone, texts: torch.Tensor) -> torch.Tensor:
         return backbone.hidden(texts, 0).bfloat16()
 
 
-def _texts_at_once(config: BackboneConfig, length: int, device: torch.device) -> int:
+def texts_at_once(config: BackboneConfig, length: int, device: torch.device) -> int:
     """The number of texts whose keys and values take at most an eighth of the memory of
     `device`."""
     room, _ = memory_of(device)

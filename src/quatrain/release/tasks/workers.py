@@ -19,7 +19,7 @@ from quatrain.release.tasks.store import Made, Store, Task, make
 from quatrain.short_lists import and_more
 from quatrain.stages import TICK, Stages
 
-_parts: "ctypes.Array[ctypes.c_double]"  # of a process for tasks, set by `_begin`
+_parts: "ctypes.Array[ctypes.c_double]"  # of a process for tasks, set by `begin_worker`
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def make_all(store: Store, tasks: Sequence[Task], workers: Workers, stages: Stag
     return [made for made in found if made is not None]
 
 
-def _begin(threads: int, parts: "ctypes.Array[ctypes.c_double]") -> None:
+def begin_worker(threads: int, parts: "ctypes.Array[ctypes.c_double]") -> None:
     """What a process does first: it ends when the one that asked for it is killed, which would
     leave it waiting forever. That one reads in `parts` what part of each task is done."""
     global _parts
@@ -64,7 +64,7 @@ def _in_processes(store: Store, tasks: Sequence[Task], jobs: int, stages: Stages
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = get_context("spawn")  # not forked: torch's threads do not survive it
     parts = context.RawArray(ctypes.c_double, len(tasks))
-    pool = ProcessPoolExecutor(jobs, context, _begin, (threads, parts))
+    pool = ProcessPoolExecutor(jobs, context, begin_worker, (threads, parts))
     titles = and_more([one.title for one in tasks])
     with pool, stages(f"{titles}, {jobs} at a time") as advance:
         waiting = {
@@ -93,7 +93,7 @@ def _ignore_ctrl_c() -> None:
 
 
 def _make(index: int, folder: Path, task: Task, function: Callable[..., dict[str, Any]]) -> None:
-    """As `make`, in a process that `_begin` began, of the task `index`."""
+    """As `make`, in a process that `begin_worker` began, of the task `index`."""
 
     def advance(fraction: float) -> None:
         _parts[index] = fraction

@@ -17,7 +17,7 @@ from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
 from quatrain.runtime.unavailable import RuntimeUnavailable
 
-_KERNELS: dict[str, Callable[..., Any]] = {
+ALL_KERNELS: dict[str, Callable[..., Any]] = {
     **KERNELS, **ATTENTION_KERNELS, **QUANTIZED_KERNELS, **STATIC_INT8_KERNELS
 }  # fmt: skip
 _HALF_KERNELS: dict[str, Callable[..., Any]] = {**HALF_ATTENTION, **HALF_PRODUCTS}
@@ -28,7 +28,7 @@ def kernel_of(operator: Operator, graph: VulkanGraph) -> tuple[Callable[..., Any
     torchs = _torch_kernel(operator)
     if torchs is not None:
         return torchs, operator.args[:-1]
-    kernel = _half_kernel(operator, graph) or _KERNELS[operator.kind]
+    kernel = _half_kernel(operator, graph) or ALL_KERNELS[operator.kind]
     names = taken(kernel, operator)
     return lambda *values: kernel(**dict(zip(names, values, strict=True))), tuple(names.values())
 
@@ -41,13 +41,13 @@ def _half_kernel(operator: Operator, graph: VulkanGraph) -> Callable[..., Any] |
 def require_kernels(graph: VulkanGraph, what: str) -> None:
     """Raise `RuntimeUnavailable`, naming `what`, for an operator or an argument that no kernel here
     takes."""
-    known = {*_KERNELS, *INT4_LINEARS}
+    known = {*ALL_KERNELS, *INT4_LINEARS}
     own = [operator for operator in graph.operators if _torch_kernel(operator) is None]
     unknown = sorted({op.name for op in own if op.kind not in known})
     if unknown:
         reason = f"the reference runtime has no kernel for {', '.join(unknown)}"
         raise RuntimeUnavailable(f"{what}: {reason}", reason)
-    ignored = ignored_arguments(graph, own, _KERNELS)
+    ignored = ignored_arguments(graph, own, ALL_KERNELS)
     if ignored:
         reason = f"no kernel of the reference runtime takes {', '.join(ignored)}"
         raise RuntimeUnavailable(f"{what}: {reason}", reason)
@@ -55,6 +55,6 @@ def require_kernels(graph: VulkanGraph, what: str) -> None:
 
 def _torch_kernel(operator: Operator) -> Callable[..., Any] | None:
     """Torch's own kernel of an operator, or of an overload, that has none here."""
-    if operator.kind in _KERNELS and argument_names(operator.kind, len(operator.args)):
+    if operator.kind in ALL_KERNELS and argument_names(operator.kind, len(operator.args)):
         return None
     return aten_kernel(operator.name, len(operator.args) - 1)

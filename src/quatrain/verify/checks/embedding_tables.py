@@ -60,7 +60,7 @@ def check_tables(
             folded = _embedding_factor(backbone, name)
             wrong = None if fit is None else _wrong_rows(fit, module, strict, folded, advance)
             if isinstance(wrong, StoredTable):
-                table, wrong = wrong, _not_nearest(wrong, module)
+                table, wrong = wrong, not_nearest(wrong, module)
                 if wrong is not None:
                     backbone.set_submodule(name, RoundedEmbedding(table, table.bits))
             elif not strict and not graph and fit and wrong is not None and fit.table.is_half:
@@ -115,7 +115,7 @@ def _wrong_rows(
 
 
 @torch.inference_mode()
-def _not_nearest(table: StoredTable, module: _Embedding) -> torch.Tensor | None:
+def not_nearest(table: StoredTable, module: _Embedding) -> torch.Tensor | None:
     """The rows, int64 [n], of `table` whose integers are not the nearest to those of `module`; None
     where most are not, or that cannot be told."""
     if table.steps is None or table.bits is None:

@@ -118,12 +118,12 @@ def _routed(graph: VulkanGraph, backbone: Backbone, count: int) -> Iterator[_Rou
     calls = max((-(-e // p) for e, p in zip(experts, picks, strict=True)), default=0)
     for first in range(0, calls * count, count):
         yield {
-            value_id: (name, _logits(mixture, range(first, first + count)))
+            value_id: (name, router_logits(mixture, range(first, first + count)))
             for (value_id, name), mixture in mixtures.items()
         }
 
 
-def _logits(mixture: MixtureOfExperts, tokens: range) -> torch.Tensor:
+def router_logits(mixture: MixtureOfExperts, tokens: range) -> torch.Tensor:
     """Of a router [1, T, experts] that picks the next experts for each of `tokens`, and weighs no
     two of them alike; float16 holds them too."""
     count, picked = len(mixture.experts), mixture.activated

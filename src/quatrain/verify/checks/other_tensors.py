@@ -42,7 +42,7 @@ def check_others(
     `strict`: the program is Quatrain's, so all must be there. In others, a tensor that is missing,
     with nothing similar, may be folded into something else.
     """
-    expected_tensors = list(_expected_tensors(backbone, biases))
+    expected_tensors = list(expected_forms(backbone, biases))
     found = [
         any(
             all(_is_stored(stored, part, _name_in_program(name, part)) for part in form)
@@ -71,12 +71,12 @@ def round_as_stored(stored: StoredData, backbone: Backbone) -> bool:
     """Round the tensors of `backbone` that `check_others` looks for, as a program of another
     exporter stores them; the memory of the checkpoint, which may be released, is not written to.
     Returns whether each is stored."""
-    expected_tensors = _expected_tensors(backbone, biases=False)
-    are_stored = [_round(stored, forms) for _, forms in expected_tensors]
+    expected_tensors = expected_forms(backbone, biases=False)
+    are_stored = [round_if_stored(stored, forms) for _, forms in expected_tensors]
     return all(are_stored)
 
 
-def _round(stored: StoredData, forms: _Forms) -> bool:
+def round_if_stored(stored: StoredData, forms: _Forms) -> bool:
     """Round the tensor that is stored in one of those `forms`, the first of which is it itself, or
     about so, or less 1. Returns whether it is."""
     tensor = forms[0][0]
@@ -93,7 +93,9 @@ def _round(stored: StoredData, forms: _Forms) -> bool:
     return False
 
 
-def _expected_tensors(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Forms]]:
+def expected_forms(backbone: Backbone, biases: bool) -> Iterator[tuple[str, _Forms]]:
+    """(name, the forms in which a program may store it) of each tensor of `backbone` that a program
+    needs besides its matrices; the biases of int4 linears only with `biases`."""
     rotations = {
         part for one in backbone.modules() if isinstance(one, Hadamard) for part in one.modules()
     }
@@ -122,13 +124,13 @@ def _forms(module: nn.Module, tensor: torch.Tensor) -> _Forms:
 
 def _is_replaced(stored: StoredData, forms: _Forms) -> bool | None:
     """Whether another tensor is stored in place of a missing one; None if that is unknown."""
-    answers = [[_has_similar(stored, part) for part in form] for form in forms]
+    answers = [[has_similar(stored, part) for part in form] for form in forms]
     if any(all(answer is False for answer in each) for each in answers):
         return False
     return True if any(True in each for each in answers) else None
 
 
-def _has_similar(stored: StoredData, tensor: torch.Tensor) -> bool | None:
+def has_similar(stored: StoredData, tensor: torch.Tensor) -> bool | None:
     """Whether a similar but different tensor is stored; False if `tensor` itself is stored,
     rounded to a type of two bytes, or minus 1; None if there is nothing similar, or only a
     multiple of it."""

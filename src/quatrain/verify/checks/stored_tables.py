@@ -63,13 +63,13 @@ def _table_of_operator(graph: VulkanGraph, operator: Operator) -> StoredTable:
     names, width = operator.named_args, graph.tensor(operator.out).shape[-1]
     weights = graph.constant(names["weights"])
     if operator.kind == "aten.embedding":
-        return StoredTable(len(weights), width, None, partial(_rows, weights))
+        return StoredTable(len(weights), width, None, partial(mapped_rows, weights))
     scales = graph.constant(names["weight_scales"])
     group, linear = graph.integer(names["group_size"]), names.get("is_linear_weight")
     as_linear = linear is not None and bool(graph.plain(linear))
 
     def rows(at: torch.Tensor) -> torch.Tensor:
-        packed, of_rows = _rows(weights, at), _rows(scales, at)
+        packed, of_rows = mapped_rows(weights, at), mapped_rows(scales, at)
         each = torch.arange(len(at), device="cpu")
         return embedding_q4gsw(packed, of_rows, group, each, as_linear).to(of_rows.dtype)
 
@@ -77,7 +77,7 @@ def _table_of_operator(graph: VulkanGraph, operator: Operator) -> StoredTable:
     return StoredTable(min(len(weights), len(scales)), width, 4, rows)
 
 
-def _rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
+def mapped_rows(table: np.ndarray, at: torch.Tensor) -> torch.Tensor:
     """Those of a mapped `table`, which may be of some GB."""
     return torch.from_numpy(table[at.numpy()])
 

@@ -28,7 +28,7 @@ from quatrain.runtime.unrounded.runner import UnroundedRunner
 from quatrain.verify.checks.layerwise import relative_error
 from quatrain.verify.checks.parity import EagerLogits, nudged_embedding
 
-_ERROR = 2e-6  # of logits, or so many times what a nudge of the embedding does to them
+LOGITS_ERROR = 2e-6  # of logits, or so many times what a nudge of the embedding does to them
 _FLOORS = 4.0
 _NUDGE, _DRAWS = 1e-6, 3
 
@@ -79,12 +79,12 @@ def compare_unrounded(
         return UnroundedCheck(float("inf"), 0.0, f"{problem}. Export it again")
     error = _largest_error(found, expected)
     floor = 0.0
-    for seed in range(_DRAWS if error > _ERROR else 0):
+    for seed in range(_DRAWS if error > LOGITS_ERROR else 0):
         with nudged_embedding(backbone, _NUDGE, seed):
             half = (2 + 2 * seed / _DRAWS) / 4
             moved = _logits(backbone, eager, lambda part, at=half: advance(at + part / 2 / _DRAWS))
         floor = max(floor, _largest_error(moved, expected))
-    allowed = max(_ERROR, _FLOORS * floor)
+    allowed = max(LOGITS_ERROR, _FLOORS * floor)
     types = "int8 and float16" if runner.has_halves else "int8"
     problem = (
         f"without rounding activations to {types} the logits differ by {error:.2g}, relatively; "

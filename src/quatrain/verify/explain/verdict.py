@@ -51,7 +51,7 @@ def explained(
     right = computed[0]
     ranked = sorted(computed, key=lambda one: (-one.log_likelihood, one.way.penalty))
     best = ranked[0]
-    cause, count = _cause(best, right, len(inquiry.tokenizer.model.get_vocab()))
+    cause, count = cause_of(best, right, len(inquiry.tokenizer.model.get_vocab()))
     if decoding and cause in ("right", "rounding", "sampling"):
         cause = "tokenizer"
     unknown = cause in ("unknown", "right at first")
@@ -68,7 +68,7 @@ def explained(
     )
 
 
-def _cause(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int]:
+def cause_of(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, int]:
     """(the cause, how many tokens are right where it is that only the first are)."""
     unrelated = sum(null_logs(right.fit.tokens, vocab_size))
     count, parted = right_at_first(right.fit, vocab_size)

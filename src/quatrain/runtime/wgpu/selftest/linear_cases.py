@@ -65,7 +65,7 @@ def _linear(
     if other:  # the kernels that this device would not choose
         traits = Traits(cpu=not traits.cpu, spread=False)
     x = bench.normal("x", m, k)
-    weights, dense = _weights(bench, n, k, group, bias)
+    weights, dense = random_weights(bench, n, k, group, bias)
     y = bench.out("y", m, n)
     if not int8:
         want = bench["x"] @ dense.T + (bench["bias"][:n] if bias else 0)
@@ -86,7 +86,9 @@ def _float_linear(m: int, k: int, n: int, bias: bool, bench: Bench) -> Made:
     return [float_linear(x, weight, added, y)], {"y": want}
 
 
-def _weights(bench: Bench, n: int, k: int, group: int, bias: bool) -> tuple[Weights, np.ndarray]:
+def random_weights(
+    bench: Bench, n: int, k: int, group: int, bias: bool
+) -> tuple[Weights, np.ndarray]:
     """Random weights as the artifact stores them, and dense in float64 [N, K]."""
     integers = bench.rng.integers(-8, 8, (n, k))
     groups, padded_n = k // group, up_to(n, 4)
