@@ -22,8 +22,16 @@ from quatrain.checkpoint.files.adapter_folder import (
     refuse_unread_adapter,
 )
 from quatrain.checkpoint.files.archives import archive_in
-from quatrain.checkpoint.files.formats import PICKLED, Form, form_of_file, is_a_program, model_below
+from quatrain.checkpoint.files.formats import (
+    PICKLED,
+    Form,
+    first_bytes,
+    form_of_file,
+    is_a_program,
+    model_below,
+)
 from quatrain.checkpoint.files.hub import is_on_hub, local_path, readable
+from quatrain.checkpoint.files.other_programs import other_program
 from quatrain.checkpoint.files.stated_sizes import how_to_state_sizes
 from quatrain.errors import InputError
 from quatrain.folder_entries import entries
@@ -154,6 +162,9 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 
 def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
+        for file in filter(Path.is_file, entries(path)):
+            if said := other_program(file, first_bytes(file)):
+                return InputError(f"{file}: {said}")
         models = sorted(entries(path, "*.gguf"), key=lambda file: "mmproj" in file.name)
         inside = next(map(str, models), "a GGUF file")
         below = model_below(path)

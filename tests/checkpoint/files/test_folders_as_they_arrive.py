@@ -306,3 +306,4 @@ def test_files_of_other_programs_are_named(content, said, tmp_path):
             for name, part in content.items():
                 archive.writestr(name, part)
     refused(file, f"is {said}.*; give the model that it was made from")
+    refused(tmp_path, rf"m\.bin: is {said}.*; give the model that it was made from")
