@@ -275,13 +275,12 @@ def test_internvl_with_its_own_code(kind, tmp_path):
 
 
 @pytest.mark.parametrize("model_type", sorted(WITH_OWN_CODE.keys() - {"internvl_chat"}))
-def test_llava_with_its_own_code(model_type, tmp_path):
-    """FastVLM, MobileVLM and others: the text model's fields and tensors, and more beside them."""
+def test_others_with_their_own_code(model_type, tmp_path):
+    """FastVLM, MobileVLM, Phi 3 Vision: the text model's fields and tensors, and more beside."""
     known = WITH_OWN_CODE[model_type]
-    model = random_model(known.text.capitalize())
+    model = random_model(known.text.capitalize(), pad_token_id=0)
     file = saved(model, tmp_path) / "model.safetensors"
-    others = {"model.vision_tower.vision_tower.x.weight": torch.ones(2), "model.image_newline":
-              torch.ones(2), "model.mm_projector.0.weight": torch.ones(2)}  # fmt: skip
+    others = {f"model.{name}.0.weight": torch.ones(2) for name in known.others}
     save_file(load_file(file) | others, file)
     change_config(tmp_path, model_type=model_type, mm_vision_tower="mobileclip_l_1024")
     assert error(model, tmp_path) < TOLERANCE

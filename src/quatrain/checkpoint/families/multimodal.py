@@ -161,6 +161,7 @@ WITH_OWN_CODE = {
     "llava_qwen": Multimodal("qwen2", _LLAVA, flat=True),
     "llava_qwen2": Multimodal("qwen2", _LLAVA, flat=True),
     "mobilevlm": Multimodal("llama", _LLAVA, flat=True),
+    "phi3_v": Multimodal("phi3", ("vision_embed_tokens",), flat=True),
 }
 
 
