@@ -124,6 +124,18 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     assert isinstance(run(retarget, DYNAMIC, "-o", output).exception, InputError)
 
 
+def test_retarget_in_place_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(DYNAMIC, tmp_path / "model.pte")
+    monkeypatch.chdir(tmp_path)
+    for scheme, output in (("weight-only", tmp_path / "model.pte"), ("8da4w", "model.pte")):
+        done = run(retarget, "model.pte", "--linear-scheme", scheme, "-o", output)
+        assert done.exit_code == 0, done.exception
+        assert f"15 linears changed to {scheme}" in done.output
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pte"]
+
+
 def test_retarget_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     """Also what it was not asked to repair."""
     sick, output = embedding("height_packed")(tmp_path), tmp_path / "out.pte"

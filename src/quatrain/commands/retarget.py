@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 
 Output = Annotated[
-    Path, typer.Option("-o", "--output", metavar="OUT.PTE", help="The program to write.")
-]
+    Path,
+    typer.Option(
+        "-o", "--output", metavar="OUT.PTE",
+        help="The program to write; it may be MODEL.PTE, which is then replaced.",
+    ),
+]  # fmt: skip
 LinearScheme = Annotated[
     str | None,
     typer.Option(
@@ -83,7 +87,8 @@ def retarget(
     Example: `quatrain retarget model.pte --linear-scheme weight-only -o model-wo.pte`
     """
     _check_options(linear_scheme, layers, linears, zero_point_dtype, slim or repair)
-    check_output(output, "-o", None if output == model else model)
+    in_place = output.exists() and model.exists() and output.samefile(model)
+    check_output(output, "-o", None if in_place else model)
     from quatrain.commands.printing.program import print_fatal
     from quatrain.program import open_program
     from quatrain.program.edit.retarget_file import retarget_file
