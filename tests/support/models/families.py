@@ -787,6 +787,8 @@ ROWS = {
         FALCON_H1 | {"mamba_norm_before_gate": True, "attention_bias": True, "mlp_bias": True,
                      "mamba_proj_bias": True, "projectors_bias": True, "mamba_d_ssm": None},
     ),
+    "mobilellm": Row("MobileLLM", "MobileLLM", {"share_embedding": True}, quantized=True),
+    "mobilellm with an output layer": Row("MobileLLM", "MobileLLM", fuzzed=True),
     "internlm2": Row(
         "InternLM2, 2.5", "InternLM2", {"bias": False}, quantized=True, fuzzed=True,
         gguf=Conversion("internlm2", interleaved=True),

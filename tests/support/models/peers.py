@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 import transformers
-from tests.support.models import internlm2, minicpm
+from tests.support.models import internlm2, minicpm, mobilellm
 from tests.support.models.multimodal import multimodal_model
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -35,7 +35,8 @@ def config_class(kind: str) -> type[transformers.PreTrainedConfig]:
 
 def _home(kind: str) -> ModuleType:
     """Where the classes of `kind` are."""
-    return {"MiniCPM": minicpm, "InternLM2": internlm2}.get(kind, transformers)
+    own = {"MiniCPM": minicpm, "InternLM2": internlm2, "MobileLLM": mobilellm}
+    return own.get(kind, transformers)
 
 
 def random_model(kind: str, seed: int = 0, **fields) -> transformers.PreTrainedModel:
