@@ -114,7 +114,8 @@ MULTIMODAL = {
     "lfm3_vl": Multimodal("lfm3", _TOWER, tied=True),
     "lighton_ocr": Multimodal("qwen3", ("vision_encoder", "vision_projection"), tied=True),
     "llama4": Multimodal("llama4_text", ("vision_model", "multi_modal_projector")),
-    "llava": Multimodal("llama", _TOWER),
+    # The models' own code, of LLaVA 1.5, has the text model's fields beside the others.
+    "llava": Multimodal("llama", (*_TOWER, "mm_projector"), flat=True),
     "llava_next": Multimodal("llama", _TOWER_AND_LINES),
     "llava_next_video": Multimodal("llama", (*_TOWER_AND_LINES, "vision_resampler")),
     "llava_onevision": Multimodal("qwen2", _TOWER_AND_LINES),
@@ -158,6 +159,7 @@ WITH_OWN_CODE = {
         "qwen2", ("vision_model", "mlp1"), tied=True, text_config="llm_config"
     ),
     "llava_llama": Multimodal("llama", _LLAVA, flat=True),
+    "llava_mistral": Multimodal("mistral", _LLAVA, flat=True),
     "llava_qwen": Multimodal("qwen2", _LLAVA, flat=True),
     "llava_qwen2": Multimodal("qwen2", _LLAVA, flat=True),
     "mobilevlm": Multimodal("llama", _LLAVA, flat=True),
