@@ -27,7 +27,10 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def native_output_held_back() -> Iterator[None]:
     """Keep what native code prints to standard error, and show it only where an unforeseen error
-    needs explaining: an `InputError` says all itself."""
+    needs explaining: an `InputError` says all itself. A process may have no standard error."""
+    if sys.stderr is None:
+        yield
+        return
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as held:

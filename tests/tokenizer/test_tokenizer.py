@@ -174,6 +174,11 @@ def test_merges_that_do_not_fit_the_vocabulary(tmp_path, content, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_process_without_a_standard_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    assert Tokenizer.load(write(tmp_path)).encode("a")
+
+
 def test_copied_files_carry_the_template_and_all_end_tokens(tmp_path):
     source, target = tmp_path / "a", tmp_path / "b"
     source.mkdir()
