@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 from tests.support.formats import quantized_folders as folders
 from tests.support.models import tiny_models as tiny
@@ -109,6 +110,12 @@ def test_a_repository_of_gguf_files_says_how_to_fetch_one(tmp_path, monkeypatch)
     with pytest.raises(InputError, match=says):
         local_path("hf://some/m")
     there[2:] = []
+    assert local_path("hf://some/m") == tmp_path
+
+    def offline(*_, **__):
+        raise OfflineModeIsEnabled("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", offline)
     assert local_path("hf://some/m") == tmp_path
 
 

@@ -59,14 +59,18 @@ def local_path(path: Path | str) -> Path:
         folder = fetch(*_WANTED, unwanted=(_META,))
         if not any(folder.glob(_MODEL)):
             folder = fetch(*_WANTED, *_PICKLED, unwanted=_OF_TRAINING)
-        if not any(file.suffix in (".safetensors", *PICKLED) for file in folder.iterdir()):
-            _refuse_gguf(text, match[1], HfApi().list_repo_files(match[1], revision=match[2]))
-        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{text}: cannot be fetched and is not in the local cache: {first_line}"
         ) from error
+    if not any(file.suffix in (".safetensors", *PICKLED) for file in folder.iterdir()):
+        try:
+            there = HfApi().list_repo_files(match[1], revision=match[2])
+        except Exception:  # offline, which each package for HTTP says by a class of its own
+            there = []
+        _refuse_gguf(text, match[1], there)
+    return folder
 
 
 def _refuse_gguf(text: str, repository: str, files: list[str]) -> None:
