@@ -1009,6 +1009,11 @@ ROWS = {
         quantized=True, fuzzed=True,
     ),
     "llama4, dense only": Row("Llama 4 text", "Llama4", LLAMA4 | {"moe_layers": []}),
+    "llama4, dense, without chunks": Row(
+        "Llama 4 text", "Llama4",
+        LLAMA4 | {"moe_layers": [], "attention_chunk_size": 8,
+                  "layer_types": ["full_attention"] * LLAMA4["num_hidden_layers"]},
+    ),
     "llama4, two experts a token, in every layer": Row(
         "Llama 4 text", "Llama4",
         LLAMA4 | {"num_experts_per_tok": 2, "interleave_moe_layer_step": 1},

@@ -44,12 +44,14 @@ _NAMES = {
 def _params(fields: Fields) -> Params:
     interval = no_rope_interval(fields)
     chunked = full_every(interval, fields.layer_count(), "chunked_attention")
-    if fields.get("layer_types") not in (None, chunked):
+    stated, whole = fields.get("layer_types"), ["full_attention"] * fields.layer_count()
+    if stated not in (None, chunked, whole):
         raise fields.refusal("layer_types", "chunked attention in the layers with rotary embedding")
+    chunk = None if stated == whole else fields.integer_or_none("attention_chunk_size")
     return {
         "use_hf_rope": False,  # pairs of neighbours, unlike the other families of the hub
         "no_rope_layer_interval": interval,
-        "attention_chunk_size": fields.integer_or_none("attention_chunk_size"),
+        "attention_chunk_size": chunk,
         "use_qk_norm": fields.flag("use_qk_norm"),
         "qk_norm_affine": False,
         "qk_norm_before_rope": False,
