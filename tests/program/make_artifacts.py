@@ -38,8 +38,11 @@ class Recipe:
     fp16: bool = False
     embedding: str | None = None
     backend: str = "vulkan"
+    static: bool = False  # calls of one token alone
+    every_row: bool = False  # gives the logits of every token
 
 
+_SMALL = LLAMA | {"n_layers": 1}
 RECIPES = {
     "peer-8da4w-fp32": Recipe(),
     "peer-8da4w-fp32-emb4": Recipe(embedding="4,32"),
@@ -47,6 +50,9 @@ RECIPES = {
     "peer-weight-only-fp32": Recipe(qmode="4w"),
     "peer-weight-only-fp16": Recipe(qmode="4w", fp16=True),
     "peer-qwen-8da4w-fp32": Recipe(params=QWEN),
+    # Not among those that every test of artifacts calls alike.
+    "other/peer-static": Recipe(params=_SMALL, static=True),
+    "other/peer-every-row": Recipe(params=_SMALL, every_row=True),
     "peer-xnnpack-8da4w": Recipe(backend="xnnpack"),
     "peer-xnnpack-qwen-fp16": Recipe(params=QWEN, fp16=True, backend="xnnpack"),
 }
@@ -60,7 +66,7 @@ def make(name: str, recipe: Recipe) -> None:
         checkpoint = Path(folder) / "weights.pth"
         torch.save(random_weights(recipe.params), checkpoint)
         export_llama(llm_config(recipe, params, checkpoint, FOLDER / f"{name}.pte"))
-        if recipe.backend == "vulkan":
+        if recipe.backend == "vulkan" and "/" not in name:
             np.save(FOLDER / f"{name}.npy", eager_logits(recipe, torch.load(checkpoint)))
 
 
@@ -78,6 +84,8 @@ def llm_config(recipe: Recipe, params: Path, checkpoint: Path, output: Path) -> 
     config.backend.xnnpack.enabled = not vulkan
     config.backend.xnnpack.extended_ops = half
     config.export.max_seq_length = config.export.max_context_length = CONTEXT
+    config.model.enable_dynamic_shape = not recipe.static
+    config.debug.generate_full_logits = recipe.every_row
     config.export.output_name = str(output)
     return config
 
@@ -100,6 +108,6 @@ def eager_logits(recipe: Recipe, weights: dict[str, torch.Tensor]) -> np.ndarray
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "other").mkdir(parents=True, exist_ok=True)
     for wanted in sys.argv[1:] or RECIPES:
         make(wanted, RECIPES[wanted])

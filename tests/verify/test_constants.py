@@ -25,6 +25,8 @@ from quatrain.backbone.params.params import config_from_params
 from quatrain.export import ExportOptions, export_checkpoint
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
+from quatrain.runtime.reference import ReferenceRunner
+from quatrain.runtime.runner import forward_in_parts
 from quatrain.verify.checks import packed_constants
 from quatrain.verify.checks.other_tensors import expected_forms, has_similar, round_if_stored
 from quatrain.verify.checks.packed_constants import check_packed
@@ -38,6 +40,8 @@ PEERS = {
     "peer-xnnpack-8da4w": LLAMA, "peer-qwen-8da4w-fp32": QWEN,
     "peer-xnnpack-qwen-fp16": QWEN,
 }  # fmt: skip
+
+SMALL = LLAMA | {"n_layers": 1}
 
 
 def _verify(program: Path, checkpoint: Path) -> VerifyReport:
@@ -72,6 +76,26 @@ def test_a_right_program_of_executorchs_own_exporter_passes(name: str, peer: Cal
     assert report.unrounded is None or report.unrounded.error < LOGITS_ERROR
     names = {one.name for one in report.packed}
     assert {"norm.weight", "rope.cos", "tok_embeddings", "layers.0.attention.wq"} <= names
+
+
+@pytest.mark.parametrize("name", ["peer-static", "peer-every-row"])
+def test_calls_of_one_token_alone_and_rows_for_every_token(
+    name: str, peer: Callable, tmp_path: Path
+) -> None:
+    """8da4w quantizes no single row, as of a program of static shapes, and quantizes the output
+    layer's rows where a program gives those of all tokens."""
+    program, folder = ARTIFACTS / "other" / f"{name}.pte", peer(SMALL)
+    assert _verify(program, folder).passed
+    runner, tokens = ReferenceRunner(program), torch.tensor([[5, 17, 40, 9, 22]])
+    read = forward_in_parts(runner, tokens, 0)
+    runner.reset()
+    steps = [runner.forward(tokens[:, i : i + 1], torch.tensor([i])) for i in range(5)]
+    assert torch.equal(read[0], steps[-1].reshape(-1)) is (name == "peer-static")
+    other = shutil.copytree(folder, tmp_path / "other")
+    tensors = torch.load(other / "model.pth")
+    tensors["output.weight"][3] = -tensors["output.weight"][3]
+    torch.save(tensors, other / "model.pth")
+    assert not _verify(program, other).passed
 
 
 def _other_norms(tensors: Tensors) -> None:

@@ -28,7 +28,8 @@ class Backbone(nn.Module):
     the layers see them: steps of params.json for embeddings, such as normalizing or scaling them,
     are then up to the caller.
     `hidden_output`: gives the final normed hidden states (no output linear). Without `blocks` it
-    has no layers, only what lies around them.
+    has no layers, only what lies around them. `every_row`: whether the output layer computes the
+    logits of every token, of which the last are given; False to begin with.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Backbone(nn.Module):
         blocks: bool = True,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.every_row = config, False
+        self.metadata: dict[str, int] = {}  # as a runner's: "get_max_seq_len" limits its calls
         plans = [config.layer(index) for index in range(config.n_layers if blocks else 0)]
         self.tok_embeddings = self.tok_norm = self.scale_embedding = self.per_layer = None
         if not embedding_input:
@@ -82,7 +84,9 @@ class Backbone(nn.Module):
         # unbacked symbol a layer in the traced program.
         start = cast(int, input_pos[0].item())
         hidden = self.hidden(tokens, start)
-        return hidden if self.output is None else self.logits(hidden[:, -1, :])
+        if self.output is None:
+            return hidden
+        return self.logits(hidden)[:, -1] if self.every_row else self.logits(hidden[:, -1, :])
 
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""

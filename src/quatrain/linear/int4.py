@@ -106,11 +106,13 @@ class Int8DynActInt4WeightLinear(Int4Linear):
 def compute_as(module: nn.Module, arithmetic: Arithmetic) -> nn.Module:
     """Let each 8da4w linear of `module` compute in `arithmetic`; returns `module`.
 
-    Those of `OF_LAST_TOKEN` see one row at a time on a phone, however many they are given here.
+    Those of `OF_LAST_TOKEN` see one row at a time on a phone, however many they are given here,
+    except where a backbone's `every_row` says that they see all.
     """
+    of_one_row = () if getattr(module, "every_row", False) else OF_LAST_TOKEN
     for name, child in module.named_modules():
         if isinstance(child, Int8DynActInt4WeightLinear):
-            unquantized = name in OF_LAST_TOKEN and not arithmetic.quantizes(rows=1)
+            unquantized = name in of_one_row and not arithmetic.quantizes(rows=1)
             child.arithmetic = (
                 replace(arithmetic, least_quantized_rows=None) if unquantized else arithmetic
             )

@@ -1,14 +1,13 @@
 """Runs a program on the ExecuTorch runtime of the installed wheel: the CPU backends."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program, open_program
 from quatrain.quiet import native_output_held_back, quiet
-from quatrain.runtime.calls.inputs import CallInputs
+from quatrain.runtime.calls.inputs import CallInputs, with_longest_call
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.calls.token_ids import check_token_ids
 from quatrain.text_files import require_utf8_name
@@ -28,7 +27,7 @@ class ExecutorchRunner:
         self.path = program.path
         require_utf8_name(self.path, "the ExecuTorch runtime")
         self._inputs = CallInputs(program)
-        self.metadata = _with_longest_call(program.metadata, self._inputs.longest)
+        self.metadata = with_longest_call(program.metadata, self._inputs.longest)
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
@@ -65,13 +64,6 @@ class ExecutorchRunner:
     def reset(self) -> None:
         """Clear the context: a call at position 0 reads nothing of what was before."""
         self._order.reset()
-
-
-def _with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
-    """`metadata` with the length of calls limited to the method's room."""
-    stated = metadata.get("get_max_seq_len") or metadata.get("get_max_context_len")
-    shorter = longest is not None and (stated is None or longest < stated)
-    return metadata | ({"get_max_seq_len": longest} if shorter else {})
 
 
 def _require_backends(program: Program, registered: list[str]) -> None:

@@ -43,6 +43,7 @@ class MethodInputs:
 
     Attributes:
         names: The inputs of the method, in words for people.
+        longest: The most tokens that the method has room for; None if no input has any.
     """
 
     def __init__(self, program: Program) -> None:
@@ -62,6 +63,8 @@ class MethodInputs:
         records = [plan.values[value].val for value in taken]
         self.names = [_name(record) for record in records]
         self._only = [_only_size(record) for record in records]
+        sizes = [list(record.sizes or ()) for record in records if _is_tensor(record)]
+        self.longest: int | None = next((one[1] for one in sizes if len(one) > 1), None)
         # Of what the delegate is given: an input of the method, or the rows (None).
         self._places = [None if value == rows else taken.index(value) for value in given]
 
@@ -85,16 +88,20 @@ class MethodInputs:
 
 def _name(value: Any) -> str:
     """An input's type and its largest size, such as int64[1, 31]."""
-    if value is None or value.table != "Tensor":
+    if not _is_tensor(value):
         return "nothing" if value is None else value.table
     return f"{NAMES.get(value.scalar_type or 0, value.scalar_type)}{list(value.sizes or ())}"
 
 
 def _only_size(value: Any) -> list[int] | None:
     """The only size of an input that may have no other; None if it varies, or is not said."""
-    if value is None or value.table != "Tensor" or value.shape_dynamism != STATIC:
+    if not _is_tensor(value) or value.shape_dynamism != STATIC:
         return None
     return list(value.sizes or ())
+
+
+def _is_tensor(value: Any) -> bool:
+    return value is not None and value.table == "Tensor"
 
 
 def method_outputs(program: Program) -> list[int]:

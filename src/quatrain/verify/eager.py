@@ -1,5 +1,6 @@
 """The eager backbone of a checkpoint, with which programs are compared."""
 
+import math
 from pathlib import Path
 
 from quatrain.arithmetic import ARITHMETIC_OF, VULKAN_ARITHMETIC, Arithmetic
@@ -15,6 +16,7 @@ from quatrain.int4 import Scheme
 from quatrain.linear import Int8DynActInt8WeightLinear
 from quatrain.linear.int4 import Int4Linear, compute_as, freeze_weights, without_activation_rounding
 from quatrain.program import VulkanGraph
+from quatrain.program.inspect.call_shapes import longest_call
 from quatrain.program.inspect.linears import find_linears
 from quatrain.verify.program_info import ProgramInfo
 
@@ -55,11 +57,19 @@ def eager_for_program(
         quantize_kv_cache(backbone)
     if graph:
         _match_schemes(backbone, graph)
+        _match_calls(backbone, graph)
     as_stored = graph or info.scheme == Scheme.WEIGHT_ONLY
     rounded = RoundedAgain() if as_stored else make_scales_positive(backbone)
     compute_as(backbone, arithmetic if graph else ARITHMETIC_OF["xnnpack"])
     freeze_weights(backbone)
     return backbone, rounded
+
+
+def _match_calls(backbone: Backbone, graph: VulkanGraph) -> None:
+    """Let `backbone` compute as many rows at a time as a program's calls do, in the output layer
+    too: 8da4w computes a single one differently."""
+    backbone.metadata = {"get_max_seq_len": longest_call(graph)}
+    backbone.every_row = math.prod(graph.tensor(graph.outputs[0]).shape[:-1]) > 1
 
 
 def _match_schemes(backbone: Backbone, graph: VulkanGraph) -> None:

@@ -30,6 +30,7 @@ from quatrain.runtime.reference.quantized import (
     fake_quantize,
     linear_weight_only,
 )
+from quatrain.runtime.runner import forward_in_parts
 
 
 @pytest.mark.parametrize("name", VULKAN)
@@ -68,8 +69,12 @@ def test_two_runners_do_not_share_state() -> None:
     assert alone.equal(fresh)
 
 
-def test_metadata_comes_along() -> None:
-    assert ReferenceRunner(artifact("peer-8da4w-fp32")).metadata["get_max_seq_len"] == 32
+def test_metadata_comes_along_and_calls_fit_the_method() -> None:
+    runner = ReferenceRunner(artifact("peer-8da4w-fp32"))
+    assert open_program(artifact("peer-8da4w-fp32")).metadata["get_max_seq_len"] == 32
+    assert runner.metadata["get_max_context_len"] == 32
+    assert runner.metadata["get_max_seq_len"] == 31  # ExecuTorch's exporter traces one less
+    assert forward_in_parts(runner, torch.ones(1, 32, dtype=torch.int64), 0).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Converts tokens and a position to the inputs of a program's method, for every exporter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -50,6 +51,13 @@ class CallInputs:
             value.to(torch.int32) if record.scalar_type == _INT32 else value
             for value, record in zip((tokens, position), self._inputs, strict=True)
         ]
+
+
+def with_longest_call(metadata: dict[str, Any], longest: int | None) -> dict[str, Any]:
+    """`metadata` with the length of calls limited to the method's room."""
+    stated = metadata.get("get_max_seq_len") or metadata.get("get_max_context_len")
+    shorter = longest is not None and (stated is None or longest < stated)
+    return metadata | ({"get_max_seq_len": longest} if shorter else {})
 
 
 def _forward(program: Program) -> Method:

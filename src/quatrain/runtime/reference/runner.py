@@ -12,6 +12,7 @@ from quatrain.errors import UNFIT, InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.int4_constants import check_int4_constants
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.runtime.calls.inputs import with_longest_call
 from quatrain.runtime.calls.order import CallOrder
 from quatrain.runtime.defects import (
     EmulatedDefect,
@@ -54,7 +55,6 @@ class ReferenceRunner:
             program = open_program(program)
         self.device = "reference"
         self.path = program.path
-        self.metadata = program.metadata
         self.graph = program.vulkan
         check_int4_constants(self.graph, str(self.path))
         self._order = CallOrder(program)
@@ -62,6 +62,7 @@ class ReferenceRunner:
         require_only_delegate(program, "reference runtime")
         self._output_id = method_outputs(program)[0]
         self._inputs = MethodInputs(program)
+        self.metadata = with_longest_call(program.metadata, self._inputs.longest)
         require_kernels(self.graph, str(program.path))
         self._linears = Int4Linears(self.graph, arithmetic, self._defect)
         self._values = [self._initial(i) for i in range(len(self.graph.values))]
@@ -122,16 +123,15 @@ class ReferenceRunner:
     def _compute(
         self, wanted: Collection[int], observe: Callable[[int, torch.Tensor], torch.Tensor]
     ) -> None:
-        values, done = self._values, 0
-        try:
-            for step, targets in zip(self._steps, self._targets, strict=True):
+        values = self._values
+        for step, targets, name in zip(self._steps, self._targets, self._step_names, strict=True):
+            try:
                 step(values)
-                done += 1
-                for target in targets:
-                    if target in wanted:
-                        values[target] = observe(target, values[target])
-        except UNFIT as error:
-            raise cannot_compute(self._step_names[done], error) from error
+            except UNFIT as error:
+                raise cannot_compute(name, error) from error
+            for target in targets:
+                if target in wanted:
+                    values[target] = observe(target, values[target])
 
     def _initial(self, value_id: int) -> Any:
         """What a value holds before the first step: a constant, or a fixed Python value."""

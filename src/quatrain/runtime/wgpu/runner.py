@@ -11,6 +11,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import InputError
 from quatrain.program import Operator, Program, Tensor, open_program
 from quatrain.program.int4_constants import check_int4_constants
+from quatrain.runtime.calls.inputs import with_longest_call
 from quatrain.runtime.calls.order import CallOrder, check_positions
 from quatrain.runtime.calls.token_ids import check_token_ids, table_rows
 from quatrain.runtime.defects import emulated_defect
@@ -56,7 +57,6 @@ class WgpuRunner:
         self._defect = emulated_defect(emulate)
         if not isinstance(program, Program):
             program = open_program(program)
-        self.metadata = program.metadata
         self.graph = program.vulkan
         check_int4_constants(self.graph, str(program.path))
         self._order = CallOrder(program)
@@ -65,6 +65,7 @@ class WgpuRunner:
         require_only_delegate(program, "GPU runtime")
         self._output_id = method_outputs(program)[0]
         self._inputs = MethodInputs(program)
+        self.metadata = with_longest_call(program.metadata, self._inputs.longest)
         missing = unsupported(self.graph)
         if missing:
             reason = f"the GPU runtime has no kernel for {', '.join(missing)}"

@@ -46,7 +46,6 @@ class ComputedProgram:
         require_tokens_to_logits(path, program.metadata, "explain")
         self.path, self.metadata = path, program.metadata
         self.context = program.context
-        self._longest = int(program.metadata.get("get_max_seq_len", self.context))
         self.own: Arithmetic | None = None
         self.arithmetics: tuple[Arithmetic, ...] = ()
         self._reference: ReferenceRunner | None = None
@@ -62,6 +61,7 @@ class ComputedProgram:
         can_be_any = _has_all_arithmetics(program)
         self._many = give_all_position_logits(program.vulkan)
         self._runner = self._reference = ReferenceRunner(program)
+        self._longest = longest_call(self._runner, self.context)
         if can_be_any:
             # With XNNPACK's arithmetic a single row is computed twice, and such a program keeps
             # both.
