@@ -272,6 +272,17 @@ def test_a_model_that_is_further_down(tmp_path):
     refused(tmp_path / "ggufs", r"give a model's folder or .*/qwen\.gguf$")
 
 
+@pytest.mark.parametrize("suffix", [".onnx", ".msgpack"])
+def test_a_format_without_a_magic_number_is_named_by_its_suffix(suffix, tmp_path):
+    file = tmp_path / f"m{suffix}"
+    file.write_bytes(b"\x08\x07\x12\x07pytorch")
+    refused(file, r"is an? \w+ (model|file).*, which is not read; give the model")
+    folder = tiny.write_hugging_face(tmp_path / "m")  # of which the content says more
+    whole = (folder / "model.safetensors").rename(folder / f"model{suffix}")
+    with pytest.raises(InputError, match="give the folder"):
+        open_float_model(whole)
+
+
 def test_torchscript_says_how_to_save_its_weights(tmp_path):
     folder = tiny.write_meta(tmp_path / "m")
     weights = folder / "consolidated.00.pth"

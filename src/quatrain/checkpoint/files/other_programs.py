@@ -27,7 +27,8 @@ def other_program(path: Path, start: bytes) -> str | None:
     for (at, magic), what in _STARTS.items():
         if start[at : at + len(magic)] == magic:
             return f"is {what}, which is not read; {_ORIGINAL}"
-    what = _SUFFIXES.get(path.suffix.lower())
+    is_safetensors = start[8:] == b"{"
+    what = None if is_safetensors else _SUFFIXES.get(path.suffix.lower())
     return f"is {what}, which is not read; {_ORIGINAL}" if what else None
 
 
