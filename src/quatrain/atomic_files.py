@@ -1,6 +1,5 @@
 """Outputs that are written completely or not at all, and the cache folder."""
 
-import errno
 import glob
 import os
 import shutil
@@ -11,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, remedy_for
 
 _BEING_MADE = 10  # seconds in which a folder beside an output may not be locked yet
 
@@ -227,8 +226,7 @@ def _explained(path: Path, instead: str = "choose another place") -> Iterator[No
         reason = error.strerror or str(error)
         if not path.parent.is_dir():
             reason += f" (there is no folder {path.parent})"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = f"free some space, or {instead}" if full else instead
+        remedy = remedy_for(error, instead)
         raise InputError(
-            f"{path}: cannot be written: {reason}. Nothing was changed; {advice}."
+            f"{path}: cannot be written: {reason}. Nothing was changed; {remedy}."
         ) from error

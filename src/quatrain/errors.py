@@ -3,6 +3,7 @@
 The command line prints only the message and exits with `exit_code`; `--debug` shows a traceback.
 """
 
+import errno
 from collections.abc import Iterable
 from typing import Any
 
@@ -69,3 +70,10 @@ def require_at_least(least: int, name: str, value: Any) -> None:
     `least`."""
     if not isinstance(value, int) or value < least:
         raise InputError(f"{name} is {value!r}, expected {least} or more")
+
+
+def remedy_for(error: OSError, instead: str = "choose another place") -> str:
+    """What to do about an output that `error` kept from being written: `instead`, and where the
+    disk is full also to free some space."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"free some space, or {instead}" if full else instead

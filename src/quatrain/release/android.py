@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, remedy_for
 from quatrain.json_files import read_object, write_json
 from quatrain.release.publish import EXPECTED, link
 from quatrain.targets.catalogue import find_gpu
@@ -75,7 +75,9 @@ def lay_out(release: Path, report: Mapping[str, Any], module: Path) -> Path:
         write_json(new, phones_of(report))
         new.replace(assets / PHONES)
     except OSError as error:
-        raise InputError(f"--android {module}: cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"--android {module}: cannot be written: {error.strerror}; {remedy_for(error)}"
+        ) from error
     return assets
 
 

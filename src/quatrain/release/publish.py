@@ -10,7 +10,7 @@ from typing import Any
 
 from quatrain.atomic_files import flush_to_disk
 from quatrain.checkpoint.files.hub import is_on_hub
-from quatrain.errors import InputError
+from quatrain.errors import InputError, remedy_for
 from quatrain.json_files import read_object, write_json
 from quatrain.release.manifest import manifest
 from quatrain.release.report.page import markdown_page, web_page
@@ -54,9 +54,10 @@ def publish(
         for name in earlier - {file.name for file in files}:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
+        reason = error.strerror or str(error)
         raise InputError(
-            f"-o {folder}: cannot be written: {error.strerror or error}; free some space and run "
-            "the command again, which resumes the work"
+            f"-o {folder}: cannot be written: {reason}; {remedy_for(error)}; in the same folder, "
+            "the same command resumes the work"
         ) from error
 
 

@@ -247,6 +247,13 @@ def test_a_folder_that_another_release_works_in_is_refused(
 
 
 @pytest.mark.thorough
+def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()  # a file, below which there is no folder
+    refused = pytest.raises(InputError, match=r"-o .*out: cannot be written: .*; choose another")
+    with refused, held_alone(tmp_path / "out" / ".work"):
+        pass
+
+
 def test_processes_end_with_the_one_that_asked_for_them() -> None:
     code = """
 import os, time

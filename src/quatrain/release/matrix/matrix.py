@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.atomic_files import whole_file
-from quatrain.errors import InputError
+from quatrain.errors import InputError, remedy_for
 from quatrain.json_files import read_object, write_json
 from quatrain.quantize.output.resumable import sha256_of
 from quatrain.release.arguments import check_arguments, check_workers, require_own_folder
@@ -127,7 +127,9 @@ def _publish(folder: Path, cells: Sequence[Cell], report: dict[str, Any]) -> Non
         with whole_file(folder / MANIFEST) as temporary:
             write_json(temporary, manifest)
     except OSError as error:
-        raise InputError(f"-o {folder}: cannot be written: {error.strerror or error}") from error
+        raise InputError(
+            f"-o {folder}: cannot be written: {error.strerror or error}; {remedy_for(error)}"
+        ) from error
 
 
 def _remove(release: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 import quatrain
 from quatrain.atomic_files import hold, whole_file
-from quatrain.errors import InputError
+from quatrain.errors import InputError, remedy_for
 from quatrain.json_files import write_json
 from quatrain.quantize.output.resumable import sha256_of
 
@@ -113,7 +113,9 @@ def held_alone(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise InputError(f"-o {folder.parent}: cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"-o {folder.parent}: cannot be written: {error.strerror}; {remedy_for(error)}"
+        ) from error
     with lock:
         hold(
             lock.fileno(),

@@ -1,6 +1,5 @@
 """The saved progress of an evaluation, from which another attempt continues."""
 
-import errno
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quatrain.atomic_files import flush_to_disk, held_folder, require_name, take_room
-from quatrain.errors import InputError, Interrupted
+from quatrain.errors import InputError, Interrupted, remedy_for
 
 _LOG = "progress.jsonl"
 
@@ -112,16 +111,10 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "name a folder" if isinstance(error, FileExistsError) else remedy_for(error)
         raise InputError(
-            f"--resume {folder}: cannot be written: {error.strerror or error}; {_advice(error)}"
+            f"--resume {folder}: cannot be written: {error.strerror or error}; {remedy}"
         ) from error
-
-
-def _advice(error: OSError) -> str:
-    if isinstance(error, FileExistsError):
-        return "name a folder"
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{'free some space, or ' if full else ''}choose another place"
 
 
 def _opened_log(folder: Path, key: str) -> EvaluationLog:
