@@ -175,6 +175,7 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"use_residual_gate": "yes"}, "expected a bool"),
         ({"num_kv_shared_layers": -1}, "positive finite"),
         ({"yarn": {"factor": 16}}, r"yarn is not a field .*Mistral's own .* its config\.json"),
+        ({"moe": True}, r"moe is not a field that this backbone implements; remove it if"),
         ({"model_type": "llama"}, r"model_type is not a field .*remove it"),
         ({"logit_scaling": 2.0}, r"logit_scaling is not a field .*\(it has logits_scaling"),
         ({"input_prune_map": {str(row): 95 - row for row in range(96)}}, "in another order"),

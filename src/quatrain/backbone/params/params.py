@@ -46,9 +46,9 @@ _OF_MISTRAL = {
 _REQUIRED = ("dim", "n_layers", "n_heads", "vocab_size")
 
 
-def _remedy_for_unknown(unknown: list[str], known: Iterable[str]) -> str:
+def _remedy_for_unknown(unknown: list[str], known: Iterable[str], of_mistral: set[str]) -> str:
     """What to do without them: the known fields that may have been meant, or another folder."""
-    if not _OF_MISTRAL.isdisjoint(unknown):
+    if not of_mistral.isdisjoint(unknown):
         return (
             "; it is of Mistral's own format, and the same repository holds the model in Hugging "
             "Face's: give a folder with its config.json and the files of tensors that go with it"
@@ -73,9 +73,11 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
     stated = {name for name, value in params.items() if value is not None}
     unknown = sorted(stated - set(known) - _FIELDS_READ_ELSEWHERE)
     if unknown:
+        # `moe` is ExecuTorch's too, where it is true or false.
+        of_mistral = _OF_MISTRAL - {"moe"} if isinstance(params.get("moe"), bool) else _OF_MISTRAL
         raise InputError(
             f"{source}: {', '.join(unknown)} is not a field that this backbone implements"
-            f"{_remedy_for_unknown(unknown, known)}"
+            f"{_remedy_for_unknown(unknown, known, of_mistral)}"
         )
     for name in _REQUIRED:
         if params.get(name) is None:
