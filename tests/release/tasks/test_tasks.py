@@ -246,7 +246,6 @@ def test_a_folder_that_another_release_works_in_is_refused(
     assert release_again(copy).failures == []
 
 
-@pytest.mark.thorough
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "out").touch()  # a file, below which there is no folder
     refused = pytest.raises(InputError, match=r"-o .*out: cannot be written: .*; choose another")
@@ -254,6 +253,7 @@ def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.thorough
 def test_processes_end_with_the_one_that_asked_for_them() -> None:
     code = """
 import os, time
