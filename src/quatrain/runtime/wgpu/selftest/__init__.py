@@ -40,7 +40,9 @@ def run_selftest(
     cases = [case for dtype in dtypes for case in all_cases(dtype) if kernel in case.kernel]
     if not cases:
         known = sorted({case.kernel for case in all_cases("f32")})
-        raise InputError(f"no kernel is called {kernel!r}; there are: {', '.join(known)}")
+        raise InputError(
+            f"--kernel {kernel}: no kernel has that in its name; there are: {', '.join(known)}"
+        )
     results: dict[tuple[str, str], KernelResult] = {}
     with (stages or Stages())("run the kernels") as advance:
         for done, case in enumerate(cases):
