@@ -16,8 +16,10 @@ from quatrain.commands.inspect import inspect
 from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
+from quatrain.program.external_constants import external_constants
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.plan.row_lookup import table_text
+from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.reference import ReferenceRunner
 from quatrain.targets import examine
 
@@ -83,6 +85,20 @@ def test_two_programs_are_not_said_to_have_the_same_values(model: Path, tmp_path
         assert said in shown.output and found["external_constants"] == names
         assert "linears have the same weights" not in shown.output or inside is None
         assert other != inside or (found["constants"], found["compared_weights"]) == ([], 0)
+
+
+def test_those_of_an_xnnpack_delegate_are_told_too(tmp_path: Path) -> None:
+    """As of `export.foundation_weights_file` of ExecuTorch's `export_llm`."""
+    program, path = open_program(artifact("peer-xnnpack-8da4w")), tmp_path / "external.pte"
+    program.dropped_keys = set(program.named_data)
+    write_program(program, path)
+    names = json.loads(run(inspect, path, "--json").output)["external_constants"]
+    assert set(names) == set(program.named_data)
+    said = f"{len(names)} constants in a separate .ptd file"
+    assert said in run(inspect, path).output and f"It needs {said}" in run(doctor, path).output
+    with pytest.raises(InputError, match=r"is not in it; .* separate \.ptd file"):
+        ExecutorchRunner(path)
+    assert external_constants(open_program(artifact("peer-xnnpack-8da4w"))) == []
 
 
 def test_the_same_defects_are_found_as_with_constants_inside(tmp_path: Path) -> None:

@@ -50,17 +50,21 @@ def doctor(
     if json:
         print_json(examination.as_dict())
     elif examination.cpu:
-        _print_cpu(examination.cpu)
+        _print_cpu(examination.cpu, examination.external)
     else:
         _print_findings(examination)
     if not examination.passed:
         raise typer.Exit(1)
 
 
-def _print_cpu(cpu: "CpuExamination") -> None:
+def _print_cpu(cpu: "CpuExamination", external: list[str]) -> None:
+    from quatrain.commands.printing.program import external_text
+
     print(f"A program for the CPU: {cpu.delegates} calls of {cpu.backend}.")
     for lacking in cpu.lacking:
         print(f"It does not load there: {lacking}; ship a later runtime")
+    if external:
+        print(f"It needs {external_text(external)}")
     print("None of the known defects is met: they are those of the Vulkan runtime.")
     if cpu.operators:
         calls = ", ".join(f"{name} ({count})" for name, count in cpu.operators.items())

@@ -91,6 +91,17 @@ def read_xnnpack_graph(
     )
 
 
+def xnnpack_constant_keys(delegate: Delegate, what: str) -> list[str]:
+    """The names of the data that `delegate` has outside of itself; none if it is not XNNPACK's, or
+    damaged. Raises `InputError` naming `what` if its graph cannot be read."""
+    blob = delegate.blob
+    if delegate.backend != XNNPACK_BACKEND or not _has_header(blob):
+        return []
+    start, size, _, _ = _OFFSETS.unpack_from(blob, _BEFORE)
+    root = decode(blob[start : start + size], xnnpack_schema(), what)
+    return [place.named_key for place in root.constant_data or () if place.named_key]
+
+
 def xnnpack_result_count(delegate: Delegate) -> int | None:
     """The number of results of `delegate`; None if it is damaged, or not XNNPACK's.
 

@@ -6,6 +6,8 @@ import torch
 
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program, open_program
+from quatrain.program.external_constants import external_constants
+from quatrain.program.loaded_values import IN_A_PTD
 from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs, with_longest_call
 from quatrain.runtime.calls.order import CallOrder
@@ -38,9 +40,12 @@ class ExecutorchRunner:
             try:
                 self._method = Method(self.path, "forward")
             except RuntimeError as error:
+                missing = external_constants(program)
+                why = "it is damaged, or made for another runtime: export it again"
+                if missing:
+                    why = f"constant {missing[0]} is not in it; {IN_A_PTD}"
                 raise InputError(
-                    f"{self.path}: the ExecuTorch runtime cannot load it: {error}; it is damaged, "
-                    "or made for another runtime: export it again"
+                    f"{self.path}: the ExecuTorch runtime cannot load it: {error}; {why}"
                 ) from error
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
