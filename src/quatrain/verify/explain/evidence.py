@@ -32,6 +32,14 @@ def rounding_said(rounding: Rounding) -> str:
     )
 
 
+def fits_only_hot(name: str, temperature: float) -> list[str]:
+    """That the best computation, `name`, explains the text at a high temperature alone."""
+    return [
+        f"{name} could have written it at a temperature of about {temperature:.2g}, at which "
+        "nearly any text is possible"
+    ]
+
+
 def as_likely(names: list[str]) -> list[str]:
     """What the text does not tell from the best."""
     return [f"as likely by this text alone, and rarer: {', '.join(names)}"] if names else []

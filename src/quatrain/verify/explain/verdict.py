@@ -11,6 +11,7 @@ from quatrain.verify.explain.evidence import (
     agreement,
     as_likely,
     at_first_difference,
+    fits_only_hot,
     next_likeliest,
     rounding_said,
     without_effect,
@@ -25,6 +26,7 @@ from quatrain.verify.explain.written_tokens import WrittenTokens
 _RIGHT = "of the right computation"
 _NOT_TOLD = 1.0  # nats
 _SAME_LOGITS = 1e-5  # nats: but for the order of sums
+_HOTTEST = 1.25  # the temperature above which nearly any text fits; hardly an app has such
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Computed:
     def log_likelihood(self) -> float:
         """In nats, less the hypothesis' penalty."""
         return self.fit.log_likelihood - self.way.penalty
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether it fits only at a temperature at which nearly any text does."""
+        return not self.fit.greedy and self.fit.temperature > _HOTTEST
 
 
 def explained(
@@ -72,7 +79,7 @@ def cause_of(best: Computed, right: Computed, vocab_size: int) -> tuple[Cause, i
     """(the cause, how many tokens are right where it is that only the first are)."""
     unrelated = sum(null_logs(right.fit.tokens, vocab_size))
     count, parted = right_at_first(right.fit, vocab_size)
-    if max(unrelated, parted) > best.log_likelihood:
+    if best.is_hot or max(unrelated, parted) > best.log_likelihood:
         return ("right at first", count) if parted > unrelated else ("unknown", 0)
     if best.way.cause != "right":
         return best.way.cause, 0
@@ -116,7 +123,9 @@ def _evidence(
     if right.fit.first_difference is not None:
         lines.append(at_first_difference(right.fit, tokenizer))
         lines.append(rounding_said(inquiry.rounding))
-    if cause != "unknown":
+    if cause == "unknown":
+        lines += fits_only_hot(best.way.id, best.fit.temperature) if best.is_hot else []
+    else:
         alike = [one for one in ranked[1:] if _is_as_likely(one.fit, best.fit)]
         lines += as_likely([one.way.id for one in alike if not _computes_same(one.fit, best.fit)])
         others = [one for one in ranked[1:] if one not in alike]
