@@ -4,6 +4,7 @@ import bz2
 import lzma
 import shlex
 import shutil
+import sys
 import tarfile
 import zipfile
 
@@ -283,14 +284,15 @@ def test_a_format_without_a_magic_number_is_named_by_its_suffix(suffix, tmp_path
         open_float_model(whole)
 
 
-def test_torchscript_says_how_to_save_its_weights(tmp_path):
-    folder = tiny.write_meta(tmp_path / "m")
+def test_torchscript_says_how_to_save_its_weights(tmp_path, monkeypatch):
+    folder = tiny.write_meta(tmp_path / "it's of m")
     weights = folder / "consolidated.00.pth"
     torch.jit.save(torch.jit.trace(torch.nn.Linear(4, 4), torch.ones(1, 4)), str(weights))
     with pytest.raises(InputError, match="is a TorchScript program") as caught:
         open_float_model(folder)
-    interpreter, flag, code = shlex.split(str(caught.value).split("`")[1])
+    interpreter, flag, code, *files = shlex.split(str(caught.value).split("`")[1])
     assert (interpreter, flag) == ("python", "-c")
+    monkeypatch.setattr(sys, "argv", [flag, *files])
     exec(code)
     saved = torch.load(folder / "consolidated.00-weights.pt", weights_only=True)
     assert list(saved) == ["weight", "bias"]

@@ -1,6 +1,7 @@
 """`hf://owner/name`: a model of the Hugging Face hub, as a folder on this machine."""
 
 import re
+import shlex
 from pathlib import Path
 
 from quatrain.checkpoint.files.formats import PICKLED
@@ -85,7 +86,8 @@ def _refuse_gguf(text: str, repository: str, files: list[str]) -> None:
 
 
 def _to_fetch(repository: str, file: str) -> str:
-    return f"fetch one with `hf download {repository} {file} --local-dir DIR`, and give the file"
+    words = shlex.join(["hf", "download", repository, file])
+    return f"fetch one with `{words} --local-dir DIR`, and give the file"
 
 
 def is_on_hub(path: Path | str) -> bool:

@@ -1,6 +1,7 @@
 """Names the formats of other programs by their content, whose files hold no model as one trains
 it, or in a way that nothing here reads."""
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,9 @@ _STARTS = {
 # Of formats without a magic number.
 _SUFFIXES = {".onnx": "an ONNX model", ".msgpack": "a msgpack file (Flax's)"}
 _ZIP = b"PK\x03\x04"
+_SAVE_WEIGHTS = (
+    "import sys, torch; torch.save(torch.jit.load(sys.argv[1]).state_dict(), sys.argv[2])"
+)
 _ORIGINAL = "give the model that it was made from, as safetensors, .pth or GGUF"
 
 
@@ -40,10 +44,10 @@ def _in_zip(path: Path) -> str | None:
         return None  # damaged, which its reader says
     inside = {name.partition("/")[2] for name in names}
     if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
+        to = path.with_name(f"{path.stem}-weights.pt")
         return (
             "is a TorchScript program, which is not read; save its weights: "
-            f'`python -c "import torch; torch.save(torch.jit.load({str(path)!r}).state_dict(), '
-            f'{str(path.with_name(f"{path.stem}-weights.pt"))!r})"`'
+            f'`python -c "{_SAVE_WEIGHTS}" {shlex.quote(str(path))} {shlex.quote(str(to))}`'
         )
     if "archive_format" in inside:
         return f"is a program of torch.export, which is not read; {_ORIGINAL}"
