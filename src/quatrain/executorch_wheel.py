@@ -24,10 +24,11 @@ def installed_versions() -> dict[str, str]:
 
 def changed(package: str, what: str, found: object, expected: object) -> QuatrainError:
     """The error to raise if `what`, which is private to `package`, has changed."""
-    version = importlib.metadata.version(package)
+    version, written_for = importlib.metadata.version(package), VERSIONS[package]
+    again = "--force-reinstall --no-deps " if version == written_for else ""  # it is damaged
     return QuatrainError(
         f"{what}: found {found}, expected {expected}. {package} {version} is installed, and "
-        f"Quatrain was written for {VERSIONS[package]}: pip install {package}=={VERSIONS[package]}"
+        f"Quatrain was written for {written_for}: pip install {again}{package}=={written_for}"
     )
 
 

@@ -27,6 +27,16 @@ EXECUTORCH = rf"executorch \S+ is installed, .* written for {VERSIONS['executorc
 TORCHAO = rf"torchao \S+ is installed, .* written for {VERSIONS['torchao']}: pip install"
 
 
+@pytest.mark.parametrize(
+    ("installed", "options"),
+    [(VERSIONS["executorch"], "--force-reinstall --no-deps "), ("1.0", "")],
+)
+def test_the_remedy_also_replaces_a_damaged_installation(installed, options, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _: installed)
+    said = str(executorch_wheel.changed("executorch", "a file", "none", "one"))
+    assert said.endswith(f": pip install {options}executorch=={VERSIONS['executorch']}")
+
+
 class Norm(nn.Module):
     """Asks the dispatcher for the shape of a Vulkan operator's result, where it is traced."""
 
