@@ -163,6 +163,14 @@ def test_executorch_runs_without_the_compiler() -> None:
     assert done.stdout.split("\n") == ["executorch", "set()", ""], done.stderr
 
 
+def test_executorchs_logits_are_not_overwritten_by_the_next_call() -> None:
+    runner = load_runner(open_program(XNNPACK))
+    first = runner.forward(torch.tensor([[1, 2]]), torch.tensor([0]))
+    held = first.clone()
+    assert not runner.forward(torch.tensor([[5, 6]]), torch.tensor([2])).equal(held)
+    assert first.equal(held)
+
+
 def test_executorch_says_what_it_lacks_for_a_vulkan_program() -> None:
     from executorch.runtime import Runtime
 

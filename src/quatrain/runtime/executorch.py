@@ -59,7 +59,7 @@ class ExecutorchRunner:
         given = self._inputs.given(inputs)
         try:
             with self._order.call(inputs):
-                return self._method.execute(given)[0].clone()
+                return self._method.execute(given)[0]
         except UNFIT as error:
             raise InputError(
                 f"{self.path}: the ExecuTorch runtime cannot compute a call of inputs of shapes "
@@ -67,7 +67,8 @@ class ExecutorchRunner:
             ) from error
 
     def reset(self) -> None:
-        """Clear the context: a call at position 0 reads nothing of what was before."""
+        """Clear the context: a call at position 0 reads nothing of what was before, but in
+        ExecuTorch's own LFM2, whose convolutions go on (docs/backends.md)."""
         self._order.reset()
 
 

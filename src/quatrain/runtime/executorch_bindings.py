@@ -34,8 +34,8 @@ class Method:
         self._method = self._program.load_method(name)
 
     def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Its outputs, which the next call overwrites. Raises RuntimeError if they do not fit."""
-        return self._method(inputs)
+        """Copies of its outputs. Raises RuntimeError if the inputs do not fit."""
+        return self._method(inputs, clone_outputs=True)
 
 
 def registered_backends() -> list[str]:

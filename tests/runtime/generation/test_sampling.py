@@ -68,6 +68,13 @@ def test_logits_that_are_not_finite_give_a_token_too(broken, sampling):
     assert TokenChoice(sampling)(torch.tensor([1.0, broken, 2.0, 0.0]), []) == 1
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_penalty_beyond_the_range_of_float32_prints_no_warning(temperature):
+    masked = torch.tensor([torch.finfo(torch.float32).min, 1.0])
+    assert TokenChoice(Sampling(temperature, repetition_penalty=1.3))(masked, [0]) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

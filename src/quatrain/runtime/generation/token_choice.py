@@ -18,10 +18,11 @@ class TokenChoice:
     def __call__(self, logits: torch.Tensor, context: Sequence[int]) -> int:
         """A token, by the `logits` [..., V] of one position, after the tokens `context`."""
         sampling = self.sampling
-        row = penalized(logits.reshape(-1).float().numpy(), context, sampling.repetition_penalty)
-        if sampling.temperature == 0:
-            return int(row.argmax())
-        with np.errstate(invalid="ignore", over="ignore"):  # of infinite logits
+        row = logits.reshape(-1).float().numpy()
+        with np.errstate(invalid="ignore", over="ignore"):  # of infinite logits, or nearly so
+            row = penalized(row, context, sampling.repetition_penalty)
+            if sampling.temperature == 0:
+                return int(row.argmax())
             # From the largest down: a small temperature makes the others -inf, and none NaN.
             scaled = (row - row.max()).astype(np.float64) / sampling.temperature
             up_to = np.exp(narrowed(scaled, sampling)).cumsum()
