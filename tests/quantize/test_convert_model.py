@@ -258,7 +258,8 @@ def test_int8_tables_are_rounded_to_int4_where_asked(tmp_path, output, groups):
     tensors = tiny.int4_tensors(output=output)
     scales = tensors["tok_embeddings.scales"]
     if groups:  # per row as [V, 1], or in groups, as Meta's
-        scales = tensors["tok_embeddings.scales"] = scales[:, None].repeat(1, groups).contiguous()
+        scales = scales[:, None] * torch.arange(1, groups + 1)
+        tensors["tok_embeddings.scales"] = scales
     source = tiny.write_checkpoint(tmp_path / "in", tensors)
     options = ConvertOptions(embedding="int4", output_layer="int4")
     assert convert_model(source, tmp_path / "out", options).rounded == 2
@@ -267,8 +268,9 @@ def test_int8_tables_are_rounded_to_int4_where_asked(tmp_path, output, groups):
     assert checkpoint.table_kinds == {"tok_embeddings": "int4", "output": "int4"}
     for part in ("tok_embeddings", "output"):
         stored = part if f"{part}.weight" in tensors else "tok_embeddings"
-        scale = tensors[f"{stored}.scales"].reshape(len(scales), -1)[:, :1]
-        values, scales_of = quantize_groups(tensors[f"{stored}.weight"] * scale, 32)
+        scale = tensors[f"{stored}.scales"].reshape(len(scales), -1)
+        in_groups = tensors[f"{stored}.weight"].view(*scale.shape, -1)
+        values, scales_of = quantize_groups((in_groups * scale[..., None]).flatten(1), 32)
         assert torch.equal(checkpoint.tensors[f"{part}.weight"], values)
         assert torch.equal(checkpoint.tensors[f"{part}.scales"], scales_of)
 
