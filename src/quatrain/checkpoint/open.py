@@ -162,10 +162,11 @@ def open_float_model(path: Path | str, base: Path | str | None = None) -> "Float
 
 def _no_float_model(path: Path, form: Form) -> InputError:
     if form is Form.META:
-        for file in filter(Path.is_file, entries(path)):
-            if said := other_program(file, first_bytes(file)):
-                return InputError(f"{file}: {said}")
         models = sorted(entries(path, "*.gguf"), key=lambda file: "mmproj" in file.name)
+        if not models and not entries(path, "*.safetensors"):
+            for file in filter(Path.is_file, entries(path)):
+                if said := other_program(file, first_bytes(file)):
+                    return InputError(f"{file}: {said}")
         inside = next(map(str, models), "a GGUF file")
         below = model_below(path)
         such = f", such as {below}," if below else ""

@@ -320,3 +320,14 @@ def test_files_of_other_programs_are_named(content, said, tmp_path):
                 archive.writestr(name, part)
     refused(file, f"is {said}.*; give the model that it was made from")
     refused(tmp_path, rf"m\.bin: is {said}.*; give the model that it was made from")
+
+
+@pytest.mark.parametrize(
+    ("beside", "remedy"),
+    [("m.gguf", "a model's folder or .*m.gguf"), ("m.safetensors", "put the one of m.safetensors")],
+)
+def test_a_model_beside_a_file_of_another_program_is_told_of(beside, remedy, tmp_path):
+    (tmp_path / "decoder.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    (tmp_path / beside).write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=remedy):
+        open_float_model(tmp_path)
