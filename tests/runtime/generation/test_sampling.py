@@ -22,7 +22,7 @@ CASES = {
     "top-k": (Sampling(1.0, top_k=7), [transformers.TopKLogitsWarper(7)]),
     "top-k of all": (Sampling(1.0, top_k=999), [transformers.TopKLogitsWarper(999)]),
     "top-p": (Sampling(1.0, top_p=0.8), [transformers.TopPLogitsWarper(0.8)]),
-    "top-p of one token": (Sampling(1.0, top_p=1e-9), [transformers.TopPLogitsWarper(1e-9)]),
+    "top-p of one token": (Sampling(1.0, top_p=1e-17), [transformers.TopPLogitsWarper(1e-17)]),
     "min-p": (Sampling(1.0, min_p=0.1), [transformers.MinPLogitsWarper(0.1)]),
     "all": (
         Sampling(0.7, top_k=40, top_p=0.9, min_p=0.05),
