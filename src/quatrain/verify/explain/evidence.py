@@ -35,8 +35,8 @@ def rounding_said(rounding: Rounding) -> str:
 def fits_only_hot(name: str, temperature: float) -> list[str]:
     """That the best computation, `name`, explains the text at a high temperature alone."""
     return [
-        f"{name} could have written it at a temperature of about {temperature:.2g}, at which "
-        "nearly any text is possible"
+        f"{name} explains it best, at a temperature of about {temperature:.2g}, at which nearly "
+        "any text is possible"
     ]
 
 
