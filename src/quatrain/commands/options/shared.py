@@ -45,42 +45,44 @@ def known_devices(devices: list[str] | None) -> list[str] | None:
 def require_target(param: typer.CallbackParam, given: str | None) -> str | None:
     """`given`; refused during parsing, by the option's name, if it is no phone or GPU that is
     known, or one that is sold with two chips."""
-    from quatrain.targets.phones import find_device
+    if given is not None:
+        from quatrain.targets.phones import find_device
 
-    return _required(param, given, find_device)
+        _require(param, given, find_device)
+    return given
 
 
 def require_targets(param: typer.CallbackParam, given: list[str] | None) -> list[str] | None:
     """As `require_target`, where several may be given, and one with two chips is both."""
-    from quatrain.targets.phones import find_devices
-
     for value in given or ():
-        _required(param, value, lambda name: find_devices([name]))
+        from quatrain.targets.phones import find_devices
+
+        _require(param, value, lambda name: find_devices([name]))
     return given
 
 
 def _require_runtime(param: typer.CallbackParam, given: str | None) -> str | None:
-    from quatrain.targets.runtimes import require_release
+    if given is not None:
+        from quatrain.targets.runtimes import require_release
 
-    return _required(param, given, require_release)
+        _require(param, given, require_release)
+    return given
 
 
 def _require_arithmetic(param: typer.CallbackParam, given: str | None) -> str | None:
-    from quatrain.targets.as_on import arithmetic_as_on
-
-    return _required(param, given, arithmetic_as_on)
-
-
-def _required(
-    param: typer.CallbackParam, given: str | None, require: Callable[[str], object]
-) -> str | None:
-    """`given`, which `require` accepts; what it raises does not name the option."""
     if given is not None:
-        try:
-            require(given)
-        except InputError as error:
-            raise InputError(f"{param.opts[0]} {given}: {error}") from error
+        from quatrain.targets.as_on import arithmetic_as_on
+
+        _require(param, given, arithmetic_as_on)
     return given
+
+
+def _require(param: typer.CallbackParam, given: str, require: Callable[[str], object]) -> None:
+    """Call `require` with what is given; what it raises does not name the option."""
+    try:
+        require(given)
+    except InputError as error:
+        raise InputError(f"{param.opts[0]} {given}: {error}") from error
 
 
 _DEFECTS = tuple(EmulatedDefect)
