@@ -13,7 +13,7 @@ from quatrain.program.methods import Instruction
 from quatrain.program.plan.row_tables import indices_of, is_lookup, table_of
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND, read_xnnpack_graph
 from quatrain.quiet import native_output_held_back, quiet
-from quatrain.runtime.calls.inputs import CallInputs
+from quatrain.runtime.calls.inputs import CallInputs, with_longest_call
 from quatrain.runtime.unrounded.delegate import UnroundedDelegate
 from quatrain.runtime.unrounded.errors import NotComputed
 from quatrain.runtime.unrounded.int8_attention import BEHIND, QUANTIZED_ATTENTION, attend
@@ -45,9 +45,7 @@ class UnroundedRunner:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._inputs = CallInputs(program)
-        self.metadata = program.metadata
-        if self._inputs.longest is not None:
-            self.metadata = self.metadata | {"get_max_seq_len": self._inputs.longest}
+        self.metadata = with_longest_call(program.metadata, self._inputs.longest)
         self._plan = next(p for p in program.root.execution_plan if p.name == "forward")
         with quiet():  # These register operators.
             import quatrain.linear.private_operators
