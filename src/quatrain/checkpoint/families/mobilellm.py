@@ -1,6 +1,7 @@
 """MobileLLM: a Llama whose config.json calls a tied output otherwise."""
 
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
+from quatrain.checkpoint.families.llama import LLAMA
 from quatrain.checkpoint.hugging_face.fields import Fields
 
 
@@ -14,15 +15,7 @@ def _params(fields: Fields) -> Params:
 MOBILELLM = Family(
     hugging_face=HuggingFaceReading(
         model_type="mobilellm",
-        defaults={
-            "num_attention_heads": 32,
-            "vocab_size": 32000,
-            "hidden_act": "silu",
-            "max_position_embeddings": 2048,
-            "rms_norm_eps": 1e-6,
-            "mlp_bias": False,
-            "rope_theta": 10000.0,
-        },
+        defaults=LLAMA.hugging_face.defaults,
         aliases={"share_embedding": "tie_word_embeddings"},
         params=_params,
     ),
