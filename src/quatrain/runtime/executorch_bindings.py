@@ -1,7 +1,7 @@
 """ExecuTorch's C++ runtime without its compiler.
 
 `executorch.runtime`, which is the public name of all this, imports the compiler too, and
-`custom_ops` torch's. That takes two and a half seconds, of the four until a program's first token.
+`custom_ops` torch's. That takes longer than all else before a program's first token.
 """
 
 from pathlib import Path
