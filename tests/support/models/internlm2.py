@@ -7,14 +7,8 @@ from pathlib import Path
 import torch
 from huggingface_hub.dataclasses import strict
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-)
+from tests.support.models.register_classes import register_classes
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 _NAMES = {
     "model.embed_tokens": "model.tok_embeddings",
@@ -82,6 +76,4 @@ def as_on_the_hub(
     return own
 
 
-AutoConfig.register("internlm2", InternLM2Config, exist_ok=True)
-AutoModel.register(InternLM2Config, InternLM2Model, exist_ok=True)
-AutoModelForCausalLM.register(InternLM2Config, InternLM2ForCausalLM, exist_ok=True)
+register_classes(InternLM2Config, InternLM2Model, InternLM2ForCausalLM)

@@ -3,14 +3,8 @@
 Defaults are those of `configuration_minicpm.py`, which comes with the models."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-    GraniteModel,
-)
+from tests.support.models.register_classes import register_classes
+from transformers import GraniteConfig, GraniteForCausalLM, GraniteModel
 
 
 @strict
@@ -51,6 +45,4 @@ class MiniCPMForCausalLM(GraniteForCausalLM):
     config_class = MiniCPMConfig
 
 
-AutoConfig.register("minicpm", MiniCPMConfig, exist_ok=True)
-AutoModel.register(MiniCPMConfig, MiniCPMModel, exist_ok=True)
-AutoModelForCausalLM.register(MiniCPMConfig, MiniCPMForCausalLM, exist_ok=True)
+register_classes(MiniCPMConfig, MiniCPMModel, MiniCPMForCausalLM)

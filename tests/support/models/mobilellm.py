@@ -1,14 +1,8 @@
 """MobileLLM, which transformers has no class for: its fields, on transformers' Llama."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaModel,
-)
+from tests.support.models.register_classes import register_classes
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 
 @strict
@@ -34,6 +28,4 @@ class MobileLLMForCausalLM(LlamaForCausalLM):
     config_class = MobileLLMConfig
 
 
-AutoConfig.register("mobilellm", MobileLLMConfig, exist_ok=True)
-AutoModel.register(MobileLLMConfig, MobileLLMModel, exist_ok=True)
-AutoModelForCausalLM.register(MobileLLMConfig, MobileLLMForCausalLM, exist_ok=True)
+register_classes(MobileLLMConfig, MobileLLMModel, MobileLLMForCausalLM)
