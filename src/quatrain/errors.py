@@ -4,7 +4,9 @@ The command line prints only the message and exits with `exit_code`; `--debug` s
 """
 
 import errno
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 INTERRUPTED = "interrupted; nothing half written is left"  # of Ctrl-C, where a command says no more
@@ -70,6 +72,11 @@ def require_at_least(least: int, name: str, value: Any) -> None:
     `least`."""
     if not isinstance(value, int) or value < least:
         raise InputError(f"{name} is {value!r}, expected {least} or more")
+
+
+def shell_word(path: Path | str) -> str:
+    """`path` as a word of a command that an error gives: quoted where it holds spaces or such."""
+    return shlex.quote(str(path))
 
 
 def remedy_for(error: OSError, instead: str = "choose another place") -> str:

@@ -1,16 +1,20 @@
 """What a file or folder is, told by its content."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tests.support.formats import gguf_files as ggufs
 from tests.support.formats import quantized_folders as folders
 from tests.support.models import tiny_models as tiny
 
+from quatrain.checkpoint.check_values import check_tensor_values
 from quatrain.checkpoint.files.formats import Form
+from quatrain.checkpoint.files.tensor_file import read_tensors
 from quatrain.checkpoint.open import (
     detect,
     is_program,
@@ -150,3 +154,15 @@ def test_recognizing_a_format_needs_no_torch() -> None:
         "is_program(Path('m.pte')); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_command_that_an_error_gives_quotes_its_paths(tmp_path):
+    model = tmp_path / "a model"
+    model.mkdir()
+    with pytest.raises(InputError) as refused:
+        read_tensors(_file(model / "it's.gguf", b"GGUF" + bytes(60)))
+    command = refused.value.args[0].split("`")[1]
+    assert shlex.split(command)[2] == str(model / "it's.gguf")
+    with pytest.raises(InputError) as refused:
+        check_tensor_values(torch.ones(1), "layers.0.wq.zeros", str(model), int4=True)
+    assert shlex.split(refused.value.args[0].split("`")[1])[2] == str(model)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.int4 import INT4_MAX, INT4_MIN
 from quatrain.linear.packing import is_int4
 
@@ -22,8 +22,8 @@ def check_tensor_values(tensor: torch.Tensor, name: str, source: str, int4: bool
         # The q4 kernels ignore zero points without a word.
         expected = "0: only symmetric quantization is supported"
         remedy = (
-            f"Run `quatrain convert {source} DIR --requantize-asymmetric`, which requantizes such "
-            "linears and reports the error."
+            f"Run `quatrain convert {shell_word(source)} DIR --requantize-asymmetric`, which "
+            "requantizes such linears and reports the error."
         )
         _require(lambda x: x == 0, tensor, name, source, expected, remedy)
     elif part == "scales" and int4:

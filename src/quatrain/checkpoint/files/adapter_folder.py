@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from quatrain.checkpoint.files.formats import is_of_training
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.folder_entries import entries
 from quatrain.json_files import read_object
 
@@ -107,5 +107,6 @@ def base_is_missing(adapter: Path) -> InputError:
     of = f" of {base!r}" if isinstance(base, str) and base else ""
     return InputError(
         f"{adapter}: is an adapter{of}, without the model itself; give that model's folder, in "
-        f"floating point: `quatrain quantize {adapter} --base FOLDER -o DIR` merges the two"
+        f"floating point: `quatrain quantize {shell_word(adapter)} --base FOLDER -o DIR` "
+        "merges the two"
     )

@@ -8,7 +8,7 @@ from quatrain.atomic_files import is_device_or_pipe
 from quatrain.checkpoint.files.archives import archive_in, archive_of
 from quatrain.checkpoint.files.other_programs import other_program
 from quatrain.checkpoint.files.pieces import how_to_join
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.folder_entries import entries, refuse_broken_link
 from quatrain.stand_ins import refuse_stand_in
 
@@ -130,7 +130,8 @@ def _parts_to_merge(folder: Path) -> str | None:
     """What makes a file of weights that training on several devices left in parts."""
     if (folder / "zero_to_fp32.py").is_file():
         return (
-            f"Merge the DeepSpeed checkpoint: `cd {folder} && python zero_to_fp32.py . OUTPUT-DIR`"
+            f"Merge the DeepSpeed checkpoint: `cd {shell_word(folder)} && "
+            "python zero_to_fp32.py . OUTPUT-DIR`"
         )
     of_parts = [*folder.glob(".metadata"), *sorted(folder.glob("*/.metadata"))]
     if of_parts:

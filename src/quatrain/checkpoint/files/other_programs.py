@@ -1,9 +1,10 @@
 """Names the formats of other programs by their content, whose files hold no model as one trains
 it, or in a way that nothing here reads."""
 
-import shlex
 import zipfile
 from pathlib import Path
+
+from quatrain.errors import shell_word
 
 # Magic numbers, by the byte at which they are.
 _STARTS = {
@@ -47,7 +48,7 @@ def _in_zip(path: Path) -> str | None:
         to = path.with_name(f"{path.stem}-weights.pt")
         return (
             "is a TorchScript program, which is not read; save its weights: "
-            f'`python -c "{_SAVE_WEIGHTS}" {shlex.quote(str(path))} {shlex.quote(str(to))}`'
+            f'`python -c "{_SAVE_WEIGHTS}" {shell_word(path)} {shell_word(to)}`'
         )
     if "archive_format" in inside:
         return f"is a program of torch.export, which is not read; {_ORIGINAL}"

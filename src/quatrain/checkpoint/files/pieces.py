@@ -2,9 +2,9 @@
 concatenated first."""
 
 import re
-import shlex
 from pathlib import Path
 
+from quatrain.errors import shell_word
 from quatrain.folder_entries import entries
 
 _PIECE = re.compile(r"(.+\.gguf)[.-](?:part|split)[-_.]?(?:\d+|[a-z]{1,2})(?:[-_.]?of[-_.]?\d+)?")
@@ -17,10 +17,10 @@ def how_to_join(piece: Path) -> str | None:
         return None
     beside = [file for file in entries(piece.parent) if _whole_file_of(file) == whole]
     in_order = sorted(beside, key=lambda file: (len(file.name), file.name))
-    files = " ".join(shlex.quote(str(file)) for file in in_order)
+    files = " ".join(shell_word(file) for file in in_order)
     return (
         f"It is a piece of {whole.name}: once all its pieces are in this folder, join them in "
-        f"order (`cat {files} > {shlex.quote(str(whole))}`) and give that file."
+        f"order (`cat {files} > {shell_word(whole)}`) and give that file."
     )
 
 

@@ -1,9 +1,10 @@
 """The sizes of a model in its pickled file, where llama2.c's training script puts them."""
 
 import re
-import shlex
 import zipfile
 from pathlib import Path
+
+from quatrain.errors import shell_word
 
 # What it keeps them under, and one of them, as a pickle has them.
 _SIZES = (b"model_args", b"n_heads")
@@ -25,4 +26,4 @@ def how_to_state_sizes(file: Path) -> str | None:
         f"import json, torch; sizes = torch.load('{file.name}', map_location='cpu')['model_args']; "
         "sizes.pop('dropout', None); json.dump(sizes, open('params.json', 'w'))"
     )
-    return f'cd {shlex.quote(str(file.parent))} && python -c "{script}"'
+    return f'cd {shell_word(file.parent)} && python -c "{script}"'

@@ -6,7 +6,7 @@ from quatrain.checkpoint.files.formats import Form, form_of_file, is_a_program
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.pth import read_pth
 from quatrain.checkpoint.files.safetensors import read_metadata, read_safetensors
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 
 
 def read_tensors(path: Path) -> LazyTensors:
@@ -15,7 +15,7 @@ def read_tensors(path: Path) -> LazyTensors:
     if form is Form.GGUF:
         raise InputError(
             f"{path}: is a GGUF model, expected a checkpoint; "
-            f"run `quatrain quantize {path} -o DIR` first"
+            f"run `quatrain quantize {shell_word(path)} -o DIR` first"
         )
     if form is Form.PROGRAM:
         raise is_a_program(path)

@@ -31,7 +31,7 @@ from quatrain.checkpoint.layout import IGNORED
 from quatrain.checkpoint.quantizers.bitnet import is_ternary_at_run_time
 from quatrain.checkpoint.quantizers.read import all_floating, checked_quantizer, not_quantized
 from quatrain.checkpoint.quantizers.unpacked import is_unpacked
-from quatrain.errors import AlreadyQuantized
+from quatrain.errors import AlreadyQuantized, shell_word
 from quatrain.tokenizer.copies import copy_tokenizer_files
 from quatrain.tokenizer.files import TOKENIZER, files_of, tokenizer_in
 
@@ -117,8 +117,8 @@ def _quantized_already(folder: Path, adapter: Path | None) -> AlreadyQuantized:
     if adapter is None:
         require_convertible(folder)
     remedy = (
-        f"export it, or run `quatrain convert {folder} DIR` (with --requantize-asymmetric if its "
-        "groups have zero points)"
+        f"export it, or run `quatrain convert {shell_word(folder)} DIR` (with "
+        "--requantize-asymmetric if its groups have zero points)"
     )
     if adapter is not None:
         remedy = f"to merge {adapter} give the original model, in floating point"

@@ -45,7 +45,7 @@ from quatrain.checkpoint.quantizers.left_in_floating_point import with_all_quant
 from quatrain.checkpoint.quantizers.modelopt import activations_of_modelopt
 from quatrain.checkpoint.quantizers.mx_int import activations_of_mx_int
 from quatrain.checkpoint.quantizers.read import quantized_tensors
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.int4 import GROUP_SIZES, Scheme
 
 # Tensors that say how a runtime quantizes activations, and what a note says about each.
@@ -113,7 +113,7 @@ def open_hugging_face_checkpoint(folder: Path, round_again: RoundAgain | None) -
 def _in_floating_point(folder: Path) -> InputError:
     return InputError(
         f"{folder}: is read as floating point (FP8, FP4, bitsandbytes, HQQ), not int4; "
-        f"run `quatrain quantize {folder} -o DIR` first"
+        f"run `quatrain quantize {shell_word(folder)} -o DIR` first"
     )
 
 

@@ -13,7 +13,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     RoundAgain,
     rounded_when_read,
 )
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.int4 import GROUP_SIZES
 
 ASYMMETRIC = "asymmetric or in act-order"
@@ -49,8 +49,8 @@ def in_layout(
         why = _why_requantized(name, linear, groups, round_again)
         if why and round_again is None:
             raise InputError(
-                f"{source}: {name} is {why} in an int4 layout; run `quatrain convert {source} "
-                "DIR`, which requantizes such linears and reports the error"
+                f"{source}: {name} is {why} in an int4 layout; run `quatrain convert "
+                f"{shell_word(source)} DIR`, which requantizes such linears and reports the error"
             )
         if why and round_again is not None:
             stored |= _requantized(name, linear, groups, source, round_again, why)

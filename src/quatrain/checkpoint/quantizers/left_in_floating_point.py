@@ -19,7 +19,7 @@ from quatrain.checkpoint.quantizers.grouped_linear import (
     RoundAgain,
     rounded_when_read,
 )
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 from quatrain.short_lists import and_more
 
 _EXPERT = re.compile(r"(.*\.experts\.)\d+(\.\w+)\.weight")
@@ -101,7 +101,8 @@ def with_experts_quantized(
 def _left(names: list[str], source: str) -> InputError:
     return InputError(
         f"{source}: {and_more(names)} is in floating point, while other linears are int4; run "
-        f"`quatrain convert {source} DIR`, which rounds it to int4 too and reports the error"
+        f"`quatrain convert {shell_word(source)} DIR`, which rounds it to int4 too and reports "
+        "the error"
     )
 
 

@@ -13,7 +13,7 @@ from quatrain.checkpoint.quantizers.left_in_floating_point import with_experts_q
 from quatrain.checkpoint.quantizers.parts import Parts
 from quatrain.checkpoint.quantizers.quantizer import HEADERS, Quantizer
 from quatrain.checkpoint.quantizers.unpacked import UNPACKED, is_unpacked
-from quatrain.errors import InputError
+from quatrain.errors import InputError, shell_word
 
 
 def quantized_tensors(
@@ -141,7 +141,7 @@ def checked_quantizer(
     if not isinstance(settings, dict):
         raise InputError(
             f"{source}: is a floating-point model (no quantization_config in config.json); "
-            f"run `quatrain quantize {source} -o DIR` first"
+            f"run `quatrain quantize {shell_word(source)} -o DIR` first"
         )
     quantizer = quantizer_of(settings, source)
     settings = settings | {HEADERS: metadata}
@@ -149,8 +149,8 @@ def checked_quantizer(
     if quantizer.asymmetric and not asymmetric:
         raise InputError(
             f"{source}: is in the format {quantizer.name.upper()}, whose groups have zero points, "
-            f"which the int4 kernels do not support; run `quatrain convert {source} DIR "
-            "--requantize-asymmetric`, which requantizes it and reports the error, or quantize "
+            f"which the int4 kernels do not support; run `quatrain convert {shell_word(source)} "
+            "DIR --requantize-asymmetric`, which requantizes it and reports the error, or quantize "
             "the original model"
         )
     return quantizer, settings
