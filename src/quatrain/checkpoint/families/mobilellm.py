@@ -1,7 +1,7 @@
 """MobileLLM: a Llama whose config.json calls a tied output otherwise."""
 
+from quatrain.checkpoint.families import llama
 from quatrain.checkpoint.families.family import Family, HuggingFaceReading, Params
-from quatrain.checkpoint.families.llama import LLAMA
 from quatrain.checkpoint.hugging_face.fields import Fields
 
 
@@ -15,7 +15,7 @@ def _params(fields: Fields) -> Params:
 MOBILELLM = Family(
     hugging_face=HuggingFaceReading(
         model_type="mobilellm",
-        defaults=LLAMA.hugging_face.defaults,
+        defaults=llama.LLAMA.hugging_face.defaults,
         aliases={"share_embedding": "tie_word_embeddings"},
         params=_params,
     ),
