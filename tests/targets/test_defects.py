@@ -14,6 +14,7 @@ from tests.support.defects.load_checks import (
     long_attention,
     qcs4w,
 )
+from tests.support.defects.older_releases import OLDER_CASES
 from tests.support.defects.one_operator import Make
 from tests.support.defects.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
 from tests.support.defects.size_defects import SIZE_CASES
@@ -24,8 +25,8 @@ from quatrain.targets import examine, fatal_findings, load_defects
 from quatrain.targets.triggers.registry import TRIGGERS
 
 CASES = [
-    *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *PADDING_CASES,
-    *SIZE_CASES,
+    *DRIVER_CASES, *FORM_CASES, *KERNEL_CASES, *LENGTH_CASES, *LOAD_CHECK_CASES, *OLDER_CASES,
+    *PADDING_CASES, *SIZE_CASES,
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from quatrain.program.file.flatbuffer import Record
 from quatrain.program.loaded_values import loaded_value_problems
 from quatrain.program.methods import Method
 from quatrain.program.scalar_types import NAMES
-from quatrain.program.vulkan.graph import Tensor, VulkanGraph
+from quatrain.program.vulkan.graph import SymInt, Tensor, VulkanGraph
 from quatrain.program.vulkan.graph_bytes import LAYOUTS, STORAGES
 
 STATIC = 0  # of TensorShapeDynamism
@@ -43,6 +43,34 @@ def takes_varying_sizes(root: Record, methods: Mapping[str, Method], index: int)
         for _, plan, args in _calls(root, methods, index)
         for value in (plan.values[given].val for given in args)
     )
+
+
+def integers_handed_over(
+    delegates: Sequence[Delegate], root: Record, methods: Mapping[str, Method]
+) -> list[str]:
+    """The integers that methods hand to their Vulkan delegates as such, not as tensors, and those
+    that delegates give, in words for people: releases until 1.4 refuse both (`VulkanBackend.cpp`,
+    `execute`)."""
+    return [
+        text
+        for index, delegate in enumerate(delegates)
+        if delegate.graph
+        for name, plan, args in _calls(root, methods, index)
+        for text in _integers_of(delegate.graph, name, plan, args)
+    ]
+
+
+def _integers_of(
+    graph: VulkanGraph, method: str, plan: Record, args: tuple[int, ...]
+) -> Iterator[str]:
+    for value_id, given in zip(graph.inputs, args, strict=False):
+        record = plan.values[given].val
+        number = record is not None and record.table == "Int"
+        if number and isinstance(graph.values[value_id], SymInt):
+            yield f"value {value_id}, an integer that method {method} hands over"
+    for value_id in graph.outputs:
+        if isinstance(graph.values[value_id], SymInt):
+            yield f"value {value_id}, an integer that the delegate gives method {method}"
 
 
 def _of_backend(delegate: Delegate) -> Iterator[str]:

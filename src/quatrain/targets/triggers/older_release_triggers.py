@@ -1,0 +1,55 @@
+"""Triggers of what older releases alone compute wrongly or refuse."""
+
+from collections import Counter
+
+from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program.call_lengths import takes_calls_of_any_length
+from quatrain.program.delegate_call import integers_handed_over
+from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, operators, tensors_of
+
+_COMPARISONS = ("aten.eq", "aten.lt", "aten.le", "aten.gt", "aten.ge")
+
+
+def rows_chosen_in_buffers(graph: VulkanGraph) -> Occurrences:
+    """`aten.index` of tensors of two dimensions or more in buffers."""
+    return [
+        Occurrence(f"{place}: of {list(x.shape)}")
+        for place, _, x in tensors_of(graph, ("aten.index",))
+        if x.storage == "buffer" and len(x.shape) > 1
+    ]
+
+
+def comparisons_in_textures(graph: VulkanGraph, runtime: str | None) -> Occurrences:
+    """Comparisons of two tensors in textures; possible where no release is named."""
+    return [
+        Occurrence(f"{place}: of {list(x.shape)}", None if runtime else "possible")
+        for place, _, x in tensors_of(graph, _COMPARISONS)
+        if x.storage == "texture3d"
+    ]
+
+
+def embeddings_of_any_length(
+    program: Program, graph: VulkanGraph, runtime: str | None
+) -> Occurrences:
+    """Embeddings in programs that take calls of any length; possible where no release is named."""
+    if not takes_calls_of_any_length(program, graph):
+        return []
+    certainty = None if runtime else "possible"
+    return [Occurrence(place, certainty) for place, _ in operators(graph, "aten.embedding")]
+
+
+def memory_of_several(graph: VulkanGraph) -> Occurrences:
+    """Values that share memory."""
+    used = Counter(
+        value.mem_obj_id
+        for value in graph.values
+        if isinstance(value, Tensor) and value.mem_obj_id is not None
+    )
+    shared = sum(values for values in used.values() if values > 1)
+    return [Occurrence(f"{shared} values share memory")] if shared else []
+
+
+def integers_of_calls(program: Program) -> Occurrences:
+    """Integers that a method hands to its delegate, or gets from it."""
+    found = integers_handed_over(program.delegates, program.root, program.methods)
+    return [Occurrence(text) for text in found]

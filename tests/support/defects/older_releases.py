@@ -1,0 +1,40 @@
+"""What older releases alone compute wrongly or refuse. 1.2 to 1.4 were built and run."""
+
+from pathlib import Path
+
+from tests.support.defects.form_defects import chosen
+from tests.support.defects.kernel_defects import attention, embedding, on_the_cpu, sigmoid
+from tests.support.defects.length_forms import of_any_length
+from tests.support.defects.one_operator import Make, T, call
+from tests.support.defects.size_defects import memory
+from tests.support.programs import GraphMaker
+
+from quatrain.program import SymInt
+
+
+def compared(storage: str) -> Make:
+    x, out = T((2, 6), storage=storage), T((2, 6), "bool", storage)
+    return call("aten.lt.Tensor", x, x, out)
+
+
+def given_back(value: SymInt | None) -> Make:
+    """A delegate that gives an integer, or a tensor."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        out = maker.tensor("float32", 1, 4) if value is None else maker.add(value)
+        return maker.save(folder / "given_back.pte", [out])
+
+    return make
+
+
+OLDER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
+    ("sdpa-softmax-overflow", "desktop", "1.2", attention(8), sigmoid()),
+    ("index-of-rows", "desktop", "1.4", chosen("buffer"), chosen("texture3d")),
+    ("comparisons-in-textures", "desktop", "1.1", compared("texture3d"), compared("buffer")),
+    ("integer-arguments", "desktop", "1.4", given_back(SymInt(3)), given_back(None)),
+    ("reused-memory-barrier", "adreno-8xx", "1.3", memory(0, 1, 0, 2), memory(0, 1, 2, 3)),
+    ("results-not-mapped", "adreno-8xx", "1.2", sigmoid(), on_the_cpu),
+    ("embedding-not-resized", "desktop", "1.0", of_any_length(embedding("channels_packed")),
+     embedding("channels_packed")),
+]  # fmt: skip
