@@ -9,7 +9,7 @@ from tests.support.defects.one_operator import Make, T, call
 from tests.support.defects.size_defects import memory
 from tests.support.programs import GraphMaker
 
-from quatrain.program import SymInt
+from quatrain.program import Plain, SymInt
 
 
 def compared(storage: str) -> Make:
@@ -28,11 +28,51 @@ def given_back(value: SymInt | None) -> Make:
     return make
 
 
+def added(to: Plain | SymInt) -> Make:
+    """A number that changes, and another one that is added to it."""
+
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        changing, out = maker.add(SymInt(1)), maker.add(SymInt(3))
+        maker.call("add", changing, maker.add(to), out)
+        return maker.save(folder / "added.pte", [maker.tensor("float32", 1, 4)])
+
+    return make
+
+
+def at_fixed_position(fixed: bool) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        q, cache = maker.tensor("float32", 1, 2, 2, 8), maker.tensor("float32", 1, 9, 2, 8)
+        position = maker.plain("int", 0) if fixed else maker.add(SymInt(0))
+        rest = [maker.plain("null")] * 4
+        maker.call("custom_sdpa.default", q, cache, cache, position, *rest, q)
+        return maker.save(folder / "attention.pte", [q])
+
+    return make
+
+
+def ranged(end: Plain | SymInt) -> Make:
+    def make(folder: Path) -> Path:
+        maker = GraphMaker()
+        start, step, null = maker.plain("int", 0), maker.plain("int", 1), maker.plain("null")
+        out = maker.tensor("int32", 8)
+        maker.call("aten.arange.start_step", start, maker.add(end), step, *[null] * 4, out)
+        return maker.save(folder / "ranged.pte", [out])
+
+    return make
+
+
+FIXED, CHANGING = Plain("int", 8), SymInt(8)
 OLDER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("sdpa-softmax-overflow", "desktop", "1.2", attention(8), sigmoid()),
     ("index-of-rows", "desktop", "1.4", chosen("buffer"), chosen("texture3d")),
     ("comparisons-in-textures", "desktop", "1.1", compared("texture3d"), compared("buffer")),
     ("integer-arguments", "desktop", "1.4", given_back(SymInt(3)), given_back(None)),
+    ("numbers-of-another-kind", "desktop", "1.2", added(FIXED), added(CHANGING)),
+    ("numbers-of-another-kind", "desktop", "1.2", at_fixed_position(True),
+     at_fixed_position(False)),
+    ("numbers-of-another-kind", "desktop", "1.2", ranged(CHANGING), ranged(FIXED)),
     ("reused-memory-barrier", "adreno-8xx", "1.3", memory(0, 1, 0, 2), memory(0, 1, 2, 3)),
     ("results-not-mapped", "adreno-8xx", "1.2", sigmoid(), on_the_cpu),
     ("embedding-not-resized", "desktop", "1.0", of_any_length(embedding("channels_packed")),

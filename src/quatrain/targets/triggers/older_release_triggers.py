@@ -2,10 +2,16 @@
 
 from collections import Counter
 
-from quatrain.program import Program, Tensor, VulkanGraph
+from quatrain.program import Plain, Program, SymInt, Tensor, VulkanGraph
 from quatrain.program.call_lengths import takes_calls_of_any_length
 from quatrain.program.delegate_call import integers_handed_over
-from quatrain.targets.triggers.occurrence import Occurrence, Occurrences, operators, tensors_of
+from quatrain.targets.triggers.occurrence import (
+    CACHED_ATTENTION,
+    Occurrence,
+    Occurrences,
+    operators,
+    tensors_of,
+)
 
 _COMPARISONS = ("aten.eq", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
@@ -53,3 +59,15 @@ def integers_of_calls(program: Program) -> Occurrences:
     """Integers that a method hands to its delegate, or gets from it."""
     found = integers_handed_over(program.delegates, program.root, program.methods)
     return [Occurrence(text) for text in found]
+
+
+def numbers_of_another_kind(graph: VulkanGraph) -> Occurrences:
+    """Fixed numbers that are added to one that changes with the call, or are attention's position;
+    and ranges between numbers that change."""
+    for place, operator in operators(graph, "add", *CACHED_ATTENTION):
+        taken = operator.args[:-1] if operator.kind == "add" else [operator.named_args["start_pos"]]
+        if any(isinstance(graph.values[one], Plain) for one in taken):
+            yield Occurrence(f"{place}: of a fixed number")
+    for place, operator in operators(graph, "aten.arange"):
+        if any(isinstance(graph.values[one], SymInt) for one in operator.args[:3]):
+            yield Occurrence(f"{place}: to a number that changes")
