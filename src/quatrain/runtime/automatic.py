@@ -16,10 +16,8 @@ Runtime = Literal["gpu", "reference"]
 def first_choice(graph: VulkanGraph) -> tuple[Runtime, str]:
     """The runtime to try first, and a phrase that says why it is not a real GPU (empty if it is
     one)."""
-    try:
-        from quatrain.runtime.wgpu.adapters import list_adapters
-    except ImportError:
-        return "reference", "--device gpu needs wgpu"
+    from quatrain.runtime.wgpu.adapters import list_adapters
+
     adapters = list_adapters()
     if not adapters:
         return "reference", "no GPU adapter was found"

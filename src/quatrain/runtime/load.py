@@ -140,11 +140,8 @@ def _reference_runner(
 def _gpu_runner(
     program: Program, emulate: str | None, arithmetic: Arithmetic, adapter: str | None = None
 ) -> "WgpuRunner":
-    try:
-        from quatrain.runtime.wgpu.runner import WgpuRunner
-    except ImportError as error:
-        reason = "--device gpu needs wgpu"
-        raise RuntimeUnavailable(f"{reason}: pip install wgpu ({error})", reason) from error
+    from quatrain.runtime.wgpu.runner import WgpuRunner
+
     return WgpuRunner(program, adapter, emulate, arithmetic)
 
 

@@ -6,8 +6,7 @@ from tests.support.models.tiny_checkpoint import write_checkpoint
 
 from quatrain.backbone.build import build_backbone
 from quatrain.checkpoint.open import open_checkpoint
-from quatrain.export.vulkan import layer_template
-from quatrain.export.vulkan.numbered_tensors import numbered, read_number
+from quatrain.export.vulkan.program_from_template import number_tensors, numbered, read_number
 from quatrain.program.edit.replicated_layers import IrregularGraph
 
 NUMBERS = [*range(1, 5000), 16129, 16130, 65504, 65536, 1_000_000, 2_048_383]
@@ -51,4 +50,4 @@ def test_a_tensor_too_small_for_its_number_is_named(tmp_path):
     for index in range(128):
         backbone.register_buffer(f"small{index}", torch.zeros(1))
     with pytest.raises(IrregularGraph, match="small127 has too few elements for the number 128"):
-        layer_template._number_tensors(backbone)
+        number_tensors(backbone)

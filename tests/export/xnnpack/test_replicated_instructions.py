@@ -24,9 +24,9 @@ from quatrain.export.lowering.executorch_internals import edge_config
 from quatrain.export.metadata import metadata_methods
 from quatrain.export.xnnpack import delegated_linears
 from quatrain.export.xnnpack.delegated_linears import Shape
-from quatrain.export.xnnpack.layer_template import xnnpack_template
 from quatrain.export.xnnpack.lowering import write_xnnpack_program
 from quatrain.export.xnnpack.operator_modules import to_cpu_operators
+from quatrain.export.xnnpack.program_from_template import xnnpack_template
 from quatrain.linear import Int8DynActInt4WeightLinear, Int8DynActInt8WeightLinear
 from quatrain.program import open_program
 from quatrain.program.edit import replicated_instructions

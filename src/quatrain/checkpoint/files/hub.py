@@ -26,7 +26,7 @@ def local_path(path: Path | str) -> Path:
 
     If the repository has model*.safetensors, other forms of the weights are not fetched. If the hub
     cannot be reached, huggingface_hub's cache is used. Raises `InputError` if the model is not in
-    the cache and cannot be fetched, or is only there as GGUF, or huggingface_hub is not installed.
+    the cache and cannot be fetched, or is only there as GGUF.
     """
     if not is_on_hub(path):
         return readable(Path(path))
@@ -38,14 +38,8 @@ def local_path(path: Path | str) -> Path:
             f"{text}: expected hf://owner/name or hf://owner/name@revision"
             + (f"; {_to_fetch(*in_repository.groups())}" if in_repository else "")
         )
-    try:
-        from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError:
-        raise InputError(
-            f"{text}: needs the package huggingface_hub; run `pip install huggingface_hub`, or "
-            "give a folder"
-        ) from None
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     def fetch(*wanted: str, unwanted: tuple[str, ...] = ()) -> Path:
         folder = snapshot_download(

@@ -4,17 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.model import Backbone
 from quatrain.export.template.constants import PACKING, store_constants, tensors_of, xnnpack_bytes
+from quatrain.export.template.template import cached_template
 from quatrain.export.xnnpack.delegate_keys import DIGEST_LENGTH, with_keys
 from quatrain.export.xnnpack.embedding import NibbleEmbedding
-from quatrain.export.xnnpack.layer_template import xnnpack_template
-from quatrain.program import Program
+from quatrain.int4 import Scheme
+from quatrain.program import Program, open_program
 from quatrain.program.edit.constant_source import ConstantSource, Form
 from quatrain.program.edit.replicated_instructions import Renaming, name_of, replicate_instructions
+from quatrain.program.edit.replicated_layers import IrregularGraph
 from quatrain.program.file.flatbuffer import Record
 from quatrain.program.file.segments import FileRange, Layout, Segment, SharedSegment, write_layout
 from quatrain.program.file.shared_delegates import share_delegates
+from quatrain.quiet import quiet
 from quatrain.stages import Stages
 
 _ALIGNMENT = 128  # of each constant in the file, bytes, as segments have it
@@ -151,3 +155,22 @@ def _add_named_data(
         index = layout.add(shared.get(digest, segments[digest]))
         named.append(Record(table="NamedData", key=key, segment_index=index))
     layout.root.named_data = named
+
+
+def xnnpack_template(backbone: Backbone, metadata: dict[str, Any], stages: Stages) -> Program:
+    """The template for `backbone`, whose parts are CPU operators already.
+
+    Raises `IrregularGraph` if the layers do not allow for one.
+    """
+    if any(isinstance(part, MixtureOfExperts) for part in backbone.modules()):
+        raise IrregularGraph("experts are branches, which go to instructions by number")
+    if not backbone.rewinds:
+        raise IrregularGraph("what one with a state hands on lies in another place by turns")
+
+    def make(placeholder: Backbone, path: Path) -> None:
+        with stages("import the compiler"), quiet():
+            from quatrain.export.xnnpack.lowering import write_named_program
+        write_named_program(placeholder, metadata, path, stages)
+
+    settings = {"backend": "xnnpack", "metadata": metadata}
+    return open_program(cached_template(backbone, Scheme.DYNAMIC_INT8, settings, make))

@@ -58,10 +58,8 @@ def measure_speed(
 
 def here() -> str:
     """What decides on how fast a program is: this machine, and its first GPU."""
-    try:
-        from quatrain.runtime.wgpu.adapters import list_adapters
-    except ImportError:
-        return machine()
+    from quatrain.runtime.wgpu.adapters import list_adapters
+
     return "; ".join([machine(), *(one.name for one in list_adapters()[:1])])
 
 
