@@ -9,6 +9,7 @@ import torch
 
 _POOL = ThreadPoolExecutor(2, thread_name_prefix="quantize")
 _Made = TypeVar("_Made")
+_WIDE = 1024  # columns, from which on products take milliseconds
 
 
 @contextmanager
@@ -25,6 +26,11 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def threads_of_width(columns: int) -> int:
+    """How many of torch's threads compute products with a square matrix [columns, columns]."""
+    return 2 if columns >= _WIDE else 1
 
 
 def in_two_threads(work: Callable[[slice], _Made], rows: int) -> list[_Made]:

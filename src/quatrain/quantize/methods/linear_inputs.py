@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from quatrain.quantize.methods.second_order import SecondMoments
-from quatrain.quantize.threads import in_two_threads
+from quatrain.quantize.threads import in_two_threads, threads_of_width, torch_threads
 
 _TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
 _RIDGE = 0.2  # of H's mean diagonal, in that regression
@@ -53,17 +53,19 @@ class LinearInputs:
         """The lower Cholesky factor of H + l mean(diag H) I, in float64."""
         ridged = self.moments.double()
         ridged.diagonal().add_(_RIDGE * float(ridged.diagonal().mean()))
-        return torch.linalg.cholesky(ridged)
+        with torch_threads(threads_of_width(len(ridged))):
+            return torch.linalg.cholesky(ridged)
 
     @cached_property
     def _inverse(self) -> torch.Tensor:
         """(H + l mean(diag H) I)^-1 in float64."""
-        return torch.cholesky_inverse(self._factor)
+        with torch_threads(threads_of_width(len(self._factor))):
+            return torch.cholesky_inverse(self._factor)
 
     @cached_property
     def _regression(self) -> torch.Tensor:
         """What of exact - seen can be told from seen, [K, K]: its rows times seen."""
-        return (self._missing.double() @ self._inverse).float()
+        return _product(self._missing.double(), self._inverse).float()
 
     def toward_float(
         self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -73,10 +75,10 @@ class LinearInputs:
         if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
             change = self._solved(self._missing_results(weight, missing))
         else:
-            change = weight @ self._regression
+            change = _product(weight, self._regression)
             if missing is not None:
                 lacking = self._mean_with_seen(_difference(missing))
-                change += (lacking.double() @ self._inverse).float()
+                change += _product(lacking.double(), self._inverse).float()
         return weight + _TOWARD_FLOAT * change
 
     def _missing_results(
@@ -84,7 +86,7 @@ class LinearInputs:
     ) -> torch.Tensor:
         """E[(weight (exact - seen) + what `missing` differ by) seen^T], [N, K]."""
         if missing is None:
-            return weight @ self._missing  # which linears of this input share
+            return _product(weight, self._missing)  # which linears of this input share
         inputs, results = _difference((self.exact, self.seen)), _difference(missing)
         return self._mean_with_seen(lambda rows: inputs(rows) @ weight.T + results(rows))
 
@@ -130,6 +132,12 @@ def _add_upper_panels(total: torch.Tensor, left: torch.Tensor, right: torch.Tens
     for top in range(0, len(total), _PANEL):
         panel = slice(top, top + _PANEL)
         total[panel, top:].addmm_(left[panel], right[:, top:])
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    made = left.new_empty(len(left), right.shape[1])
+    compute_linear(left, right.T, None, made)
+    return made
 
 
 def compute_linear(
