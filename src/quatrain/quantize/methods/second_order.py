@@ -19,7 +19,7 @@ from quatrain.quantize.threads import threads_of_width, torch_threads
 _LARGEST = (6.0, 7.0, 7.5, 8.0, 8.75, 10.0)
 _DAMPING = 0.1  # of H's mean diagonal; other texts lose less by it than by 0.01
 _SWEEPS = 4
-PASSES = 1 + 2 * _SWEEPS  # of a weight [N, K] through H [K, K]: products of N K^2 each
+PASSES = 2 + _SWEEPS  # of a weight [N, K] through H [K, K]: products of N K^2 each
 _ROWS_AT_ONCE = 2048
 _PANEL = 128  # columns
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny  # of the normal numbers
@@ -70,7 +70,7 @@ class SecondMoments:
 
     def _panels(self) -> Iterator[tuple[slice, list[slice]]]:
         """The columns of some adjacent groups, and those of each: what changes in a panel is passed
-        on to the columns outside it in one product, many times faster than in one for each group.
+        on to the columns outside it in one product, which is faster than one for each group.
         """
         size = self.group_size
         panel = size * max(1, _PANEL // size)
