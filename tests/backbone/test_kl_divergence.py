@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.perplexity import kl_divergence
 
 
 def test_the_divergence_is_torch_s_and_a_token_that_is_ruled_out_adds_nothing():

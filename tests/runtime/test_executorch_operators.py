@@ -9,8 +9,7 @@ from tests.support.comparisons.executorch_operators import generate, outcome
 
 from quatrain.program import Operator
 from quatrain.runtime.reference import ReferenceRunner
-from quatrain.runtime.reference.aten import aten_kernel
-from quatrain.runtime.reference.find_kernel import ALL_KERNELS
+from quatrain.runtime.reference.find_kernel import ALL_KERNELS, aten_kernel
 from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.runtime.wgpu.runner import WgpuRunner
 

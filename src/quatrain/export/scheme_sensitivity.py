@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC
-from quatrain.backbone.kl_divergence import kl_divergence
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.perplexity import kl_divergence
 from quatrain.linear.int4 import OF_LAST_TOKEN, Int8DynActInt4WeightLinear
 
 _FLOATING = replace(VULKAN_ARITHMETIC, least_quantized_rows=None)

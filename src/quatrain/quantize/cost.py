@@ -6,9 +6,13 @@ from pathlib import Path
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
 from quatrain.backbone.layer_by_layer import LayerByLayer
-from quatrain.backbone.perplexity import perplexity_ratio, token_losses
+from quatrain.backbone.perplexity import (
+    kl_divergence,
+    perplexity_ratio,
+    same_most_likely,
+    token_losses,
+)
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.files.memory_map import only_read, release_mapped

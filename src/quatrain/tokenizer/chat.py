@@ -5,8 +5,9 @@ A model has one, or several by name, of which `default` is taken, or `tool_use` 
 
 import datetime
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import product
 from typing import Any
 
 import jinja2
@@ -17,7 +18,6 @@ import jinja2.parser
 import jinja2.sandbox
 
 from quatrain.errors import InputError
-from quatrain.tokenizer.message_parts import Message, as_read
 
 # What a template may raise, which is a program of someone else's.
 _FAILURES = (
@@ -25,6 +25,41 @@ _FAILURES = (
     RecursionError, MemoryError,
 )  # fmt: skip
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # what a message calls it, this first
+_PROBE = "quatrain"  # a text by which a template shows in which form it reads one
+
+Message = dict[str, Any]
+
+
+def as_read(
+    messages: list[Message], rendered: Callable[[list[Message]], str | None]
+) -> list[Message]:
+    """`messages`, the texts of a role in parts, `[{"type": "text", "text": ...}]`, where a template
+    shows them only so: those of multimodal models (SmolVLM, LLaVA-OneVision) may leave out others.
+
+    `rendered`: what the template makes of messages, None if it refuses them.
+    """
+    roles = dict.fromkeys(str(message.get("role")) for message in messages)
+    in_parts = {role for role in roles if _takes_parts(role, rendered)}
+    return [_in_parts(one) if str(one.get("role")) in in_parts else one for one in messages]
+
+
+def _takes_parts(role: str, rendered: Callable[[list[Message]], str | None]) -> bool:
+    own, asked = {"role": role, "content": _PROBE}, {"role": "user", "content": "?"}
+    # Its own text as it is before in parts; the question beside it may have the other form.
+    for parts, otherwise in product((False, True), repeat=2):
+        message = _in_parts(own) if parts else own
+        question = _in_parts(asked) if parts != otherwise else asked
+        said = [message, question] if role == "system" else [question, message]
+        if _PROBE in (rendered([message] if role == "user" else said) or ""):
+            return parts
+    return False
+
+
+def _in_parts(message: Message) -> Message:
+    text = message.get("content")
+    if not isinstance(text, str):
+        return message
+    return message | {"content": [{"type": "text", "text": text}]}
 
 
 def templates_of(stated: Any) -> dict[str, str]:

@@ -9,8 +9,13 @@ from typing import Any
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
-from quatrain.backbone.perplexity import mean_and_error, perplexity_ratio, token_losses
+from quatrain.backbone.perplexity import (
+    kl_divergence,
+    mean_and_error,
+    perplexity_ratio,
+    same_most_likely,
+    token_losses,
+)
 from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.program import open_program

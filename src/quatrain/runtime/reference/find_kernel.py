@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from quatrain.program import Operator, VulkanGraph
 from quatrain.program.vulkan.half_buffers import in_half_buffer
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.program.vulkan.operator_schemas import argument_names
 from quatrain.runtime.operators.arguments import ignored_arguments, taken
-from quatrain.runtime.reference.aten import aten_kernel
 from quatrain.runtime.reference.attention import ATTENTION_KERNELS
 from quatrain.runtime.reference.half_attention import HALF_ATTENTION
 from quatrain.runtime.reference.half_products import HALF_PRODUCTS
-from quatrain.runtime.reference.kernels import KERNELS
+from quatrain.runtime.reference.kernels import KERNELS, wide
 from quatrain.runtime.reference.quantized import QUANTIZED_KERNELS
 from quatrain.runtime.reference.static_int8 import STATIC_INT8_KERNELS
 from quatrain.runtime.unavailable import RuntimeUnavailable
@@ -58,3 +59,37 @@ def _torch_kernel(operator: Operator) -> Callable[..., Any] | None:
     if operator.kind in ALL_KERNELS and argument_names(operator.kind, len(operator.args)):
         return None
     return aten_kernel(operator.name, len(operator.args) - 1)
+
+
+def aten_kernel(name: str, arguments: int) -> Callable[..., Any] | None:
+    """What computes `name`, such as 'aten.max_pool2d.default', from its `arguments` by position.
+
+    None if torch has no such operator, or one that writes to its arguments or is random.
+    """
+    namespace, _, rest = name.partition(".")
+    kind, _, overload_name = rest.partition(".")
+    overload = getattr(getattr(torch.ops.aten, kind, None), overload_name or "default", None)
+    if namespace != "aten" or overload is None or len(overload._schema.arguments) != arguments:
+        return None
+    if overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in overload.tags:
+        return None
+    by_name = [argument.name for argument in overload._schema.arguments if argument.kwarg_only]
+
+    def call(*values: Any) -> Any:
+        wide = [_widened(value) for value in values]
+        positional = len(wide) - len(by_name)
+        named = dict(zip(by_name, wide[positional:], strict=True))
+        return overload(*wide[:positional], **named)
+
+    return call
+
+
+def _widened(value: Any) -> Any:
+    """Floating-point tensors as float32, and integers that the graph narrowed as int64 again,
+    because torch accepts only int64 as an index. The runner rounds a result to the type that the
+    graph declares."""
+    if isinstance(value, list):
+        return [_widened(item) for item in value]
+    if isinstance(value, torch.Tensor) and value.dtype == torch.int32:
+        return value.long()
+    return wide(value)

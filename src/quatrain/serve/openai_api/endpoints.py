@@ -3,21 +3,21 @@
 import asyncio
 import secrets
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from quatrain.runtime.generation.sampling import Sampling
-from quatrain.serve.errors import ApiError
+from quatrain.serve.errors import ApiError, of_validation
 from quatrain.serve.limits import Limits
 from quatrain.serve.metrics import Metrics
 from quatrain.serve.models.answer import Asked
 from quatrain.serve.models.served_models import ServedModel
 from quatrain.serve.models.workers import Workers
-from quatrain.serve.openai_api.body import read_request
 from quatrain.serve.openai_api.openapi import openapi
 from quatrain.serve.openai_api.prompts import prompt_tokens
 from quatrain.serve.openai_api.requests import ChatRequest, CompletionRequest, GenerationRequest
@@ -31,6 +31,33 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline';"
     " style-src 'unsafe-inline'; frame-ancestors 'none'"
 }
+
+
+_Wanted = TypeVar("_Wanted", bound=GenerationRequest)
+
+
+async def read_request(request: Request, kind: type[_Wanted], max_bytes: int) -> _Wanted:
+    """The body as `kind`. Raises `ApiError` if it is no JSON, too large or not such a request.
+
+    Another type of content is refused since a browser sends JSON nowhere without being allowed to,
+    but text wherever any page wants it.
+    """
+    stated = request.headers.get("content-type", "")
+    if stated.partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, f"content-type is {stated!r}, expected application/json")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > max_bytes:
+            raise ApiError(
+                413,
+                f"the body has more than {max_bytes} bytes; shorten it, or start the server with a "
+                "larger --max-body",
+            )
+    try:
+        return kind.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise of_validation(error, kind) from error
 
 
 class Endpoints:

@@ -4,16 +4,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from quatrain.backbone.kl_divergence import kl_divergence
+from quatrain.backbone.layers.moe import MixtureOfExperts
 from quatrain.backbone.model import Backbone
+from quatrain.backbone.perplexity import kl_divergence
 from quatrain.errors import InputError
 from quatrain.runtime.runner import Runner, forward_in_parts
 from quatrain.verify.checks.layerwise import relative_error
-from quatrain.verify.checks.picked_experts import watched_experts
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class EagerLogits:
         self.texts = texts
         self.follows: list[list[int]] = []
         self.logits: list[list[torch.Tensor]] = []
-        with watched_experts(backbone) as self.picked:
+        with _watched_experts(backbone) as self.picked:
             for text in texts:
                 tokens, rows = continue_greedily(backbone, text, new_tokens)
                 self.follows.append(tokens[:-1])
@@ -166,3 +168,26 @@ def nudged_embedding(backbone: Backbone, nudge: float, seed: int) -> Iterator[No
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _watched_experts(backbone: Backbone) -> Iterator[dict[int, torch.Tensor]]:
+    """By layer with a mixture, which of its experts are picked for a token while this lasts, bool
+    [experts]."""
+    picked, handles = dict[int, torch.Tensor](), []
+    for layer, block in enumerate(backbone.layers):
+        for mixture in block.modules():
+            if isinstance(mixture, MixtureOfExperts):
+                picked[layer] = torch.zeros(len(mixture.experts), dtype=torch.bool)
+                note = partial(_note, picked[layer])
+                handles.append(mixture.register_forward_hook(note))
+    try:
+        yield picked
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _note(picked: torch.Tensor, mixture: nn.Module, given: tuple, _result: torch.Tensor) -> None:
+    assert isinstance(mixture, MixtureOfExperts)
+    picked |= (mixture.scores(given[0]) > 0).flatten(0, -2).any(0)

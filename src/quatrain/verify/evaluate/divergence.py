@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from quatrain.backbone.kl_divergence import kl_divergence, same_most_likely
+from quatrain.backbone.perplexity import kl_divergence, same_most_likely
 from quatrain.verify.evaluate.evaluated_models import EvaluatedModel, Regime
 from quatrain.verify.evaluate.evaluation_log import EvaluationLog, Step
 

@@ -1,21 +1,53 @@
-"""Every kernel against float64 on the CPU: `quatrain selftest`, and tests/kernels."""
+"""Every kernel against float64 on the CPU: `quatrain selftest`, and tests/runtime/wgpu."""
 
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import chain
+from typing import Any
 
 from quatrain.errors import InputError, QuatrainError
+from quatrain.runtime.wgpu.adapters import AdapterInfo
 from quatrain.runtime.wgpu.device import Gpu
 from quatrain.runtime.wgpu.selftest.attention_cases import attention_cases
 from quatrain.runtime.wgpu.selftest.bench import TOLERANCE, Case, run_case
 from quatrain.runtime.wgpu.selftest.linear_cases import linear_cases
 from quatrain.runtime.wgpu.selftest.movement_cases import movement_cases
 from quatrain.runtime.wgpu.selftest.pointwise_cases import pointwise_cases
-from quatrain.runtime.wgpu.selftest.report import KernelResult, SelftestReport
 from quatrain.runtime.wgpu.selftest.row_cases import row_cases
 from quatrain.runtime.wgpu.selftest.sum_cases import sum_cases
 from quatrain.stages import Stages
 
 __all__ = ["TOLERANCE", "Case", "SelftestReport", "all_cases", "run_case", "run_selftest"]
+
+
+@dataclass
+class KernelResult:
+    """What the cases of one kernel in one storage type gave; `failures` lists the wrong ones."""
+
+    kernel: str
+    dtype: str
+    allowed: float
+    cases: int = 0
+    worst: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SelftestReport:
+    """What the kernels of a GPU gave."""
+
+    adapter: AdapterInfo
+    kernels: list[KernelResult]
+
+    @property
+    def failures(self) -> list[str]:
+        """The cases that are wrong, of all kernels."""
+        return [case for result in self.kernels for case in result.failures]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain data, ready for JSON."""
+        kernels = [asdict(result) for result in self.kernels]
+        return {"adapter": self.adapter.name, "kernels": kernels, "passed": not self.failures}
 
 
 def all_cases(dtype: str) -> Iterator[Case]:
