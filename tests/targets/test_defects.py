@@ -7,14 +7,14 @@ from tests.support.defects.driver_defects import DRIVER_CASES, dynamic_zero_poin
 from tests.support.defects.findings import findings
 from tests.support.defects.form_defects import FORM_CASES, int4_linear
 from tests.support.defects.kernel_defects import KERNEL_CASES, dynamic, embedding
-from tests.support.defects.length_forms import LENGTH_CASES
+from tests.support.defects.length_forms import LENGTH_CASES, of_any_length
 from tests.support.defects.load_checks import (
     LOAD_CHECK_CASES,
     convolution,
     long_attention,
     qcs4w,
 )
-from tests.support.defects.older_releases import OLDER_CASES
+from tests.support.defects.older_releases import OLDER_CASES, at_position
 from tests.support.defects.one_operator import Make
 from tests.support.defects.padding_forms import HOW_SURE_OF_PADDING, PADDING_CASES
 from tests.support.defects.size_defects import SIZE_CASES
@@ -67,6 +67,8 @@ HOW_SURE: list[tuple[str, str, str | None, Make, str]] = [
     ("no-16bit-storage", "xclipse", "1.2", HALF_LINEAR, "possible"),
     ("qcs4w-missing-shader", "desktop", "1.5", qcs4w, "certain"),
     ("qcs4w-missing-shader", "desktop", "1.5", int4_linear(64, 32), "possible"),
+    ("sdpa-uneven-calls", "desktop", "1.4", at_position(0, 1), "certain"),
+    ("sdpa-uneven-calls", "desktop", "1.4", of_any_length(at_position(0, 5)), "conditional"),
     ("sdpa-attention-weights", "llvmpipe", "1.5", long_attention(2052), "conditional"),
     ("sdpa-attention-weights", "xclipse", "1.5", long_attention(2052), "possible"),
     *HOW_SURE_OF_PADDING,

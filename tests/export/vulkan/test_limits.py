@@ -15,6 +15,7 @@ from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
 from quatrain.export.for_target import planned_program
 from quatrain.export.plan.plan import plan_programs
+from quatrain.export.vulkan.call_length import longest_call
 from quatrain.export.vulkan.limits import LARGEST_FLOAT_EMBEDDING, check_limits
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
@@ -124,6 +125,14 @@ def test_what_decides_on_a_choice_is_of_int4_linears_and_of_the_longest_call() -
     model: Any = SimpleNamespace(config=config_from_params(gemma3n, ""), params={}, group_size=32)
     planned = planned_program(model, 4096, None)
     assert (planned.rows, planned.channels) == (2048, 32)
+
+
+def test_the_longest_call_beside_a_window_is_a_multiple_of_4() -> None:
+    """Of a third of 2,048 tokens, 682, attention without a window fails until runtime 1.4."""
+    sliding = {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    heads = {"dim": 96, "n_heads": 3, "n_kv_heads": 3}
+    params = {**PARAMS, **heads, **sliding, "max_seq_len": 4096}
+    assert longest_call(config_from_params(params, "")) == 680
 
 
 # Gemma 3 270M: a float table of 167,772,160 elements, and a window of 512 tokens.

@@ -40,13 +40,15 @@ def added(to: Plain | SymInt) -> Make:
     return make
 
 
-def at_fixed_position(fixed: bool) -> Make:
+def at_position(position: int | SymInt, tokens: int = 4) -> Make:
+    """Attention of so many tokens from a fixed position on, or from one that changes."""
+
     def make(folder: Path) -> Path:
         maker = GraphMaker()
-        q, cache = maker.tensor("float32", 1, 2, 2, 8), maker.tensor("float32", 1, 9, 2, 8)
-        position = maker.plain("int", 0) if fixed else maker.add(SymInt(0))
+        q, cache = maker.tensor("float32", 1, tokens, 2, 8), maker.tensor("float32", 1, 9, 2, 8)
+        place = position if isinstance(position, SymInt) else Plain("int", position)
         rest = [maker.plain("null")] * 4
-        maker.call("custom_sdpa.default", q, cache, cache, position, *rest, q)
+        maker.call("custom_sdpa.default", q, cache, cache, maker.add(place), *rest, q)
         return maker.save(folder / "attention.pte", [q])
 
     return make
@@ -70,9 +72,11 @@ OLDER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("comparisons-in-textures", "desktop", "1.1", compared("texture3d"), compared("buffer")),
     ("integer-arguments", "desktop", "1.4", given_back(SymInt(3)), given_back(None)),
     ("numbers-of-another-kind", "desktop", "1.2", added(FIXED), added(CHANGING)),
-    ("numbers-of-another-kind", "desktop", "1.2", at_fixed_position(True),
-     at_fixed_position(False)),
+    ("numbers-of-another-kind", "desktop", "1.2", at_position(0), at_position(SymInt(0))),
     ("numbers-of-another-kind", "desktop", "1.2", ranged(CHANGING), ranged(FIXED)),
+    ("sdpa-uneven-calls", "desktop", "1.4", at_position(0, 5), at_position(0, 4)),
+    ("sdpa-uneven-calls", "desktop", "1.1", of_any_length(at_position(0, 7)),
+     of_any_length(at_position(0, 8))),
     ("reused-memory-barrier", "adreno-8xx", "1.3", memory(0, 1, 0, 2), memory(0, 1, 2, 3)),
     ("results-not-mapped", "adreno-8xx", "1.2", sigmoid(), on_the_cpu),
     ("embedding-not-resized", "desktop", "1.0", of_any_length(embedding("channels_packed")),

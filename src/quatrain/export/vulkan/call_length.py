@@ -11,6 +11,7 @@ from quatrain.program import Program
 # The texels along any side of a texture that ExecuTorch's partitioner counts on in the third
 # dimension everywhere (DEFAULT_TEXTURE_LIMITS of utils.py, ExecuTorch 1.5): where tokens lie.
 LONGEST_SIDE = 2048
+ROWS = 4  # of tokens that the runtime's attention computes together
 
 
 def longest_call(config: BackboneConfig) -> int:
@@ -18,13 +19,14 @@ def longest_call(config: BackboneConfig) -> int:
 
     The partitioner takes every tensor of up to `LONGEST_SIDE` for a texture and forbids longer
     calls in silence (`extents_are_valid`). Where attention is masked, tokens lie side by side once
-    for each KV head, and once for each query head of one.
+    for each KV head, and once for each query head of one. Releases until 1.4 want a
+    multiple of `ROWS` (the doctor's sdpa-uneven-calls).
     """
     layers = [config.layer(index) for index in range(config.n_layers)]
     capped = config.attn_logit_softcapping is not None
     masked = {layer.n_kv_heads for layer in layers if capped or layer.attention_window}
     beside = max((max(keys, config.n_heads // keys) for keys in masked), default=1)
-    most = CHUNK if any(layer.recurs for layer in layers) else LONGEST_SIDE // beside
+    most = CHUNK if any(layer.recurs for layer in layers) else LONGEST_SIDE // beside // ROWS * ROWS
     return min(config.max_seq_len, config.prefill_chunk_size or most, most)
 
 

@@ -13,6 +13,7 @@ from quatrain.targets.triggers.occurrence import (
     tensors_of,
 )
 
+_ROWS = 4  # of attention scores that the runtime computes together
 _COMPARISONS = ("aten.eq", "aten.lt", "aten.le", "aten.gt", "aten.ge")
 
 
@@ -55,19 +56,35 @@ def memory_of_several(graph: VulkanGraph) -> Occurrences:
     return [Occurrence(f"{shared} values share memory")] if shared else []
 
 
+def attention_of_uneven_calls(program: Program, graph: VulkanGraph) -> Occurrences:
+    """Attention whose longest call is not a multiple of 4 tokens."""
+    any_length = takes_calls_of_any_length(program, graph)
+    for place, operator in operators(graph, *CACHED_ATTENTION):
+        longest = graph.tensor(operator.named_args["q"]).shape[-3]
+        if longest % _ROWS:
+            even = max(longest - longest % _ROWS, _ROWS)
+            again = f"export again with {{prefill_chunk_size:{even}}}"
+            remedy = f"{again}, or ship runtime 1.5 or later"
+            if any_length and longest > _ROWS:
+                remedy = f"feed at most {even} tokens in a call, or {remedy}"
+            where = f"{place}: calls of {longest}{' at most' if any_length else ''}"
+            yield Occurrence(where, "conditional" if any_length else None, remedy)
+
+
 def integers_of_calls(program: Program) -> Occurrences:
     """Integers that a method hands to its delegate, or gets from it."""
     found = integers_handed_over(program.delegates, program.root, program.methods)
     return [Occurrence(text) for text in found]
 
 
-def numbers_of_another_kind(graph: VulkanGraph) -> Occurrences:
+def numbers_of_another_kind(graph: VulkanGraph, runtime: str | None) -> Occurrences:
     """Fixed numbers that are added to one that changes with the call, or are attention's position;
-    and ranges between numbers that change."""
+    and ranges between numbers that change. Possible where no release is named."""
+    certainty = None if runtime else "possible"
     for place, operator in operators(graph, "add", *CACHED_ATTENTION):
         taken = operator.args[:-1] if operator.kind == "add" else [operator.named_args["start_pos"]]
         if any(isinstance(graph.values[one], Plain) for one in taken):
-            yield Occurrence(f"{place}: of a fixed number")
+            yield Occurrence(f"{place}: of a fixed number", certainty)
     for place, operator in operators(graph, "aten.arange"):
         if any(isinstance(graph.values[one], SymInt) for one in operator.args[:3]):
-            yield Occurrence(f"{place}: to a number that changes")
+            yield Occurrence(f"{place}: to a number that changes", certainty)
