@@ -7,7 +7,7 @@ from tests.support.comparisons.one_delegate import assert_one_delegate_as_eager
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.verified import assert_one_number_is_told
 from tests.support.devices import DEVICES_OF
-from tests.support.models.families import FALCON_H1, GRANITE4_H
+from tests.support.models.families import FALCON_H1, GRANITE4_H, NEMOTRON_H
 from tests.support.models.kept_state import (
     assert_answers_are_read_anew,
     assert_calls_follow,
@@ -39,6 +39,11 @@ MODELS = {
     "FalconH1": FALCON_H1 | {
         "num_hidden_layers": 4, "intermediate_size": 64, "num_key_value_heads": 4,
     },
+    # The first layer has no feed-forward.
+    "NemotronH": NEMOTRON_H | {
+        "layers_block_type": ["linear_attention", "full_attention", "mlp"], "n_groups": 1,
+        "num_key_value_heads": 4, "intermediate_size": 64, "mamba_num_heads": 4,
+    },
     "FalconH1 of two layers": FALCON_H1 | {
         "num_hidden_layers": 2, "intermediate_size": 64, "num_key_value_heads": 4,
     },
@@ -63,7 +68,9 @@ def assert_memory_as_planned(report, checkpoint):
     assert besides == pytest.approx(sum(method.non_const_buffer_sizes), rel=0.25)
 
 
-@pytest.mark.parametrize("checkpoint", ["GraniteMoeHybrid", *thorough(["FalconH1"])], indirect=True)
+@pytest.mark.parametrize(
+    "checkpoint", ["GraniteMoeHybrid", *thorough(["FalconH1", "NemotronH"])], indirect=True
+)
 def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
     """Weight-only and slim, made of the 8da4w program; that one layer by layer."""
     report = export_checkpoint(checkpoint, tmp_path / "m.pte")
@@ -80,7 +87,9 @@ def test_one_vulkan_delegate_equals_eager(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "checkpoint", ["GraniteMoeHybrid", "FalconH1 of two layers"], indirect=True
+    "checkpoint",
+    ["GraniteMoeHybrid", "FalconH1 of two layers", *thorough(["NemotronH"])],
+    indirect=True,
 )
 def test_xnnpack_equals_eager(checkpoint, tmp_path):
     """In 8da4w, but for what processors round otherwise, where layers like a Llama's are in parts:

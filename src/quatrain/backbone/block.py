@@ -36,10 +36,11 @@ class Block(nn.Module):
         self.attention = _attention(config, layer)
         self.conv = ShortConv(config) if layer.conv else None
         self.mamba = Mamba2(config) if layer.mamba else None
-        self.feed_forward = _feed_forward(config, layer)
+        self.feed_forward = _feed_forward(config, layer) if layer.feed_forward else None
         self.attention_norm = stream_norm(config) if config.pre_norm else None
         parallel = config.parallel_residual
-        self.ffn_norm = stream_norm(config) if config.pre_norm and not parallel else None
+        second = layer.feed_forward and config.pre_norm and not parallel
+        self.ffn_norm = stream_norm(config) if second else None
         self.parallel = parallel
         self.post_attention_norm, self.post_ffn_norm = _post_norms(config)
         self.scale_branch = factor_or_none(config.residual_multiplier)
@@ -86,6 +87,8 @@ class Block(nn.Module):
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
         if self.laurel is not None:
             x = self.laurel.scale_sum(x + self.laurel(normed))
+        if self.feed_forward is None:
+            return x
         if not self.parallel:
             normed = x if self.ffn_norm is None else self.ffn_norm(x)
         branch = self.feed_forward(normed)

@@ -122,6 +122,7 @@ class BackboneConfig:
     act_fn: Literal["silu", "gelu", "gelu_approx", "relu2", "xielu"] = "silu"
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
+    no_feed_forward_layers: tuple[int, ...] = ()  # layers without (Nemotron-H), from 0 on
     double_wide_shared_ffn: bool = False  # of layers that read another's keys
     # The part of a feed-forward's gates that is set to 0, computed as for a normal distribution, in
     # the first `num_sparse_layers` (Gemma 3n).

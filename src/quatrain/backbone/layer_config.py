@@ -20,8 +20,8 @@ class Layer:
     `attends`, beside it. `head_dim`, `hidden_dim`: the widths of its heads and of its
     feed-forward. `n_kv_heads`: how many heads of keys and values it has. `latent`: it has
     latent attention, to one vector of a token, its key and its value: `head_dim` is that vector's,
-    and there is one KV head. `sparsity`: the part of
-    the feed-forward's gates that is set to 0.
+    and there is one KV head. `feed_forward`: it has one; `sparsity`: the part of its gates that is
+    set to 0.
     """
 
     rope: Literal["global", "local", "none"]
@@ -31,6 +31,7 @@ class Layer:
     attention_sinks: int
     kv_source: int | None
     shares_kv: bool
+    feed_forward: bool
     moe: bool
     conv: bool
     delta: bool
@@ -59,6 +60,7 @@ def layer_of(config: "BackboneConfig", index: int) -> Layer:
     kv_heads, head_dim = _kv_heads(config, slides)
     window = _attention_window(config, slides, has_rope)
     wide = kv_source is not None and config.double_wide_shared_ffn
+    feed_forward = index not in config.no_feed_forward_layers
     rope = "local" if slides and config.local_rope_theta else "global"
     # Up to the first step of the scale all factors are 1.
     grows = config.attn_temperature_tuning and config.max_seq_len >= config.floor_scale
@@ -70,7 +72,9 @@ def layer_of(config: "BackboneConfig", index: int) -> Layer:
         attention_sinks=config.attention_sinks if window and window[0] == "window" else 0,
         kv_source=kv_source,
         shares_kv=shares_kv,
-        moe=config.num_experts > 0
+        feed_forward=feed_forward,
+        moe=feed_forward
+        and config.num_experts > 0
         and index >= config.num_dense_layers
         and (index + 1) % config.interleave_moe_layer_step == 0,
         conv=kind == "conv",

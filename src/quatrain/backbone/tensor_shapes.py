@@ -127,6 +127,8 @@ def _layer_linears(config: BackboneConfig, layer: Layer) -> dict[str, tuple[int,
     if config.laurel_rank:
         shapes["laurel.left"] = (config.laurel_rank, config.dim)
         shapes["laurel.right"] = (config.dim, config.laurel_rank)
+    if not layer.feed_forward:
+        return shapes
     if not layer.moe:
         dense = _feed_forward("feed_forward", config.dim, layer.hidden_dim)
         if not config.feed_forward_gate:

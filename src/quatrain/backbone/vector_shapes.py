@@ -23,11 +23,11 @@ def vector_shapes(config: BackboneConfig) -> Shapes:
 
 def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
     stream = (config.dim,)
-    shapes = _norms_before(config) | _mixer(config, layer)
+    shapes = _norms_before(config, layer) | _mixer(config, layer)
     if config.use_sub_norms:
         shapes["attention.sub_norm.weight"] = (config.n_heads * layer.head_dim,)
         shapes["feed_forward.sub_norm.weight"] = (layer.hidden_dim,)
-    if config.feed_forward_bias and not layer.moe:
+    if config.feed_forward_bias and layer.feed_forward and not layer.moe:
         shapes |= _feed_forward_biases(config, layer)
     if config.act_fn == "xielu":
         slopes = ("alpha_p", "alpha_n", "beta")
@@ -53,11 +53,11 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
     return shapes
 
 
-def _norms_before(config: BackboneConfig) -> Shapes:
+def _norms_before(config: BackboneConfig, layer: Layer) -> Shapes:
     if not config.pre_norm:
         return {}
-    second = {} if config.parallel_residual else _norm("ffn_norm", config)
-    return _norm("attention_norm", config) | second
+    second = layer.feed_forward and not config.parallel_residual
+    return _norm("attention_norm", config) | (_norm("ffn_norm", config) if second else {})
 
 
 def _mixer(config: BackboneConfig, layer: Layer) -> Shapes:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tests.support.formats.gguf_models import write_gguf_model
 from tests.support.models.families import ROWS
 from tests.support.models.family_errors import model_of
@@ -14,7 +16,7 @@ from quatrain.errors import InputError
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    names = ("granite 4 h", "falcon h1", "bamba")
+    names = ("granite 4 h", "falcon h1", "bamba", "nemotron h")
     return {name: saved(model_of(ROWS[name]), tmp_path_factory.mktemp("m")) for name in names}
 
 
@@ -33,7 +35,31 @@ def test_layer_types_as_the_hub_calls_them(folders, tmp_path):
     assert opened.config.layer_types == ("mamba", "full_attention", "mamba")
 
 
+def test_layers_of_a_nemotron_h_as_the_hub_states_them(folders, tmp_path):
+    """And what predicts further tokens is not used."""
+    folder = folders["nemotron h"]
+    stated = {"hybrid_override_pattern": "M-M*-*", "num_hidden_layers": 6}
+    written = changed(folder, tmp_path, **stated, layers_block_type=None)
+    (tmp_path / "model.safetensors").unlink()
+    further = {"mtp.layers.0.norm.weight": torch.ones(64)}
+    tensors = load_file(folder / "model.safetensors") | further
+    save_file(tensors, tmp_path / "model.safetensors")
+    opened = open_float_model(written)
+    assert opened.config == open_float_model(folder).config
+    assert opened.config.layer_types == ("mamba", "mamba", "full_attention", "full_attention")
+    assert opened.config.no_feed_forward_layers == (1, 3)
+    assert any("Not used" in note and "mtp.layers.0" in note for note in opened.notes)
+
+
 REFUSED = [
+    ("nemotron h", {"layers_block_type": ["mlp"]}, "with at most one feed-forward behind"),
+    (
+        "nemotron h",
+        {"layers_block_type": None, "hybrid_override_pattern": "MEM*-*"},
+        r"'hybrid_override_pattern' is 'MEM\*-\*'.*experts .* are not implemented",
+    ),
+    ("nemotron h", {"time_step_limit": [0.0, 0.1]}, "time steps with limits are not implemented"),
+    ("nemotron h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act' is 'gelu', expected 'silu'"),
     ("granite 4 h", {"layer_types": ["mamba"] * 2}, "expected 3 of 'attention' and 'mamba'"),
     ("granite 4 h", {"mamba_d_head": 3}, "'mamba_d_head' is 3, expected 128 channels divided by 8"),
     ("granite 4 h", {"mamba_d_state": 16}, r"in_proj\.weight has 392 rows, expected 328"),

@@ -3,6 +3,7 @@
 Each `{family}_tensors(tensors, config)` takes and gives tensors by their names in transformers.
 """
 
+import re
 from typing import Any
 
 import torch
@@ -189,7 +190,7 @@ def state_space_tensors(tensors: Tensors, config: Any) -> Tensors:
     """What decays as it is applied; numbers of heads in a column, norms by groups."""
     made: Tensors = {}
     for name, tensor in tensors.items():
-        part = name.rpartition(".mamba.")[2]
+        part = re.split(r"\.(?:mamba|mixer)\.", name)[-1]
         if part == "A_log":
             made[name] = -torch.exp(tensor).unsqueeze(1)
         elif part == "D":
@@ -199,10 +200,33 @@ def state_space_tensors(tensors: Tensors, config: Any) -> Tensors:
         elif part == "conv1d.weight":
             made[name] = tensor.squeeze(1)
         elif part == "norm.weight" and part != name:
-            made[name] = tensor.view(config.mamba_n_groups, -1)
+            made[name] = tensor.view(_groups(config), -1)
         else:
             made[name] = tensor
     return made
+
+
+def _groups(config: Any) -> int:
+    return config.n_groups if config.model_type == "nemotron_h" else config.mamba_n_groups
+
+
+def nemotron_h_tensors(tensors: Tensors, config: Any) -> Tensors:
+    named = state_space_tensors(tensors, config).items()
+    return {name.replace("model.", "backbone."): tensor for name, tensor in named}
+
+
+def nemotron_h_figures(config: Any) -> dict[str, Any]:
+    kinds = config.layers_block_type
+    return {
+        "layer_norm_rms_eps": config.layer_norm_epsilon,
+        "head_count_kv": [config.num_key_value_heads * (k == "full_attention") for k in kinds],
+        "feed_forward_length": [config.intermediate_size * (k == "mlp") for k in kinds],
+        "ssm_conv_kernel": config.conv_kernel,
+        "ssm_state_size": config.ssm_state_size,
+        "ssm_group_count": config.n_groups,
+        "ssm_inner_size": config.mamba_num_heads * config.mamba_head_dim,
+        "ssm_time_step_rank": config.mamba_num_heads,
+    }
 
 
 def state_space_figures(config: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def write_gguf_model(
             else:
                 writer.add_tensor(found, tensor.float().contiguous().numpy())
         for which in ("short", "long"):
-            divisors = (config.rope_parameters or {}).get(f"{which}_factor")
+            divisors = (getattr(config, "rope_parameters", None) or {}).get(f"{which}_factor")
             if divisors:
                 tensor = torch.tensor(divisors, dtype=torch.float32)
                 writer.add_tensor(f"rope_factors_{which}.weight", tensor.numpy())
@@ -74,7 +74,7 @@ def write_gguf_model(
 
 def _figures(config: Any) -> dict[str, Any]:
     """Those of every architecture."""
-    rope = config.rope_parameters
+    rope = getattr(config, "rope_parameters", None) or {}
     return {
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,
@@ -85,7 +85,7 @@ def _figures(config: Any) -> dict[str, Any]:
         "key_length": _head_dim(config),
         "value_length": _head_dim(config),
         "layer_norm_rms_eps": getattr(config, "rms_norm_eps", None),
-        "rope_freq_base": rope.get("full_attention", rope)["rope_theta"],
+        "rope_freq_base": rope.get("full_attention", rope).get("rope_theta"),
     }
 
 

@@ -167,6 +167,14 @@ FALCON_H1 = STATE_SPACES | {
     "ssm_out_multiplier": 1.7, "mlp_multipliers": [1.4, 0.5],
     "ssm_multipliers": [0.6, 1.2, 0.7, 1.6, 1.1],
 }  # fmt: skip
+NEMOTRON_H = {
+    "layers_block_type": [
+        "linear_attention", "mlp", "linear_attention", "full_attention", "mlp", "full_attention"
+    ],
+    "head_dim": 16, "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 32, "n_groups": 2,
+    # Its class raises time steps to this one in prompts, not in steps.
+    "time_step_min": 1e-30,
+}  # fmt: skip
 QWEN3_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 16,
     "norm_topk_prob": True,
@@ -765,6 +773,18 @@ ROWS = {
         "Bamba", "Bamba",
         STATE_SPACES | {"attn_layer_indices": [0, 2], "pad_token_id": 0, "attention_bias": True,
                         "mlp_bias": True, "mamba_proj_bias": True, "mamba_conv_bias": False},
+    ),
+    "nemotron h": Row(
+        "Nemotron-H, Nemotron Nano", "NemotronH", NEMOTRON_H, quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "nemotron_h", figures=conversions.nemotron_h_figures,
+            tensors=conversions.nemotron_h_tensors,
+        ),
+    ),
+    "nemotron h with every bias, one group": Row(
+        "Nemotron-H, Nemotron Nano", "NemotronH",
+        NEMOTRON_H | {"mlp_bias": True, "use_bias": True, "n_groups": 1,
+                      "use_conv_bias": False, "conv_kernel": 3, "tie_word_embeddings": True},
     ),
     "falcon h1": Row(
         "Falcon-H1", "FalconH1", FALCON_H1, quantized=True, fuzzed=True,

@@ -159,10 +159,23 @@ def _follows_branches(config: BackboneConfig) -> bool:
 
 
 def _of_feed_forward(config: BackboneConfig) -> Iterator[str]:
+    if config.no_feed_forward_layers:
+        yield from _of_layers_without(config)
     if config.act_fn == "xielu" and (config.num_experts or config.per_layer_dim):
         yield "act_fn 'xielu' is for feed-forwards, not for experts or per_layer_dim"
     if config.activation_sparsity >= 1:
         yield f"activation_sparsity is {config.activation_sparsity}, expected less than 1"
+
+
+def _of_layers_without(config: BackboneConfig) -> Iterator[str]:
+    """What a layer has that is behind, or beside, its feed-forward."""
+    last = max(config.no_feed_forward_layers)
+    if last >= config.n_layers:
+        yield f"no_feed_forward_layers names layer {last}, and n_layers is {config.n_layers}"
+    if config.act_fn == "xielu" or config.use_sub_norms or config.parallel_residual:
+        yield "no_feed_forward_layers is for layers whose parts follow one another"
+    if not config.pre_norm or _follows_branches(config) or config.per_layer_dim:
+        yield "no_feed_forward_layers is for layers with norms before their parts alone"
 
 
 def _of_experts(config: BackboneConfig) -> Iterator[str]:

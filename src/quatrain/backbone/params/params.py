@@ -83,7 +83,7 @@ def config_from_params(params: dict[str, Any], source: str) -> BackboneConfig:
         if params.get(name) is None:
             raise InputError(f"{source}: the field '{name}' is missing; a params.json needs it")
     values = {
-        name: typed_value(name, params[name], field.type, source, zero=field.default == 0)
+        name: typed_value(name, params[name], field.type, source, zero=field.default in (0, ()))
         for name, field in known.items()
         if params.get(name) is not None
     }

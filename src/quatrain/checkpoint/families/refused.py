@@ -1,7 +1,6 @@
 """What models that people ask for have and the backbone lacks, by what files call them."""
 
 _FIRST_MAMBA = "state spaces of the first Mamba"
-_NO_FEED_FORWARD = "layers without a feed-forward"
 _GROUPED_EXPERTS = "experts that are chosen in groups"
 _SINKS = "a learned attention sink for each head"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
@@ -23,9 +22,9 @@ _MODEL_TYPES = {
     "granitemoe_swa": _SINKS,
     "jamba": _FIRST_MAMBA,
     "mamba": _FIRST_MAMBA,
-    "mamba2": _NO_FEED_FORWARD,
+    "mamba2": "no layer that attends",
     "mllama": "layers that attend to an image",
-    "nemotron_h": f"{_NO_FEED_FORWARD}, and time steps with a lower limit",
+    "nemotron_h_moe": "experts without a gate",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phimoe": "a router that masks its logits after each choice",
@@ -41,7 +40,6 @@ _ARCHITECTURES = {
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
     "gptneox": "gpt_neox",
-    "nemotron_h_moe": "nemotron_h",
     "qwen3vlmoe": "qwen3_vl_moe",
     "starcoder": "gpt_bigcode",
 }

@@ -51,7 +51,7 @@ def params(fields: Fields, width: int) -> Params:
     each = each or fields.integer("mamba_d_head")
     if heads * each != width:
         raise fields.refusal("mamba_d_head", f"{width} channels divided by {heads} heads")
-    if not _is_unlimited(fields.get("time_step_limit")):
+    if not is_unlimited(fields.get("time_step_limit")):
         expected = "[0.0, Infinity]: time steps with limits are not implemented"
         raise fields.refusal("time_step_limit", expected)
     biased = fields.flag("mamba_proj_bias")
@@ -72,7 +72,8 @@ def params_of_expanded(fields: Fields) -> Params:
     return params(fields, fields.integer("mamba_expand") * fields.integer("hidden_size"))
 
 
-def _is_unlimited(limits: Any) -> bool:
+def is_unlimited(limits: Any) -> bool:
+    """Whether the `limits` of time steps that a config.json states are none."""
     # transformers 5 writes an infinite number as an object.
     endless = (math.inf, {"__float__": "Infinity"})
     two = isinstance(limits, list | tuple) and len(limits) == 2

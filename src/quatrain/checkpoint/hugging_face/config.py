@@ -90,7 +90,7 @@ def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
     own = reading.params(fields)
     params = {
         "dim": fields.integer("hidden_size"),
-        "n_layers": fields.integer("num_hidden_layers"),
+        "n_layers": own.get("n_layers") or fields.integer("num_hidden_layers"),
         "n_heads": fields.integer("num_attention_heads"),
         "n_kv_heads": fields.integer_or_none("num_key_value_heads"),
         "head_dim": fields.integer_or_none("head_dim"),
@@ -115,12 +115,13 @@ def _stated_bias(fields: Fields, reading: HuggingFaceReading) -> dict[str, bool]
 
 
 def _norm_eps(reading: HuggingFaceReading) -> str:
-    names = ("layer_norm_eps", "norm_eps", "norm_epsilon")
+    names = ("layer_norm_eps", "norm_eps", "norm_epsilon", "layer_norm_epsilon")
     return next((name for name in names if name in reading.defaults), "rms_norm_eps")
 
 
 def _activation(fields: Fields, reading: HuggingFaceReading) -> str:
-    name = "hidden_activation" if "hidden_activation" in reading.defaults else "hidden_act"
+    others = ("hidden_activation", "mlp_hidden_act")
+    name = next((name for name in others if name in reading.defaults), "hidden_act")
     activation = fields.get(name)
     if not isinstance(activation, str | None) or activation not in reading.activations:
         raise fields.refusal(name, " or ".join(map(repr, reading.activations)))

@@ -160,11 +160,13 @@ def part_layers(backbone: Backbone) -> None:
     """Replace, in place, what has a part above: feed-forwards, norms and sums of the residual
     stream, all attentions if each of them has one, and a layer if nothing else is in it."""
     for block in cast(Any, backbone.layers):
-        if _is_parted_feed_forward(block.feed_forward):
+        if block.feed_forward is not None and _is_parted_feed_forward(block.feed_forward):
             block.feed_forward = PartedFeedForward(block.feed_forward)
         for name in _STREAM_NORMS:
             _to_linear_norm(block, name)
-        block.add_attn, block.add_ffn = block.add_attn or Sum(), block.add_ffn or Sum()
+        block.add_attn = block.add_attn or Sum()
+        if block.feed_forward is not None:
+            block.add_ffn = block.add_ffn or Sum()
     _to_linear_norm(backbone, "norm")
     _part_attentions(backbone)
     for index, block in enumerate(backbone.layers):
