@@ -16,7 +16,9 @@ from quatrain.commands.printing.results import plain_console, print_json
 from quatrain.short_lists import and_more
 
 if TYPE_CHECKING:
-    from quatrain.targets import Examination
+    from rich.console import Console
+
+    from quatrain.targets import Examination, Finding
     from quatrain.targets.cpu import CpuExamination
 
 
@@ -38,9 +40,9 @@ def doctor(
 ) -> None:
     """Check a program against known defects of the Vulkan runtime and limits of devices.
 
-    Prints each finding with its place, how certain it is, and a fix. Exits with 1 if a defect
-    applies; findings that are only possible, or only slow, do not count. For a CPU program it
-    prints what an app must link, and what is not known.
+    Prints each defect that applies with its place, how certain it is, and a fix, and exits with 1
+    if there is one. Findings that are only possible, or only slow, do not count and are told in
+    short. For a CPU program it prints what an app must link, and what is not known.
 
     Example: `quatrain doctor model.pte --device mali-g715 --runtime 1.3`
     """
@@ -73,9 +75,6 @@ def _print_cpu(cpu: "CpuExamination", external: list[str]) -> None:
 
 
 def _print_findings(examination: "Examination") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
     from quatrain.commands.printing.program import external_text
 
     console = plain_console()
@@ -83,24 +82,39 @@ def _print_findings(examination: "Examination") -> None:
     where = f"{gpus}, runtime {examination.runtime or 'unknown'}"
     for phone in examination.phones:
         console.print(str(phone), highlight=False, soft_wrap=True)
-    applying = [finding for finding in examination.findings if finding.applies]
     if examination.external:
         console.print(f"not examined: the values of {external_text(examination.external)}")
+    applying = [finding for finding in examination.findings if finding.applies]
+    others = [finding for finding in examination.findings if not finding.applies]
     count = len(applying)
     said = "1 known defect applies" if count == 1 else f"{count} known defects apply"
     console.print(f"{said} ({where})")
-    for finding in examination.findings:
-        colours = {"certain": "red", "conditional": "yellow"} if finding.applies else {}
-        colour = colours.get(finding.certainty, "dim")
-        fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
-        certain, named = (finding.certainty, f"{colour} bold"), (finding.defect, "bold")
+    for finding in applying:
         console.print()
-        console.print(Text.assemble(certain, " ", named, f" ({finding.kind}; {fixed})"))
-        lines = [f"{finding.title}: {finding.consequence}"]
-        lines += [f"condition: {finding.condition}"] if finding.condition else []
-        lines.append(f"devices: {', '.join(finding.gpus) or 'every GPU'}")
-        lines.append(f"where: {and_more(finding.occurrences, 4, '; ')}")
-        for line in lines:  # the second line of each as far in as the first
-            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
-        console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)
+        colour = {"certain": "red", "conditional": "yellow"}[finding.certainty]
+        condition = [f"condition: {finding.condition}"] if finding.condition else []
+        _print_finding(
+            console, finding, colour,
+            f"{finding.title}: {finding.consequence}",
+            *condition,
+            f"devices: {', '.join(finding.gpus) or 'every GPU'}",
+            f"where: {and_more(finding.occurrences, 4, '; ')}",
+        )  # fmt: skip
         console.print(f"  source: {finding.source}", highlight=False, soft_wrap=True)
+    if others:
+        console.print(f"\n{len(others)} more do not fail the check (--json has all about each):")
+    for finding in others:
+        met_by = and_more(finding.gpus, 3) if finding.gpus else "every GPU"
+        _print_finding(console, finding, "dim", f"{finding.title}: {finding.consequence}; {met_by}")
+
+
+def _print_finding(console: "Console", finding: "Finding", colour: str, *lines: str) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    fixed = f"fixed in {finding.fixed_in}" if finding.fixed_in else "no fixed release known"
+    certain, named = (finding.certainty, f"{colour} bold"), (finding.defect, "bold")
+    console.print(Text.assemble(certain, " ", named, f" ({finding.kind}; {fixed})"))
+    for line in lines:  # the second line of each as far in as the first
+        console.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+    console.print(f"  fix: {finding.remedy}", highlight=False, soft_wrap=True)
