@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
+from tests.support.command_line import invoked
 from tests.support.defects.edited_methods import edited_method
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import artifact
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from quatrain.commands.doctor import doctor
-from quatrain.commands.inspect import inspect
-from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
 from quatrain.program.external_constants import external_constants
@@ -24,10 +21,8 @@ from quatrain.runtime.reference import ReferenceRunner
 from quatrain.targets import examine
 
 
-def run(command, *args) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
+def run(*words: object) -> Result:
+    return invoked(words, env={"COLUMNS": "200"})
 
 
 def of_delegate(folder: Path) -> Path:
@@ -64,12 +59,12 @@ def model(request, tmp_path: Path) -> Path:
 
 def test_inspect_and_doctor_say_what_they_do_not_see(model: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    shown = run(inspect, model, "--html", page)
-    names = json.loads(run(inspect, model, "--json").output)["external_constants"]
+    shown = run("inspect", model, "--html", page)
+    names = json.loads(run("inspect", model, "--json").output)["external_constants"]
     said = f"{len(names)} constants in a separate .ptd file"
     assert names and f"not shown: {said}" in shown.output and said in page.read_text()
-    assert f"the values of {said}" in run(doctor, model, "--device", "desktop").output
-    found = run(doctor, model, "--device", "desktop", "--json").output
+    assert f"the values of {said}" in run("doctor", model, "--device", "desktop").output
+    found = run("doctor", model, "--device", "desktop", "--json").output
     assert json.loads(found)["external_constants"] == names
     with pytest.raises(InputError, match=r"separate \.ptd file.*constants in the program"):
         ReferenceRunner(model).forward(torch.tensor([[1]]), torch.tensor([0]))
@@ -77,11 +72,11 @@ def test_inspect_and_doctor_say_what_they_do_not_see(model: Path, tmp_path: Path
 
 def test_two_programs_are_not_said_to_have_the_same_values(model: Path, tmp_path: Path) -> None:
     inside = {"external.pte": artifact("peer-8da4w-fp32")}.get(model.name)
-    names = json.loads(run(inspect, model, "--json").output)["external_constants"]
+    names = json.loads(run("inspect", model, "--json").output)["external_constants"]
     said = f"not by value: {len(names)} constants in a separate .ptd file"
     for other in [model, *filter(None, [inside])]:
-        shown = run(inspect, model, other)
-        found = json.loads(run(inspect, model, other, "--json").output)
+        shown = run("inspect", model, other)
+        found = json.loads(run("inspect", model, other, "--json").output)
         assert said in shown.output and found["external_constants"] == names
         assert "linears have the same weights" not in shown.output or inside is None
         assert other != inside or (found["constants"], found["compared_weights"]) == ([], 0)
@@ -92,10 +87,10 @@ def test_those_of_an_xnnpack_delegate_are_told_too(tmp_path: Path) -> None:
     program, path = open_program(artifact("peer-xnnpack-8da4w")), tmp_path / "external.pte"
     program.dropped_keys = set(program.named_data)
     write_program(program, path)
-    names = json.loads(run(inspect, path, "--json").output)["external_constants"]
+    names = json.loads(run("inspect", path, "--json").output)["external_constants"]
     assert set(names) == set(program.named_data)
     said = f"{len(names)} constants in a separate .ptd file"
-    assert said in run(inspect, path).output and f"It needs {said}" in run(doctor, path).output
+    assert said in run("inspect", path).output and f"It needs {said}" in run("doctor", path).output
     with pytest.raises(InputError, match=r"is not in it; .* separate \.ptd file"):
         ExecutorchRunner(path)
     assert external_constants(open_program(artifact("peer-xnnpack-8da4w"))) == []
@@ -115,17 +110,17 @@ def test_a_table_that_is_not_in_the_program_is_described(tmp_path: Path) -> None
 
 def test_retarget_says_that_the_output_needs_them(model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.pte"
-    done = run(retarget, model, "--linear-scheme", "weight-only", "--slim", "-o", output)
+    done = run("retarget", model, "--linear-scheme", "weight-only", "--slim", "-o", output)
     assert done.exit_code == 0, done.exception
-    names = json.loads(run(inspect, output, "--json").output)["external_constants"]
+    names = json.loads(run("inspect", output, "--json").output)["external_constants"]
     assert f"as {model} does, {len(names)} constants in a separate .ptd file" in done.output
     options = ("--linear-scheme", "weight-only", "--slim", "--json", "-o", output)
-    assert json.loads(run(retarget, model, *options).output)["external_constants"] == names
+    assert json.loads(run("retarget", model, *options).output)["external_constants"] == names
 
 
 def test_what_needs_their_values_is_refused(tmp_path: Path) -> None:
     model, output = of_delegate(tmp_path), tmp_path / "out.pte"
-    assert run(retarget, model, "--linear-scheme", "weight-only", "-o", model).exit_code == 0
-    done = run(retarget, model, "--linear-scheme", "8da4w", "-o", output)
+    assert run("retarget", model, "--linear-scheme", "weight-only", "-o", model).exit_code == 0
+    done = run("retarget", model, "--linear-scheme", "8da4w", "-o", output)
     assert isinstance(done.exception, InputError) and ".ptd file" in str(done.exception)
     assert not output.exists()

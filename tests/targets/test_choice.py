@@ -6,15 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
+from tests.support.command_line import invoked
 from tests.support.made_once import made_once
 from tests.support.models.tiny_checkpoint import write_checkpoint
 from tests.support.programs import artifact
 from tests.support.thorough import thorough
-from typer.testing import CliRunner
 
 from quatrain.arithmetic import VULKAN_ARITHMETIC, VULKAN_WITHOUT_DOT_PRODUCTS
-from quatrain.commands.export import export
 from quatrain.errors import InputError
 from quatrain.export import ExportOptions, export_checkpoint, plan_program
 from quatrain.int4 import Scheme
@@ -128,11 +126,9 @@ def test_the_kernels_that_spill_are_those_that_the_releases_take() -> None:
 
 
 def test_the_evidence_is_in_text_and_json(tmp_path: Path) -> None:
-    app = typer.Typer()
-    app.command()(export)
     checkpoint = write_checkpoint(tmp_path / "c", n_layers=1)
-    asked = [str(checkpoint), "-o", str(tmp_path / "m.pte"), "--target", "adreno-8xx"]
-    done = CliRunner().invoke(app, [*asked, "--runtime", "1.5", "--json"])
+    asked = ["export", checkpoint, "-o", tmp_path / "m.pte", "--target", "adreno-8xx"]
+    done = invoked([*asked, "--runtime", "1.5", "--json"])
     assert "known of its speed: adreno-dq8ca-decode: 8da4w decode" in done.stderr
     evidence = json.loads(done.stdout)["options"]["target"]["evidence"]
     (decode,) = [fact for fact in evidence if fact["defect"] == "adreno-dq8ca-decode"]
@@ -321,10 +317,8 @@ def test_an_int4_embedding_is_exported_for_a_mali(tmp_path: Path) -> None:
 
 def test_a_target_is_for_the_vulkan_backend(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "c")
-    asked = [checkpoint, "-o", "g.pte", "--target", "mali-g715", "--backend", "xnnpack"]
-    app = typer.Typer()
-    app.command()(export)
-    done = CliRunner().invoke(app, [str(argument) for argument in asked])
+    asked = ["export", checkpoint, "-o", "g.pte", "--target", "mali-g715", "--backend", "xnnpack"]
+    done = invoked(asked)
     assert "--target mali-g715 is a GPU, for the Vulkan backend" in str(done.exception)
     assert done.output == ""  # no reasons for a choice that nobody gets
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
+from tests.support.command_line import invoked
 from tests.support.defects.driver_defects import dynamic_zero_points
 from tests.support.defects.edited_methods import edited_method, of_two_delegates, under_names
 from tests.support.defects.findings import findings
@@ -13,10 +13,8 @@ from tests.support.defects.kernel_defects import embedding, weight_only
 from tests.support.defects.one_operator import FALSE, NULL, TRUE, Argument, T, call, number
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import artifact
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from quatrain.commands.doctor import doctor
-from quatrain.commands.inspect import inspect
 from quatrain.errors import InputError
 from quatrain.program import open_program, write_program
 from quatrain.program.edit.retarget import retarget
@@ -25,10 +23,8 @@ from quatrain.runtime.wgpu.adapters import list_adapters
 from quatrain.targets import examine
 
 
-def run(*arguments: object) -> Result:
-    app = typer.Typer()
-    app.command()(doctor)
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "100"})
+def run(*words: object) -> Result:
+    return invoked(["doctor", *words], env={"COLUMNS": "100"})
 
 
 PEERS_CALLS = ["sdpa-uneven-calls"]  # at most 31 tokens, one less than its context
@@ -113,7 +109,6 @@ def test_the_command_refuses_what_it_does_not_know() -> None:
         ("--device", "mali-g9"), ("--device", ""), ("--runtime", "newest"), ("--runtime", ""),
     ):  # fmt: skip
         assert isinstance(run(artifact("peer-8da4w-fp32"), *options).exception, InputError)
-    assert "Example:" in run("--help").output
 
 
 NUMBER = T(())
@@ -147,12 +142,10 @@ def test_what_is_slow_is_said_and_fails_no_check(tmp_path: Path) -> None:
 
 def test_inspect_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     sick = embedding("height_packed")(tmp_path)
-    app = typer.Typer()
-    app.command()(inspect)
-    shown = CliRunner().invoke(app, [str(sick)], env={"COLUMNS": "200"}).output
+    shown = invoked(["inspect", sick], env={"COLUMNS": "200"}).output
     assert "fails on every phone: embedding-height-packed, wrong" in shown
     assert "height_packed in texture3d" in shown
-    report = json.loads(CliRunner().invoke(app, [str(sick), "--json"]).output)
+    report = json.loads(invoked(["inspect", sick, "--json"]).output)
     assert [defect["defect"] for defect in report["fatal"]] == ["embedding-height-packed"]
 
 

@@ -9,24 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
+from tests.support.command_line import invoked
 from tests.support.paths import REAL_RUNTIME
 from tests.support.programs import GraphMaker, artifact
-from typer.testing import CliRunner
 
-from quatrain.commands.retarget import retarget
 from quatrain.errors import InputError
 from quatrain.program import Program, Tensor, open_program, write_program
 from quatrain.program.edit.embedding_layout import misread_embeddings, repair_program
 from quatrain.runtime.reference import ReferenceRunner
 
 REAL = REAL_RUNTIME / "voc20k_w16.pte"
-
-
-def run(*arguments: object):
-    app = typer.Typer()
-    app.command()(retarget)
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 def height_packed(path: Path) -> Path:
@@ -80,7 +72,7 @@ def broken(request, tmp_path) -> Path:
 @pytest.mark.parametrize("broken", programs(), indirect=True)
 def test_repair_changes_layouts_and_nothing_else(broken, tmp_path) -> None:
     fixed = tmp_path / "fixed.pte"
-    done = run(broken, "--repair", "-o", fixed)
+    done = invoked(["retarget", broken, "--repair", "-o", fixed])
     assert done.exit_code == 0, done.exception
     assert "1 embedding repaired" in done.output
     before, after = open_program(broken), open_program(fixed)
@@ -103,8 +95,8 @@ def test_repair_changes_layouts_and_nothing_else(broken, tmp_path) -> None:
 @pytest.mark.parametrize("broken", programs(), indirect=True)
 def test_a_program_with_nothing_to_repair_is_refused(broken, tmp_path) -> None:
     fixed, again = tmp_path / "fixed.pte", tmp_path / "again.pte"
-    run(broken, "--repair", "-o", fixed)
-    error = run(fixed, "--repair", "-o", again).exception
+    invoked(["retarget", broken, "--repair", "-o", fixed])
+    error = invoked(["retarget", fixed, "--repair", "-o", again]).exception
     assert isinstance(error, InputError)
     assert "nothing to repair" in str(error)
     assert not again.exists()
@@ -121,11 +113,16 @@ def test_repair_goes_with_a_scheme_and_with_slim(tmp_path) -> None:
     broken, fixed = tmp_path / "broken.pte", tmp_path / "fixed.pte"
     write_program(program, broken)
     options = ("--repair", "--linear-scheme", "weight-only", "--slim", "--json")
-    found = json.loads(run(broken, *options, "-o", fixed).output)
+    found = json.loads(invoked(["retarget", broken, *options, "-o", fixed]).output)
     assert found["repaired_embeddings"] == 1
     assert len(found["changed"]) == 15
     assert misread_embeddings(open_program(fixed).vulkan) == []
-    without = json.loads(run(broken, "--slim", "--json", "-o", tmp_path / "slim.pte").output)
+    without = json.loads(
+        invoked(["retarget", broken, "--slim", "--json", "-o", tmp_path / "slim.pte"]).output
+    )
     assert without["repaired_embeddings"] == 0
     assert repair_program(open_program(tmp_path / "slim.pte")) == 1
-    assert "nothing removed" in run(fixed, "--slim", "-o", tmp_path / "again.pte").output
+    assert (
+        "nothing removed"
+        in invoked(["retarget", fixed, "--slim", "-o", tmp_path / "again.pte"]).output
+    )

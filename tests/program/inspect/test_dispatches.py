@@ -10,12 +10,10 @@ import re
 from dataclasses import asdict
 
 import pytest
-import typer
+from tests.support.command_line import invoked
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import VULKAN, artifact
-from typer.testing import CliRunner
 
-from quatrain.commands.inspect import inspect
 from quatrain.program import open_program
 from quatrain.program.edit.slim import slim
 from quatrain.program.inspect.dispatches import COPIES, call_cost, call_costs
@@ -76,14 +74,12 @@ def test_attention_reads_as_far_as_it_sees() -> None:
 
 
 def test_inspect_prints_them() -> None:
-    program = str(artifact("peer-8da4w-fp32"))
-    app = typer.Typer()
-    app.command()(inspect)
-    said = CliRunner().invoke(app, [program], env={"COLUMNS": "80"}).output
+    program = artifact("peer-8da4w-fp32")
+    said = invoked(["inspect", program], env={"COLUMNS": "80"}).output
     lines = [re.sub(r"[^\w ]", " ", line).split() for line in said.splitlines()]
     headings = [(above[-2:], below[-4:]) for above, below in itertools.pairwise(lines)]
     assert (["prompt", "decode"], ["of", "30", "at", "30"]) in headings
     assert "torchao.choose_qparams_affine" in said  # whole, so that it can be searched for
-    told = json.loads(CliRunner().invoke(app, [program, "--json"]).output)
-    calls = call_costs(open_program(artifact("peer-8da4w-fp32")).vulkan)
+    told = json.loads(invoked(["inspect", program, "--json"]).output)
+    calls = call_costs(open_program(program).vulkan)
     assert told["calls"] == json.loads(json.dumps([asdict(call) for call in calls]))
