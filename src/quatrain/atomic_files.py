@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -160,15 +160,20 @@ def hold(file: int, refusal: str) -> None:
 
 
 @contextmanager
-def held_folder(folder: Path, refusal: str) -> Iterator[None]:
+def held_folder(
+    folder: Path,
+    refusal: str,
+    explained: Callable[[Path], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[None]:
     """Work in `folder`, which is made, as no other process does meanwhile.
 
     The lock is on the folder itself, which may be moved or removed in the block, and ends with the
-    process, however that ends. Raises `InputError` as `hold`, and `OSError` if the folder cannot be
-    made.
+    process, however that ends. Raises `InputError` as `hold`, and if the folder cannot be made what
+    `explained`, given the folder, makes of the `OSError`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
     try:
         hold(handle, refusal)
         yield

@@ -1,4 +1,4 @@
-"""Lists of names in messages, cut short."""
+"""Lists of names and numbers in messages, cut short."""
 
 from collections.abc import Sequence
 
@@ -9,3 +9,11 @@ def and_more(items: Sequence[str], shown: int = 1, separator: str = ", ") -> str
     listed = separator.join(items[:shown])
     last = " " if separator == ", " else separator
     return listed if len(items) <= shown else f"{listed}{last}and {len(items) - shown} more"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Sorted `numbers` as people write them: "0-3, 5"."""
+    firsts = [one for one in numbers if one - 1 not in numbers]
+    lasts = [one for one in numbers if one + 1 not in numbers]
+    spans = zip(firsts, lasts, strict=True)
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

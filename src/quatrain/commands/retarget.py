@@ -136,24 +136,23 @@ def _print_report(report: "RetargetReport", model: Path) -> None:
 
     if report.scheme is not None:
         print(_changes(report))
-    if report.repaired_embeddings:
-        what = "embedding" if report.repaired_embeddings == 1 else "embeddings"
-        print(
-            f"{report.repaired_embeddings} {what} repaired: the memory layout is the one that the "
-            "kernel reads"
-        )
-    if report.repaired_sizes:
-        what = "operator" if report.repaired_sizes == 1 else "operators"
-        print(
-            f"{report.repaired_sizes} {what} replaced: results follow the length of a call, and "
-            "conversions are ones that the runtime loads"
-        )
-    if report.repaired_linears:
-        what = "linear" if report.repaired_linears == 1 else "linears"
-        print(
-            f"{report.repaired_linears} {what} repaired: scales and sums of groups are stored as "
-            "they are read"
-        )
+    for count, kind, change in (
+        (
+            report.repaired_embeddings, "embedding",
+            "repaired: the memory layout is the one that the kernel reads",
+        ),
+        (
+            report.repaired_sizes, "operator",
+            "replaced: results follow the length of a call, and conversions are ones that the "
+            "runtime loads",
+        ),
+        (
+            report.repaired_linears, "linear",
+            "repaired: scales and sums of groups are stored as they are read",
+        ),
+    ):  # fmt: skip
+        if count:
+            print(f"{count} {kind}{'s' * (count > 1)} {change}")
     if report.slimmed:
         print(_removed(report.slimmed))
     sizes = f"{human_bytes(report.bytes_out)}, was {human_bytes(report.bytes_in)}"

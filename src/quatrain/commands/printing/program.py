@@ -12,6 +12,7 @@ from quatrain.program.inspect.diff import Difference, ProgramDiff
 from quatrain.program.inspect.dispatches import CallCost
 from quatrain.program.inspect.report import ProgramReport, counts_text, hidden_backends
 from quatrain.program.methods import CONTEXT
+from quatrain.short_lists import ranges
 from quatrain.targets.doctor import Finding
 
 _MOST_ROWS = 60  # of one table of differences
@@ -100,7 +101,7 @@ def _expert_lines(report: ProgramReport) -> list[str]:
     for layer, count in report.experts.items():
         layers.setdefault(count, []).append(layer)
     lines = [
-        f"{count} experts in layers {_ranges(which)}, all computed for every token"
+        f"{count} experts in layers {ranges(which)}, all computed for every token"
         for count, which in layers.items()
     ]
     if report.jumps:
@@ -127,7 +128,7 @@ def _linear_table(report: ProgramReport) -> Table:
     for (role, *cells), layers in rows.items():
         distinct = sorted(set(layers))
         each = len(layers) // max(len(distinct), 1)  # experts
-        table.add_row(_ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
+        table.add_row(ranges(distinct), f"{each} × {role}" if each > 1 else role, *cells)
     return table
 
 
@@ -158,17 +159,6 @@ def _heading(call: CallCost) -> str:
     return f"prompt\nof {call.tokens}"
 
 
-def _ranges(numbers: list[int]) -> str:
-    """Sorted numbers as people write them: '0-3, 5'."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
 def _merged(differences: list[Difference]) -> list[tuple[str, str, str]]:
     """Equal differences of the same linear in several layers, as one: 'layers.0-3.x'."""
     merged: dict[tuple[str, str, str], list[int]] = {}
@@ -179,7 +169,7 @@ def _merged(differences: list[Difference]) -> list[tuple[str, str, str]]:
         key = (name if inside else difference.what, difference.first, difference.second)
         merged.setdefault(key, []).extend([int(layer)] if inside else [])
     return [
-        (f"layers {_ranges(layers)}: {name}" if layers else name, first, second)
+        (f"layers {ranges(layers)}: {name}" if layers else name, first, second)
         for (name, first, second), layers in merged.items()
     ]
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,7 @@ def kept_folder(output: Path, folder: Path) -> Iterator[Path]:
             raise
 
 
-@contextmanager
-def held_alone(output: Path, folder: Path) -> Iterator[None]:
+def held_alone(output: Path, folder: Path) -> AbstractContextManager[None]:
     """Work in `folder`, where something is made for `output`, as no other process does meanwhile.
 
     Raises `InputError` if one does, or the folder cannot be made.
@@ -55,10 +54,7 @@ def held_alone(output: Path, folder: Path) -> Iterator[None]:
         f"{output}: another process is writing this folder; wait until it ends, or name another "
         "folder"
     )
-    with ExitStack() as held:
-        with _explained(output):
-            held.enter_context(held_folder(folder, refusal))
-        yield
+    return held_folder(folder, refusal, lambda _: _explained(output))
 
 
 @contextmanager

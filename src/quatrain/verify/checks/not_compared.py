@@ -6,6 +6,7 @@ import torch
 
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
+from quatrain.short_lists import ranges
 from quatrain.verify.checks.stored_tables import RoundedEmbedding
 from quatrain.verify.checks.unrounded import exact_gelu
 
@@ -55,7 +56,7 @@ def not_compared(
 def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
     """Where values are shown each expert is computed with (`compare_layerwise`)."""
     left = {layer: (~experts).nonzero().flatten().tolist() for layer, experts in picked.items()}
-    named = [f"{_ranges(experts)} of layer {layer}" for layer, experts in left.items() if experts]
+    named = [f"{ranges(experts)} of layer {layer}" for layer, experts in left.items() if experts]
     if not named:
         return []
     more = f"; and some of {len(named) - _NAMED} more layers" if len(named) > _NAMED else ""
@@ -63,11 +64,3 @@ def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
         f"experts that no text is routed to, {'; '.join(named[:_NAMED])}{more}: a longer --prompt "
         "reaches more"
     ]
-
-
-def _ranges(numbers: list[int]) -> str:
-    """As "1, 4-6"."""
-    firsts = [one for one in numbers if one - 1 not in numbers]
-    lasts = [one for one in numbers if one + 1 not in numbers]
-    spans = zip(firsts, lasts, strict=True)
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,7 +80,11 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
             yield EvaluationLog(Path(temporary), None, {})
         return
     require_name(folder, f"--resume {folder}")
-    with _held_folder(folder):
+    refusal = (
+        f"--resume {folder}: another evaluation is being written there; wait until it ends, or "
+        "name another folder"
+    )
+    with held_folder(folder, refusal, _writing):
         with _writing(folder):
             log = _opened_log(folder, key)
         try:
@@ -90,20 +94,6 @@ def evaluation_log(folder: Path | None, key: str) -> Iterator[EvaluationLog]:
                 f"interrupted; finished work is in {folder}, and the same command resumes it"
             ) from None
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _held_folder(folder: Path) -> Iterator[None]:
-    """As `held_folder`. Raises `InputError` if another evaluation works there, or the folder cannot
-    be made."""
-    refusal = (
-        f"--resume {folder}: another evaluation is being written there; wait until it ends, or "
-        "name another folder"
-    )
-    with ExitStack() as held:
-        with _writing(folder):
-            held.enter_context(held_folder(folder, refusal))
-        yield
 
 
 @contextmanager
