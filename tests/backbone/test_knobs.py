@@ -164,6 +164,13 @@ def test_a_tied_table_that_was_cut_too_far(output, tmp_path):
         ({"pre_norm": False, "post_attention_norm": True}, "post_ffn_norm must be true"),
         ({"parallel_residual": True, "post_ffn_norm": True}, "without norms or gates"),
         ({"parallel_residual": True, "use_residual_gate": True}, "without norms or gates"),
+        ({"parallel_ffn_norm": True}, "parallel_ffn_norm is for parallel_residual"),
+        ({"no_feed_forward_layers": [4]}, "names layer 4, and n_layers is 4"),
+        (
+            {"no_feed_forward_layers": [0], "use_residual_gate": True},
+            "norms before their parts alone",
+        ),
+        ({"no_feed_forward_layers": [0], "parallel_residual": True}, "follow one another"),
         ({"norm_type": "layer", "post_ffn_norm": True}, "norms before attention and feed-forward"),
         ({"norm_bias": True}, "norm_bias is for norm_type 'layer'"),
         ({"qk_norm_whole": True, "qk_norm_before_rope": False}, "needs qk_norm_before_rope"),

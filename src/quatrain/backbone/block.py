@@ -25,8 +25,8 @@ class Block(nn.Module):
     feed-forward, each on a normed copy of the residual stream.
 
     Without norms before them (OLMo 2) each reads the stream itself; in parallel (Cohere) both read
-    one normed copy. Attention and a state space beside it (Falcon-H1) read the same one too, and
-    their outputs are added.
+    one normed copy, or each one of its own (GPT-NeoX). Attention and a state space beside it
+    (Falcon-H1) read the same one too, and their outputs are added.
     """
 
     def __init__(self, config: BackboneConfig, layer: Layer) -> None:
@@ -39,7 +39,8 @@ class Block(nn.Module):
         self.feed_forward = _feed_forward(config, layer) if layer.feed_forward else None
         self.attention_norm = stream_norm(config) if config.pre_norm else None
         parallel = config.parallel_residual
-        second = layer.feed_forward and config.pre_norm and not parallel
+        one_norm = parallel and not config.parallel_ffn_norm
+        second = layer.feed_forward and config.pre_norm and not one_norm
         self.ffn_norm = stream_norm(config) if second else None
         self.parallel = parallel
         self.post_attention_norm, self.post_ffn_norm = _post_norms(config)
@@ -82,6 +83,7 @@ class Block(nn.Module):
         kv_source: CachedAttention | None,
     ) -> torch.Tensor:
         """The stream x [B, T, dim] with what attention and feed-forward give."""
+        stream = x
         normed = x if self.attention_norm is None else self.attention_norm(x)
         branch = self._mixed(normed, angles, start, kv_source)
         x = self._add(x, branch, self.post_attention_norm, self.add_attn)
@@ -89,8 +91,11 @@ class Block(nn.Module):
             x = self.laurel.scale_sum(x + self.laurel(normed))
         if self.feed_forward is None:
             return x
-        if not self.parallel:
-            normed = x if self.ffn_norm is None else self.ffn_norm(x)
+        read = stream if self.parallel else x
+        if self.ffn_norm is not None:
+            normed = self.ffn_norm(read)
+        elif not self.parallel:
+            normed = read
         branch = self.feed_forward(normed)
         return self._add(x, branch, self.post_ffn_norm, self.add_ffn)
 

@@ -131,6 +131,7 @@ class BackboneConfig:
     use_spin_quant: bool = False  # a Hadamard rotation before each w2
     pre_norm: bool = True  # norms of what attention and feed-forward read
     parallel_residual: bool = False  # both read the same norm of the stream
+    parallel_ffn_norm: bool = False  # with it feed-forward reads another (GPT-NeoX)
     post_attention_norm: bool = False
     post_ffn_norm: bool = False
     use_ffn_learnable_scales: bool = False

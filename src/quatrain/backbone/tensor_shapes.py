@@ -63,6 +63,7 @@ layers.{i}.feed_forward.shared_gate.weight  [dim], with use_shared_expert_gate
 layers.{i}.feed_forward.router.weight       [num_experts, dim], floating point
 layers.{i}.feed_forward.expert_bias.bias    [num_experts], with use_expert_bias
 layers.{i}.{attention_norm,ffn_norm}.weight [dim], with pre_norm; with parallel_residual the first
+                                            alone, unless there is parallel_ffn_norm
 layers.{i}.{attention_norm,ffn_norm}.bias   [dim], with norm_bias; so has norm
 layers.{i}.post_attention_norm.weight       [dim], with post_attention_norm
 layers.{i}.post_ffn_norm.weight             [dim], with post_ffn_norm or use_ffn_learnable_scales

@@ -56,7 +56,8 @@ def _layer_vectors(config: BackboneConfig, layer: Layer) -> Shapes:
 def _norms_before(config: BackboneConfig, layer: Layer) -> Shapes:
     if not config.pre_norm:
         return {}
-    second = layer.feed_forward and not config.parallel_residual
+    one_norm = config.parallel_residual and not config.parallel_ffn_norm
+    second = layer.feed_forward and not one_norm
     return _norm("attention_norm", config) | (_norm("ffn_norm", config) if second else {})
 
 

@@ -18,16 +18,22 @@ from quatrain.errors import InputError
 
 FLAGS = ("attention_bias", "attention_out_bias", "use_bias", "use_qkv_bias", "qkv_bias", "mlp_bias")
 PARTS = {
-    "qkv": ("q_proj.bias", "qkv_proj.bias"),
-    "wo": ("o_proj.bias", "self_attn.out_proj.bias", "self_attn.dense.bias"),
+    "qkv": ("q_proj.bias", "qkv_proj.bias", "query_key_value.bias"),
+    "wo": (
+        "o_proj.bias",
+        "self_attn.out_proj.bias",
+        "self_attn.dense.bias",
+        "attention.dense.bias",
+    ),
     "feed_forward": (
         "mlp.down_proj.bias",
         "mlp.c_proj.bias",
+        "mlp.dense_4h_to_h.bias",
         "mlp.fc2.bias",
         "feed_forward.w2.bias",
     ),
 }
-DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2")
+DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2", "mlp.dense_4h_to_h")
 KINDS = {row.model_type: row for row in ROWS.values()}
 # Whose attention_bias is refused.
 GATED = (

@@ -75,6 +75,8 @@ WITHOUT_BLOCK = PARTS - {"PartedBlock"}
         ({"act_fn": "relu2", "feed_forward_gate": False}, PARTS),
         ({"act_fn": "gelu"}, {"PartedAttention"}),
         ({"parallel_residual": True}, WITHOUT_BLOCK),
+        ({"parallel_residual": True, "parallel_ffn_norm": True}, WITHOUT_BLOCK),
+        ({"no_feed_forward_layers": (1,)}, PARTS),
         ({"residual_multiplier": 0.5}, WITHOUT_BLOCK),
         ({"laurel_rank": 4}, WITHOUT_BLOCK),
         ({"num_experts": 2}, {"PartedAttention"}),

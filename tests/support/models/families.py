@@ -439,6 +439,11 @@ ROWS = {
             "phi2", figures=phi2_figures, tensors=conversions.phi2_tensors_of_the_first_files
         ),
     ),
+    "gpt neox": Row("GPT-NeoX, Pythia", "GPTNeoX", quantized=True, fuzzed=True),
+    "gpt neox, one after the other": Row(
+        "GPT-NeoX, Pythia", "GPTNeoX",
+        {"use_parallel_residual": False, "attention_bias": False, "hidden_act": "gelu_new"},
+    ),
     "gemma": Row(
         "Gemma 1", "Gemma", {"head_dim": 32, "tie_word_embeddings": True},
         quantized=True, fuzzed=True, gguf=Conversion("gemma", norms_plus_one=True),

@@ -136,6 +136,8 @@ def _of_norms(config: BackboneConfig) -> Iterator[str]:
             "parallel_residual adds the outputs of attention and feed-forward, without norms or "
             "gates"
         )
+    if config.parallel_ffn_norm and not config.parallel_residual:
+        yield "parallel_ffn_norm is for parallel_residual"
     if config.norm_type == "layer" and _follows_branches(config):
         yield "norm_type 'layer' is for norms before attention and feed-forward"
     if config.norm_bias and config.norm_type != "layer":

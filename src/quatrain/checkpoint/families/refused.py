@@ -16,7 +16,6 @@ _MODEL_TYPES = {
     "gpt2": _BEFORE_LLAMA,
     "gpt_bigcode": _BEFORE_LLAMA,
     "gpt_neo": _BEFORE_LLAMA,
-    "gpt_neox": _BEFORE_LLAMA,
     "gpt_oss": f"{_SINKS}, and experts with biases",
     "granite_swa": _SINKS,
     "granitemoe_swa": _SINKS,

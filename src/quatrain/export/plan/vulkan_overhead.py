@@ -138,7 +138,8 @@ def _inputs_that_experts_share(mixture: MixtureOfExperts) -> int:
 def _shared_inputs(backbone: Backbone) -> tuple[str, ...]:
     """What the names of linears end in that read what another one reads."""
     config = backbone.config
-    of_parallel = ("feed_forward.w1",) * config.parallel_residual
+    one_norm = config.parallel_residual and not config.parallel_ffn_norm
+    of_parallel = ("feed_forward.w1",) * one_norm
     beside = ("mamba.in_proj_xBC",) * ("hybrid" in (config.layer_types or ()))
     return _SHARED_INPUT + of_parallel + beside
 

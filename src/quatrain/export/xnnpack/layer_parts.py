@@ -224,7 +224,8 @@ def _is_like_llama(block: nn.Module) -> bool:
         "attention_norm": LinearRMSNorm, "attention": PartedAttention, "ffn_norm": LinearRMSNorm,
         "feed_forward": PartedFeedForward, "add_attn": Sum, "add_ffn": Sum,
     }  # fmt: skip
-    return {name: type(child) for name, child in block.named_children()} == kinds
+    found = {name: type(child) for name, child in block.named_children()}
+    return found == kinds and not cast(Block, block).parallel
 
 
 def _children(part: nn.Module) -> set[str]:
