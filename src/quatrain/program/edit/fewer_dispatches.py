@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from quatrain.program.edit.prefill_qparams import reduce_qparams
 from quatrain.program.edit.redundant_copies import remove_redundant_copies
-from quatrain.program.edit.shared_masks import share_masks
+from quatrain.program.edit.shared_results import share_masks
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import VulkanGraph
 

@@ -11,7 +11,7 @@ that it had. Sources: `DispatchNode::encode` and `choose_qparams_per_row` in
 from dataclasses import dataclass, replace
 
 from quatrain.program.edit.compact import remove_unread
-from quatrain.program.edit.shared_qparams import share_qparams
+from quatrain.program.edit.shared_results import share_qparams
 from quatrain.program.vulkan.graph import Operator, Plain, SymInt, VulkanGraph
 from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS
 from quatrain.program.vulkan.memory import reuse_memory

@@ -10,7 +10,7 @@ from tests.support.paths import CONFORMANCE
 from quatrain.program import open_program
 from quatrain.program.edit.compact import compact
 from quatrain.program.edit.replicated_layers import canonical
-from quatrain.program.edit.shared_masks import share_masks
+from quatrain.program.edit.shared_results import share_masks
 from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.runtime.reference import ReferenceRunner
 

@@ -1,6 +1,8 @@
-"""Computes equal attention masks once for all layers.
+"""Computes once what several operators compute alike.
 
-Each layer asks for its own: of one window all are the same function of the position.
+Each layer asks for its own attention mask: of one window all are the same function of the position.
+ExecuTorch's exporter asks for quantization parameters once per linear: query, key and value read
+one activation, gate and up another; of a layer's seven `choose_qparams` four are distinct.
 """
 
 from dataclasses import replace
@@ -9,24 +11,35 @@ from typing import Any
 from quatrain.program.edit.compact import remove_unread
 from quatrain.program.vulkan.def_use import DefUse
 from quatrain.program.vulkan.graph import Plain, Tensor, ValueList, VulkanGraph
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS
 from quatrain.program.vulkan.memory import assign_memory
-
-_MASK = "aten.where"
 
 
 def share_masks(graph: VulkanGraph) -> None:
     """Let every operator of `graph` use the first of the masks that are computed alike."""
+    substitute = _equal_results(graph, "aten.where")
+    _use_first(graph, substitute, _kinds_before(graph, list(substitute)))
+
+
+def share_qparams(graph: VulkanGraph) -> None:
+    """Let every linear of `graph` use the first of the equal `choose_qparams` of its input."""
+    _use_first(graph, _equal_results(graph, CHOOSE_QPARAMS), {CHOOSE_QPARAMS})
+
+
+def _equal_results(graph: VulkanGraph, kind: str) -> dict[int, int]:
+    """For each result of operators of `kind` that is computed again: the first that is equal."""
     alike = _numbers_of_equal_values(graph)
     first: dict[int, int] = {}
-    substitute: dict[int, int] = {}
-    for operator in graph.operators:
-        if operator.kind == _MASK and operator.out in alike:
-            kept = first.setdefault(alike[operator.out], operator.out)
-            if kept != operator.out:
-                substitute[operator.out] = kept
+    results = [i for op in graph.operators if op.kind == kind for i in graph.outputs_of(op)]
+    equal = {result: first.setdefault(alike[result], result) for result in results}
+    return {result: kept for result, kept in equal.items() if result != kept}
+
+
+def _use_first(graph: VulkanGraph, substitute: dict[int, int], kinds: set[str]) -> None:
+    """Let `graph` read the values of `substitute` in place of its keys, and remove operators of
+    `kinds` whose results nothing reads then."""
     if not substitute:
         return
-    kinds = _kinds_before(graph, list(substitute))
     graph.operators = [
         replace(op, args=tuple(substitute.get(i, i) for i in op.args[:-1]) + op.args[-1:])
         for op in graph.operators
