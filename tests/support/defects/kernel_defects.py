@@ -33,9 +33,12 @@ def embedding(layout: str, tokens: int = 8) -> Make:
     return call("aten.embedding.default", table, indices, NULL, FALSE, FALSE, out)
 
 
-def int4_embedding(width: int = 32, layout: str = "width_packed") -> Make:
+def int4_embedding(
+    width: int = 32, layout: str = "width_packed", batch: int = 1, storage: str = "texture3d"
+) -> Make:
     weights, scales = T((16, width // 2), "uint8", constant=True), T((16, 1), constant=True)
-    indices, out = T((1, 8), "int32", layout=layout), T((1, 8, width))
+    indices = T((batch, 8), "int32", storage, layout)
+    out = T((batch, 8, width), storage=storage)
     name = "et_vk.embedding_q4gsw.default"
     return call(name, weights, scales, number(width), indices, FALSE, out)
 
@@ -222,6 +225,9 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("rotary-hf-kv-heads", "desktop", "1.3", rotary(_HF, keys=4), rotary(_HF, keys=2)),
     ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
      int4_embedding(64)),
+    ("embedding-q4-batches", "desktop", "1.5", int4_embedding(batch=2), int4_embedding()),
+    ("embedding-q4-batches", "desktop", "1.3", int4_embedding(batch=2),
+     int4_embedding(batch=2, storage="buffer")),
     ("embedding-q4-width-32", "desktop", "1.3", int4_embedding(48), int4_embedding(64)),
     ("sdpa-head-dim-4", "desktop", "1.5", attention(6), attention(8)),
     ("sdpa-half-sums", "desktop", "1.5", measured("half/attention"), measured("llama16_w")),

@@ -1,5 +1,7 @@
-"""Triggers of softmax and selections over dimensions that the runtime misreads, or refuses."""
+"""Triggers of softmax, selections and embeddings over dimensions that the runtime misreads, or
+refuses."""
 
+import math
 from collections.abc import Iterator
 
 from quatrain.program import Program, Tensor, ValueList, VulkanGraph
@@ -14,6 +16,14 @@ from quatrain.targets.triggers.occurrence import (
 )
 
 _WORKERS = 4  # of softmax.glsl, each of which reads one place whether or not there is one
+
+
+def int4_embedding_of_batches(graph: VulkanGraph) -> Occurrences:
+    """Int4 embeddings of several rows of tokens, in textures."""
+    for place, operator in operators(graph, "et_vk.embedding_q4gsw"):
+        tokens = graph.tensor(operator.named_args["indices"])
+        if tokens.storage == "texture3d" and math.prod(tokens.shape[:-1]) > 1:
+            yield Occurrence(f"{place}: of tokens {list(tokens.shape)}")
 
 
 def softmax_past_the_end(program: Program, graph: VulkanGraph) -> Occurrences:
