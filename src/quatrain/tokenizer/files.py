@@ -38,6 +38,7 @@ _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "granitemoeshared", "ernie4_5", "ernie4_5_moe", "glm", "glm4", "minicpm3",
     "olmo2", "olmo3", "stablelm", "nemotron", "hyperclovax", "internlm2", "internlm3", "glm4v",
+    "iquestcoder",
     "glmasr", "got_ocr2", "llava", "llava_next", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7",
     "omniasr", "paddleocr_vl", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip

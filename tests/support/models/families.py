@@ -439,6 +439,9 @@ ROWS = {
             "phi2", figures=phi2_figures, tensors=conversions.phi2_tensors_of_the_first_files
         ),
     ),
+    "iquest coder": Row(
+        "IQuest-Coder", "IQuestCoder", {"head_dim": 32}, quantized=True, fuzzed=True
+    ),
     "gpt neox": Row("GPT-NeoX, Pythia", "GPTNeoX", quantized=True, fuzzed=True),
     "gpt neox, one after the other": Row(
         "GPT-NeoX, Pythia", "GPTNeoX",
