@@ -4,7 +4,10 @@ A `ConstantSource` identifies a constant: a tensor of the backbone and the form 
 stored.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -13,7 +16,6 @@ from torch import nn
 
 from quatrain.checkpoint.files.memory_map import was_read
 from quatrain.errors import QuatrainError
-from quatrain.export.template.parallel import in_order
 from quatrain.linear.packing import group_sums, pack_int4, pack_int4_for_vulkan
 from quatrain.program import Constant, Program, Tensor
 from quatrain.program.edit.constant_source import ConstantSource, Form
@@ -21,6 +23,7 @@ from quatrain.program.edit.constant_source import ConstantSource, Form
 PACKING = "pack the weights"  # the stage of an export that a large model takes longest for
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _DTYPES = {
     "float32": torch.float32,
@@ -128,3 +131,23 @@ def _as_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         limits = torch.finfo(dtype)
         tensor = tensor.clamp(limits.min, limits.max)
     return tensor.to(dtype)
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """`function` of each item, in the order of `items`, computed by `workers` threads (None: one
+    a core).
+
+    At most two results per worker wait to be consumed, so memory is bounded for any number of
+    items.
+    """
+    workers = workers or os.cpu_count() or 1
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

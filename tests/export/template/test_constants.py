@@ -15,8 +15,8 @@ from quatrain.backbone.build import build_backbone
 from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.export import ExportOptions, export_checkpoint
-from quatrain.export.template import parallel
-from quatrain.export.template.parallel import in_order
+from quatrain.export.template import constants
+from quatrain.export.template.constants import in_order
 from quatrain.export.template.template import cached_template
 from quatrain.int4 import Scheme
 
@@ -48,7 +48,7 @@ def test_the_number_of_cores_does_not_change_the_program(backend, tmp_path, monk
     checkpoint = write_checkpoint(tmp_path / "c")
     programs = []
     for cores in (1, 7):
-        monkeypatch.setattr(parallel.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(constants.os, "cpu_count", lambda cores=cores: cores)
         export_checkpoint(checkpoint, tmp_path / "m.pte", ExportOptions(backend=backend))
         programs.append((tmp_path / "m.pte").read_bytes())
     assert programs[0] == programs[1]
