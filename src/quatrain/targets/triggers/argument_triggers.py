@@ -5,7 +5,7 @@ Each was left out, or computed, on ExecuTorch's runtime, whose C++ asks for it (
 """
 
 from quatrain.program import Operator, Plain, VulkanGraph
-from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS, INT4_LINEARS
 from quatrain.program.vulkan.operator_schemas import argument_names
 from quatrain.targets.triggers.occurrence import (
     Occurrence,
@@ -14,7 +14,6 @@ from quatrain.targets.triggers.occurrence import (
     operators,
 )
 
-_CHOOSE_QPARAMS = "torchao.choose_qparams_affine"
 # Operators of which the second argument is a number or a list of them.
 _SECOND = (
     "sym_size", "aten._softmax", "aten._log_softmax", "aten.permute_copy", "aten.permute",
@@ -32,7 +31,7 @@ _NEEDED = {
     "aten.upsample_bilinear2d": (2,), **dict.fromkeys(_SECOND, (1,)),
     **dict.fromkeys(("add", "sub", "mul", "floordiv"), (0, 1)),
     "et_vk.select_as_symint": (1, 2), "et_vk.embedding_q4gsw": (2, 4), "aten.slice_copy": (1, 4),
-    "aten.constant_pad_nd": (2,), "aten.split_with_sizes_copy": (2,), _CHOOSE_QPARAMS: (2, 5),
+    "aten.constant_pad_nd": (2,), "aten.split_with_sizes_copy": (2,), CHOOSE_QPARAMS: (2, 5),
     "et_vk.apply_rotary_emb_hf": (4,), "sdpa_with_kv_cache": (5,), "custom_sdpa": (3,),
     "update_cache": (2,),
 }  # fmt: skip
@@ -69,7 +68,7 @@ def weights_computed(graph: VulkanGraph) -> Occurrences:
 def _needed_arguments(graph: VulkanGraph, operator: Operator) -> tuple[int, ...]:
     if operator.kind == "aten.div":  # of Tensor_mode, which alone has a rounding mode
         return (2,) if len(operator.args) > 3 else ()
-    if operator.kind == _CHOOSE_QPARAMS and _is_missing(graph.values[operator.args[4]]):
+    if operator.kind == CHOOSE_QPARAMS and _is_missing(graph.values[operator.args[4]]):
         return (2,)  # without the smallest integer, those of int8 are taken
     return _NEEDED[operator.kind]
 

@@ -5,7 +5,7 @@ from quatrain.program import Operator, Program, Tensor, VulkanGraph
 from quatrain.program.int4_constants import misread_types
 from quatrain.program.plan.method_memory import method_memory_problems
 from quatrain.program.vulkan.elementwise import ELEMENTWISE
-from quatrain.program.vulkan.linear_kernels import DYNAMIC_LINEAR, INT4_LINEARS
+from quatrain.program.vulkan.linear_kernels import CHOOSE_QPARAMS, DYNAMIC_LINEAR, INT4_LINEARS
 from quatrain.program.vulkan.memory import memory_conflicts
 from quatrain.targets.triggers.occurrence import (
     CACHED_ATTENTION,
@@ -18,7 +18,6 @@ from quatrain.targets.triggers.occurrence import (
 
 # What copies from the one storage to the other.
 _COPIES = {"aten.clone", "aten._to_copy", "dim_order_ops._to_dim_order_copy", "et_vk.prepack"}
-_CHOOSES = "torchao.choose_qparams_affine"  # scales and zero points of activations
 _QUANTIZING = ("torchao.", "quantized_decomposed.")  # have scales of a type of their own
 _NO_TENSORS_MADE = {"sym_size", "et_vk.select_as_symint"}
 # Operator -> its arguments that are textures of any layout, or that nothing is written to.
@@ -76,7 +75,7 @@ def mixed_storages(graph: VulkanGraph) -> Occurrences:
     blocks (`int8_4h4w`) lie in buffers, whatever the others are in."""
     for index, operator in enumerate(graph.operators):
         kind = operator.kind
-        if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == _CHOOSES:
+        if kind in _COPIES | _NO_TENSORS_MADE | _OF_BOTH or kind == CHOOSE_QPARAMS:
             continue
         placed = _placed(graph, operator)
         storages = {one.storage for one in placed if not one.layout.startswith("int8_")}
@@ -112,7 +111,7 @@ def types_differ(graph: VulkanGraph) -> Occurrences:
     for place, operator in operators(graph, *INT4_LINEARS):
         for types in misread_types(graph, operator):
             yield Occurrence(f"{place}: {types}")
-    for place, operator in operators(graph, _CHOOSES):
+    for place, operator in operators(graph, CHOOSE_QPARAMS):
         values = [graph.values[i] for i in (operator.args[0], *graph.outputs_of(operator))]
         dtypes = {one.dtype for one in values if isinstance(one, Tensor)}
         if len(floats := sorted(one for one in dtypes if one.startswith("float"))) > 1:
