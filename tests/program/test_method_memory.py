@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import pytest
-from tests.support.defects.edited_methods import Edit, edited_method, planned_over, under_names
+from tests.support.defects.edited_methods import (
+    Edit,
+    caches,
+    edited_method,
+    planned_over,
+    under_names,
+)
 from tests.support.paths import CONFORMANCE
 from tests.support.programs import EVERY, artifact
 
@@ -28,27 +34,20 @@ def _inputs_in_one_place(plan: Record) -> None:
     position.allocation_info = tokens.allocation_info
 
 
-def _caches(plan: Record) -> list[Record]:
-    update = [each.name for each in plan.operators].index("llama::update_cache")
-    calls = [each.instr_args for each in plan.chains[0].instructions]
-    of_caches = [c for c in calls if c.table == "KernelCall" and c.op_index == update]
-    return [plan.values[call.args[1]].val for call in of_caches]
-
-
 def _over_a_cache(plan: Record) -> None:
     """The method's result, behind which that call reads nothing more."""
-    place = _caches(plan)[0].allocation_info
+    place = caches(plan)[0].allocation_info
     plan.values[plan.outputs[0]].val.allocation_info = place
 
 
 def _overlapping_caches(plan: Record) -> None:
-    places = [each.allocation_info for each in _caches(plan)[:2]]
+    places = [each.allocation_info for each in caches(plan)[:2]]
     low, high = sorted(places, key=lambda place: place.memory_offset_low)
     high.memory_offset_low = low.memory_offset_low + 4
 
 
 def _one_cache_for_two(plan: Record) -> None:
-    first, second = _caches(plan)[:2]
+    first, second = caches(plan)[:2]
     first.allocation_info = second.allocation_info
 
 
@@ -61,7 +60,7 @@ def test_caches_of_several_methods_are_told_unless_they_are_one(tmp_path: Path) 
     assert found == Occurrence("methods decode_forward, prefill_forward")
 
     def shared(plan: Record) -> None:
-        for cache in _caches(plan):
+        for cache in caches(plan):
             cache.allocation_info.memory_id = 2
 
     assert methods_with_own_state(open_program(edited_method(whole, shared)(tmp_path))) == set()
@@ -88,7 +87,7 @@ def test_what_has_no_elements_may_lie_anywhere(tmp_path: Path) -> None:
     def edit(plan: Record) -> None:
         result = plan.values[plan.outputs[0]].val
         result.sizes = [0, *result.sizes[1:]]
-        result.allocation_info = Record(**vars(_caches(plan)[0].allocation_info))
+        result.allocation_info = Record(**vars(caches(plan)[0].allocation_info))
         result.allocation_info.memory_offset_low += 4
 
     program = edited_method(artifact("peer-xnnpack-8da4w"), edit)(tmp_path)

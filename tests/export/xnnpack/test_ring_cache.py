@@ -7,6 +7,7 @@ import torch
 from tests.support.command_line import invoked
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.rounding import largest_error
+from tests.support.defects.edited_methods import caches, edited_method
 from tests.support.models.peers import int4_checkpoint, random_model, saved
 from tests.support.models.tiny_checkpoint import PARAMS, write_checkpoint
 from tests.support.models.tiny_programs import write_word_tokenizer
@@ -22,6 +23,7 @@ from quatrain.export.attention_sink import with_attention_sink
 from quatrain.export.xnnpack.ring_cache import RingPlaces, RingSdpa, ring_window
 from quatrain.program import open_program
 from quatrain.program.inspect.report import inspect_program
+from quatrain.program.plan.method_memory import method_memory_problems
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generation.generate import generate
 from quatrain.verify.eager import eager_for_program
@@ -113,6 +115,16 @@ def test_a_program_equals_eager_without_a_reset(checkpoint, report):
             at += length
     with pytest.raises(InputError, match="begins a text at position 0"):
         runner.forward(tokens[:, :1], torch.tensor([1]))
+
+
+def test_one_ring_for_two_is_reported(report, tmp_path):
+    def for_two(plan):
+        first, second = caches(plan, "llama::update_cache_with_indices")[:2]
+        first.allocation_info = second.allocation_info
+
+    assert method_memory_problems(open_program(report.output)) == []
+    (found,) = method_memory_problems(open_program(edited_method(report.output, for_two)(tmp_path)))
+    assert "is the cache of several operators" in found
 
 
 def test_a_text_outlives_what_is_kept(report):

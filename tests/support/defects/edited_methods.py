@@ -31,6 +31,14 @@ def under_names(source: Path, *names: str) -> Make:
     return _edited(source, edit)
 
 
+def caches(plan: Record, kernel: str = "llama::update_cache") -> list[Record]:
+    """The KV caches that `kernel` writes into, in its calls' order."""
+    update = [each.name for each in plan.operators].index(kernel)
+    calls = [each.instr_args for each in plan.chains[0].instructions]
+    of_caches = [c for c in calls if c.table == "KernelCall" and c.op_index == update]
+    return [plan.values[call.args[1]].val for call in of_caches]
+
+
 def _with_delegate(root: Record) -> Record:
     return next(plan for plan in root.execution_plan if plan.delegates)
 

@@ -5,14 +5,10 @@ from math import prod
 
 from quatrain.program.container import Program
 from quatrain.program.inspect.sizes import cache_values
+from quatrain.program.plan.method_steps import CACHE_ARGUMENTS
 from quatrain.program.vulkan.graph import VulkanGraph
+from quatrain.program.vulkan.operator_schemas import operator_kind
 
-# Operator outside a delegate -> the arguments that it writes to.
-_WRITTEN = {
-    "llama.sdpa_with_kv_cache.out": (3, 4),
-    "llama.update_cache.out": (1,),
-    "llama.update_cache_with_indices.out": (1,),
-}
 # ExecuTorch's ScalarType -> its name, and bytes.
 _TYPES = {1: ("int8", 1), 5: ("float16", 2), 6: ("float32", 4), 15: ("bfloat16", 2)}
 _SIZES = dict(_TYPES.values())
@@ -56,7 +52,7 @@ def _outside_delegates(program: Program) -> list[tuple[str, int]]:
         step.args[place]
         for step in program.methods["forward"].instructions
         if step.kind == "kernel"
-        for place in _WRITTEN.get(str(step.target), ())
+        for place in CACHE_ARGUMENTS.get(operator_kind(str(step.target)), ())
         if place < len(step.args)
     }
     values = [plans["forward"].values[i].val for i in sorted(written)]

@@ -8,11 +8,10 @@ import numpy as np
 
 from quatrain.program.container import Program
 from quatrain.program.inspect.linears import Linear
+from quatrain.program.plan.method_steps import CACHE_ARGUMENTS
 from quatrain.program.vulkan.graph import Constant, Plain, Tensor, VulkanGraph
 from quatrain.program.vulkan.packed_weights import dequantized_rows
 
-# The constants that an operator writes to: the KV caches.
-_CACHE_ARGUMENTS = {"sdpa_with_kv_cache": ("k_cache", "v_cache"), "update_cache": ("cache",)}
 _EMBEDDINGS = ("aten.embedding", "et_vk.embedding_q4gsw")
 _LINEAR_PARTS = {
     "weights": "weights", "b": "weights", "weight_scales": "scales",
@@ -37,10 +36,10 @@ def cache_values(graph: VulkanGraph) -> list[int]:
     found = []
     laid_out = {op.out: op.args[0] for op in graph.operators if op.kind == "et_vk.prepack"}
     for operator in graph.operators:
-        for name in _CACHE_ARGUMENTS.get(operator.kind, ()):
-            value_id = operator.named_args.get(name)
-            if value_id is None:
+        for place in CACHE_ARGUMENTS.get(operator.kind, ()):
+            if place >= len(operator.args):
                 continue
+            value_id: int = operator.args[place]
             value_id = laid_out.get(value_id, value_id)
             if graph.stored(value_id):
                 found.append(value_id)

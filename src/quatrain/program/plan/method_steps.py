@@ -11,7 +11,9 @@ from quatrain.program.xnnpack_delegate import xnnpack_result_count
 
 _VIEW = "executorch_prim.et_view.default"
 # Kernel -> which of its arguments are caches that it writes into.
-_CHANGED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}
+CACHE_ARGUMENTS = {
+    "sdpa_with_kv_cache": (3, 4), "update_cache": (1,), "update_cache_with_indices": (1,),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def _kernel(given: list[frozenset[int]], name: str) -> Step:
     read = frozenset().union(*(one - written for one in given))
     in_place = frozenset().union(*(one & written for one in given[: -1 - len(written)]))
     kind = operator_kind(name)
-    places = (place for place in _CHANGED.get(kind, ()) if place < len(given))
+    places = (place for place in CACHE_ARGUMENTS.get(kind, ()) if place < len(given))
     caches = frozenset().union(*(given[place] for place in places))
     return Step(read | in_place, written, kind, caches, is_alias=name == _VIEW)
 

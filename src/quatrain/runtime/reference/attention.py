@@ -5,9 +5,6 @@ import torch.nn.functional as F
 
 from quatrain.runtime.calls.order import check_positions
 
-# The arguments that an operator writes to, by position.
-MUTATED = {"sdpa_with_kv_cache": (3, 4), "update_cache": (1,)}
-
 
 def apply_rotary_emb(
     xq: torch.Tensor, xk: torch.Tensor, freqs_cos: torch.Tensor, freqs_sin: torch.Tensor

@@ -11,6 +11,7 @@ from quatrain.arithmetic import VULKAN_ARITHMETIC, Arithmetic
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Operator, Plain, Program, Tensor, ValueList, open_program
 from quatrain.program.int4_constants import check_int4_constants
+from quatrain.program.plan.method_steps import CACHE_ARGUMENTS
 from quatrain.program.vulkan.linear_kernels import INT4_LINEARS
 from quatrain.runtime.calls.inputs import with_longest_call
 from quatrain.runtime.calls.order import CallOrder
@@ -25,7 +26,6 @@ from quatrain.runtime.one_delegate import (
     require_only_delegate,
 )
 from quatrain.runtime.operators.errors import cannot_compute, computing, require_room
-from quatrain.runtime.reference.attention import MUTATED
 from quatrain.runtime.reference.defective_kernels import embedding_of_first_in_four
 from quatrain.runtime.reference.find_kernel import kernel_of, require_kernels
 from quatrain.runtime.reference.int4_linears import Int4Linears
@@ -74,7 +74,7 @@ class ReferenceRunner:
         self._caches = {
             operator.args[argument]: self._values[operator.args[argument]]
             for operator in self.graph.operators
-            for argument in MUTATED.get(operator.kind, ())
+            for argument in CACHE_ARGUMENTS.get(operator.kind, ())
         }
         self.reset()
 
