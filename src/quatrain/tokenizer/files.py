@@ -54,7 +54,7 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(_QWEN2, "Qwen2Tokenizer"),
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
-    **dict.fromkeys(("gpt_neox", "olmo", "olmoe"), "GPTNeoXTokenizer"),
+    **dict.fromkeys(("gpt_neox", "mamba2", "olmo", "olmoe"), "GPTNeoXTokenizer"),
     **dict.fromkeys(("starcoder2", "jais2", "phi", "hyperclovax_vision_v2"), "GPT2Tokenizer"),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"

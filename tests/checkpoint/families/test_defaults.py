@@ -42,6 +42,7 @@ DENSE = {
     "hunyuan_v1_moe": {"num_experts": 2},
     "deepseek_v2": {"num_experts_per_tok": 6},
     "deepseek_v3": {"n_group": 1, "topk_group": 1},
+    "mamba2": {"max_position_embeddings": 2048},
     "nemotron_h": {"layers_block_type": ["full_attention", "mlp"]},
     "deepseek_ocr2_text": {"num_experts_per_tok": 6, "mlp_layer_types": ["sparse"] * 32},
 }

@@ -1,5 +1,6 @@
 """What files of models with state spaces say in ways of their own."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.formats.gguf_models import write_gguf_model
 from tests.support.models.families import ROWS
 from tests.support.models.family_errors import model_of
-from tests.support.models.peers import change_config, saved
+from tests.support.models.peers import TINY, change_config, saved
 
 from quatrain.checkpoint.open import open_float_model
 from quatrain.errors import InputError
@@ -16,7 +17,7 @@ from quatrain.errors import InputError
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    names = ("granite 4 h", "falcon h1", "bamba", "nemotron h")
+    names = ("granite 4 h", "falcon h1", "bamba", "nemotron h", "mamba 2")
     return {name: saved(model_of(ROWS[name]), tmp_path_factory.mktemp("m")) for name in names}
 
 
@@ -49,6 +50,20 @@ def test_layers_of_a_nemotron_h_as_the_hub_states_them(folders, tmp_path):
     assert opened.config.layer_types == ("mamba", "mamba", "full_attention", "full_attention")
     assert opened.config.no_feed_forward_layers == (1, 3)
     assert any("Not used" in note and "mtp.layers.0" in note for note in opened.notes)
+
+
+def test_the_context_of_a_mamba_2(folders, tmp_path):
+    """Its class has no field for it."""
+    opened = open_float_model(folders["mamba 2"])
+    assert opened.params["max_context_len"] == TINY["max_position_embeddings"]
+    assert not opened.notes
+    folder = changed(folders["mamba 2"], tmp_path)
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    opened = open_float_model(folder)
+    assert opened.params["max_context_len"] == 2048
+    assert any("2048 tokens are assumed" in note for note in opened.notes)
 
 
 REFUSED = [

@@ -167,6 +167,7 @@ FALCON_H1 = STATE_SPACES | {
     "ssm_out_multiplier": 1.7, "mlp_multipliers": [1.4, 0.5],
     "ssm_multipliers": [0.6, 1.2, 0.7, 1.6, 1.1],
 }  # fmt: skip
+MAMBA2 = {"num_heads": 8, "head_dim": 16, "state_size": 32, "n_groups": 2, "pad_token_id": 0}
 NEMOTRON_H = {
     "layers_block_type": [
         "linear_attention", "mlp", "linear_attention", "full_attention", "mlp", "full_attention"
@@ -781,6 +782,12 @@ ROWS = {
         "Bamba", "Bamba",
         STATE_SPACES | {"attn_layer_indices": [0, 2], "pad_token_id": 0, "attention_bias": True,
                         "mlp_bias": True, "mamba_proj_bias": True, "mamba_conv_bias": False},
+    ),
+    "mamba 2": Row("Mamba-2", "Mamba2", MAMBA2, quantized=True, fuzzed=True),
+    "mamba 2 with every bias, one group": Row(
+        "Mamba-2", "Mamba2",
+        MAMBA2 | {"n_groups": 1, "use_bias": True, "use_conv_bias": False, "conv_kernel": 3,
+                  "tie_word_embeddings": True},
     ),
     "nemotron h": Row(
         "Nemotron-H, Nemotron Nano", "NemotronH", NEMOTRON_H, quantized=True, fuzzed=True,

@@ -60,6 +60,7 @@ class HuggingFaceReading:
     `biases`: which linears have one.
     `notes(fields)`: complete sentences about fields whose values are not used.
     `norm_eps`: of its norms, if its class fixes it.
+    `context`: the longest one, in tokens, if its class has no such field.
     `unnamed`: what `architectures` has in files without a `model_type`, as some are that come with
     code of their own.
     """
@@ -82,6 +83,7 @@ class HuggingFaceReading:
     biases: Biases = Biases()
     notes: Callable[[Fields], tuple[str, ...]] = lambda fields: ()
     norm_eps: float | None = None
+    context: int | None = None
     unnamed: str = ""
 
     def called(self, name: str) -> str:

@@ -92,9 +92,7 @@ def _stated_layers(fields: Fields) -> _Layers:
 
 
 def _params(fields: Fields) -> Params:
-    if not state_spaces.is_unlimited(fields.get("time_step_limit")):
-        expected = "[0.0, Infinity]: time steps with limits are not implemented"
-        raise fields.refusal("time_step_limit", expected)
+    state_spaces.require_unlimited(fields)
     if fields.get("mamba_hidden_act") != "silu":
         raise fields.refusal("mamba_hidden_act", "'silu'")
     biased = fields.flag("use_bias")

@@ -21,7 +21,6 @@ _MODEL_TYPES = {
     "granitemoe_swa": _SINKS,
     "jamba": _FIRST_MAMBA,
     "mamba": _FIRST_MAMBA,
-    "mamba2": "no layer that attends",
     "mllama": "layers that attend to an image",
     "nemotron_h_moe": "experts without a gate",
     "opt": _BEFORE_LLAMA,

@@ -51,9 +51,7 @@ def params(fields: Fields, width: int) -> Params:
     each = each or fields.integer("mamba_d_head")
     if heads * each != width:
         raise fields.refusal("mamba_d_head", f"{width} channels divided by {heads} heads")
-    if not is_unlimited(fields.get("time_step_limit")):
-        expected = "[0.0, Infinity]: time steps with limits are not implemented"
-        raise fields.refusal("time_step_limit", expected)
+    require_unlimited(fields)
     biased = fields.flag("mamba_proj_bias")
     return {
         "mamba_num_heads": heads,
@@ -72,8 +70,14 @@ def params_of_expanded(fields: Fields) -> Params:
     return params(fields, fields.integer("mamba_expand") * fields.integer("hidden_size"))
 
 
-def is_unlimited(limits: Any) -> bool:
-    """Whether the `limits` of time steps that a config.json states are none."""
+def require_unlimited(fields: Fields) -> None:
+    """Raise `InputError` where config.json limits time steps."""
+    if not _is_unlimited(fields.get("time_step_limit")):
+        expected = "[0.0, Infinity]: time steps with limits are not implemented"
+        raise fields.refusal("time_step_limit", expected)
+
+
+def _is_unlimited(limits: Any) -> bool:
     # transformers 5 writes an infinite number as an object.
     endless = (math.inf, {"__float__": "Infinity"})
     two = isinstance(limits, list | tuple) and len(limits) == 2

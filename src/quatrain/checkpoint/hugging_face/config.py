@@ -63,7 +63,8 @@ def read_config(folder: Path) -> Config:
         reading = replace(reading, tied=multimodal.tied)
         fields = Fields(reading.sizes, fields.source) | fields
     named = {name: fields[alias] for alias, name in reading.aliases.items() if alias in fields}
-    fields = Fields(reading.defaults, fields.source) | fields | named
+    context = {} if reading.context is None else {"max_position_embeddings": reading.context}
+    fields = Fields({**reading.defaults, **context}, fields.source) | fields | named
     _check_attention(fields)
     if fields.get("per_layer_config") and not reading.by_layer:
         expected = "null: models whose layers differ in this way are not supported"
@@ -91,7 +92,7 @@ def params_of_config(fields: Fields, names: set[str]) -> dict[str, Any]:
     params = {
         "dim": fields.integer("hidden_size"),
         "n_layers": own.get("n_layers") or fields.integer("num_hidden_layers"),
-        "n_heads": fields.integer("num_attention_heads"),
+        "n_heads": own.get("n_heads") or fields.integer("num_attention_heads"),
         "n_kv_heads": fields.integer_or_none("num_key_value_heads"),
         "head_dim": fields.integer_or_none("head_dim"),
         "hidden_dim": own.get("hidden_dim") or fields.integer_of_layers("intermediate_size"),
