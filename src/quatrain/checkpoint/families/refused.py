@@ -22,7 +22,6 @@ _MODEL_TYPES = {
     "jamba": _FIRST_MAMBA,
     "mamba": _FIRST_MAMBA,
     "mllama": "layers that attend to an image",
-    "nemotron_h_moe": "experts without a gate",
     "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phimoe": "a router that masks its logits after each choice",
@@ -37,7 +36,6 @@ _MODEL_TYPES = {
 _ARCHITECTURES = {
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
-    "gptneox": "gpt_neox",
     "qwen3vlmoe": "qwen3_vl_moe",
     "starcoder": "gpt_bigcode",
 }
