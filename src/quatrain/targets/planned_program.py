@@ -40,7 +40,7 @@ def met_in_8da4w(
     defects: list[Defect], dtype: ActivationDtype, planned: PlannedProgram
 ) -> list[Defect]:
     """The defects that an 8da4w program in `dtype` meets; its zero points are int8 in fp32."""
-    met = {"zero_points_float"} if dtype == "fp16" else set()
+    met = {"zero_points_float", "zero_points_half"} if dtype == "fp16" else set()
     if not _sums_hold(dtype, planned):
         met.add("more_rows_than_sums")
     return [defect for defect in defects if defect.trigger in met]

@@ -225,6 +225,7 @@ KERNEL_CASES: list[tuple[str, str, str, Make, Make]] = [
     ("rotary-hf-kv-heads", "desktop", "1.3", rotary(_HF, keys=4), rotary(_HF, keys=2)),
     ("embedding-q4-dynamic-oob", "mali-g710", None, peer("peer-8da4w-fp32-emb4"),
      int4_embedding(64)),
+    ("dq8ca-zp-binding-half", "adreno-8xx", "1.3", measured("llama16_d"), measured("llama_d")),
     ("embedding-q4-batches", "desktop", "1.5", int4_embedding(batch=2), int4_embedding()),
     ("embedding-q4-batches", "desktop", "1.3", int4_embedding(batch=2),
      int4_embedding(batch=2, storage="buffer")),

@@ -21,6 +21,11 @@ def zero_points_float(graph: VulkanGraph) -> Occurrences:
     return [Occurrence(name, None, remedy) for name in _with_zero_points(graph, *_FLOAT)]
 
 
+def zero_points_half(graph: VulkanGraph) -> Occurrences:
+    """Dynamic int4 linears whose zero points are float16."""
+    return [Occurrence(name) for name in _with_zero_points(graph, "float16")]
+
+
 def zero_points_int8_in_fp16(graph: VulkanGraph) -> Occurrences:
     """Dynamic int4 linears whose zero points are int8 while the activations are float16."""
     if activation_dtype(graph) != "float16":
