@@ -10,7 +10,7 @@ from executorch.exir import ExecutorchBackendConfig, to_edge, to_edge_transform_
 from executorch.exir.passes.init_mutable_pass import InitializedMutableBufferPass
 from executorch.runtime import Runtime
 from tests.support.comparisons.rounding import called, largest_error
-from tests.support.defects.edited_methods import Edit, edited_method
+from tests.support.defects.edited_methods import Edit, edited_method, kernel_calls
 from tests.support.models.tiny_programs import shared_tiny, shared_tiny_xnnpack
 from torch import nn
 
@@ -182,12 +182,7 @@ def tokens_of_another_type(plan: Record) -> None:
 def other_operator(plan: Record) -> None:
     """Of which no result is there."""
     names = [each.name for each in plan.operators]
-    calls = [each.instr_args for each in plan.chains[0].instructions]
-    view = next(
-        each
-        for each in calls
-        if each.table == "KernelCall" and names[each.op_index] == "executorch_prim::et_view"
-    )
+    view = kernel_calls(plan, "executorch_prim::et_view")[0]
     view.op_index = names.index("aten::slice_copy")
 
 

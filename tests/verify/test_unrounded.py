@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.support.command_line import invoked
 from tests.support.comparisons.verified import Tensors, verified, wrong_beside
-from tests.support.defects.edited_methods import edited_delegate, edited_method
+from tests.support.defects.edited_methods import edited_delegate, edited_method, give_instead
 from tests.support.models.peer_models import QWEN, write_peer_checkpoint
 from tests.support.models.tiny_programs import TEXT, Tiny
 from tests.support.paths import ARTIFACTS
@@ -44,15 +44,8 @@ def _without_room(plan: Record) -> None:
 
 def _steeper(plan: Record, place: int = 10) -> None:
     """Attention of the first layer, by 0.005 %: its argument at that `place`."""
-    names = [each.name for each in plan.operators]
-    call = next(
-        each.instr_args
-        for each in plan.chains[0].instructions
-        if each.instr_args.table == "KernelCall" and "sdpa" in names[each.instr_args.op_index]
-    )
     scale = Record(table="Double", double_val=1.00005 * 16**-0.5)
-    plan.values = [*plan.values, Record(table="EValue", val=scale)]
-    call.args[place] = len(plan.values) - 1
+    give_instead(plan, "sdpa", place, scale)
 
 
 def test_what_int8_rounding_hides_in_a_delegate(

@@ -5,7 +5,7 @@ import torch
 from tests.support.command_line import invoked
 from tests.support.comparisons.planned import assert_as_planned
 from tests.support.comparisons.rounding import assert_equal_but_for_rounding, largest_error
-from tests.support.defects.edited_methods import edited_method, whole
+from tests.support.defects.edited_methods import edited_method, give_instead, whole
 from tests.support.models.peers import int4_checkpoint, random_model
 from tests.support.models.tiny_checkpoint import FEW_SHAPES, PARAMS, write_checkpoint
 from tests.support.models.tiny_programs import TEXT, write_word_tokenizer
@@ -88,12 +88,8 @@ def test_verify_compares_with_the_same_arithmetic_and_says_so(checkpoint, report
 
 def _steeper(plan):
     """Attention of the first layer, by 0.2 %."""
-    at = next(i for i, one in enumerate(plan.operators) if "quantized_sdpa" in one.name)
-    calls = [one.instr_args for one in plan.chains[0].instructions]
-    call = next(one for one in calls if one.table == "KernelCall" and one.op_index == at)
     scale = Record(table="Double", double_val=1.002 * HEAD_DIM**-0.5)
-    plan.values = [*plan.values, Record(table="EValue", val=scale)]
-    call.args[7] = len(plan.values) - 1
+    give_instead(plan, "quantized_sdpa", 7, scale)
 
 
 def test_errors_hidden_by_int8_keys_and_values_are_found(checkpoint, report, tmp_path):
@@ -104,11 +100,7 @@ def test_errors_hidden_by_int8_keys_and_values_are_found(checkpoint, report, tmp
 
 
 def _one_integer_less(plan):
-    at = next(i for i, one in enumerate(plan.operators) if "quantize_per_token" in one.name)
-    calls = [one.instr_args for one in plan.chains[0].instructions]
-    call = next(one for one in calls if one.table == "KernelCall" and one.op_index == at)
-    plan.values = [*plan.values, Record(table="EValue", val=whole(126))]
-    call.args[4] = len(plan.values) - 1
+    give_instead(plan, "::quantize_per_token", 4, whole(126))
 
 
 def test_keys_and_values_that_int8_clips_are_told(checkpoint, report, tmp_path):

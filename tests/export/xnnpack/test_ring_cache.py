@@ -119,7 +119,7 @@ def test_a_program_equals_eager_without_a_reset(checkpoint, report):
 
 def test_one_ring_for_two_is_reported(report, tmp_path):
     def for_two(plan):
-        first, second = caches(plan, "llama::update_cache_with_indices")[:2]
+        first, second = caches(plan)[:2]
         first.allocation_info = second.allocation_info
 
     assert method_memory_problems(open_program(report.output)) == []

@@ -31,12 +31,22 @@ def under_names(source: Path, *names: str) -> Make:
     return _edited(source, edit)
 
 
-def caches(plan: Record, kernel: str = "llama::update_cache") -> list[Record]:
-    """The KV caches that `kernel` writes into, in its calls' order."""
-    update = [each.name for each in plan.operators].index(kernel)
+def kernel_calls(plan: Record, operator: str) -> list[Record]:
+    """Those of operators that have `operator` in their names."""
+    names = [each.name for each in plan.operators]
     calls = [each.instr_args for each in plan.chains[0].instructions]
-    of_caches = [c for c in calls if c.table == "KernelCall" and c.op_index == update]
-    return [plan.values[call.args[1]].val for call in of_caches]
+    return [c for c in calls if c.table == "KernelCall" and operator in names[c.op_index]]
+
+
+def caches(plan: Record) -> list[Record]:
+    """The KV caches that operators of their own write into."""
+    return [plan.values[call.args[1]].val for call in kernel_calls(plan, "llama::update_cache")]
+
+
+def give_instead(plan: Record, operator: str, place: int, value: Record) -> None:
+    """Argument `place` of the first call of `operator` is `value`, one more of the plan."""
+    plan.values = [*plan.values, Record(table="EValue", val=value)]
+    kernel_calls(plan, operator)[0].args[place] = len(plan.values) - 1
 
 
 def _with_delegate(root: Record) -> Record:
@@ -270,13 +280,9 @@ def planned_over(written: str, read: str) -> Edit:
     `read` does."""
 
     def edit(plan: Record) -> None:
-        names = [each.name for each in plan.operators]
-        calls = [
-            (names[call.op_index], plan.values[call.args[-1]].val)
-            for each in plan.chains[0].instructions
-            if (call := each.instr_args).table == "KernelCall"
-        ]
-        place = next(value for name, value in calls if name == read).allocation_info
-        next(value for name, value in calls if name == written).allocation_info = place
+        first, over = (
+            plan.values[kernel_calls(plan, name)[0].args[-1]].val for name in (read, written)
+        )
+        over.allocation_info = first.allocation_info
 
     return edit
