@@ -1,4 +1,4 @@
-"""What older releases alone compute wrongly or refuse. 1.2 to 1.4 were built and run."""
+"""What older releases alone compute wrongly or refuse. 1.1 to 1.4 were built and run."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.support.defects.form_defects import chosen
 from tests.support.defects.kernel_defects import attention, embedding, on_the_cpu, sigmoid
 from tests.support.defects.length_forms import of_any_length
 from tests.support.defects.one_operator import Make, T, call
-from tests.support.defects.size_defects import memory
+from tests.support.defects.size_defects import converted, memory
 from tests.support.programs import GraphMaker
 
 from quatrain.program import Plain, SymInt
@@ -69,6 +69,7 @@ FIXED, CHANGING = Plain("int", 8), SymInt(8)
 OLDER_CASES: list[tuple[str, str, str | None, Make, Make]] = [
     ("sdpa-softmax-overflow", "desktop", "1.2", attention(8), sigmoid()),
     ("index-of-rows", "desktop", "1.4", chosen("buffer"), chosen("texture3d")),
+    ("converted-integers", "desktop", "1.1", converted("int32"), converted("float16")),
     ("comparisons-in-textures", "desktop", "1.1", compared("texture3d"), compared("buffer")),
     ("integer-arguments", "desktop", "1.4", given_back(SymInt(3)), given_back(None)),
     ("numbers-of-another-kind", "desktop", "1.2", added(FIXED), added(CHANGING)),

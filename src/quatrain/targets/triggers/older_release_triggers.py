@@ -35,6 +35,14 @@ def comparisons_in_textures(graph: VulkanGraph, runtime: str | None) -> Occurren
     ]
 
 
+def converted_integers(graph: VulkanGraph, runtime: str | None) -> Occurrences:
+    """Conversions from integers or to them; possible where no release is named."""
+    for place, operator, x in tensors_of(graph, ("aten._to_copy",)):
+        made = graph.tensor(operator.out)
+        if "int32" in (x.dtype, made.dtype) and x.dtype != made.dtype:
+            yield Occurrence(f"{place}: {x.dtype} to {made.dtype}", None if runtime else "possible")
+
+
 def embeddings_of_any_length(
     program: Program, graph: VulkanGraph, runtime: str | None
 ) -> Occurrences:
