@@ -55,7 +55,10 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     **dict.fromkeys(("gpt_neox", "mamba2", "olmo", "olmoe"), "GPTNeoXTokenizer"),
-    **dict.fromkeys(("starcoder2", "jais2", "phi", "hyperclovax_vision_v2"), "GPT2Tokenizer"),
+    **dict.fromkeys(
+        ("starcoder2", "jais2", "phi", "hyperclovax_vision_v2", "gptj", "codegen"),
+        "GPT2Tokenizer",
+    ),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
     ),

@@ -36,12 +36,18 @@ from quatrain.errors import InputError
 
 # Stated by every config.json that is not the part of another.
 SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers"}
+GPT_J = {
+    "hidden_size": 4096, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "max_position_embeddings": 2048,
+}  # fmt: skip
 # What must be stated of a model_type without which its class computes nothing.
 DENSE = {
     "lfm2_moe": {"layer_types": ["conv"] * 32},
     "hunyuan_v1_moe": {"num_experts": 2},
     "deepseek_v2": {"num_experts_per_tok": 6},
     "deepseek_v3": {"n_group": 1, "topk_group": 1},
+    "gptj": GPT_J,
+    "codegen": GPT_J,
     "mamba2": {"max_position_embeddings": 2048},
     "nemotron_h": {"layers_block_type": ["full_attention", "mlp"]},
     "deepseek_ocr2_text": {"num_experts_per_tok": 6, "mlp_layer_types": ["sparse"] * 32},

@@ -29,11 +29,12 @@ PARTS = {
         "mlp.down_proj.bias",
         "mlp.c_proj.bias",
         "mlp.dense_4h_to_h.bias",
+        "mlp.fc_out.bias",
         "mlp.fc2.bias",
         "feed_forward.w2.bias",
     ),
 }
-DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2", "mlp.dense_4h_to_h")
+DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2", "mlp.dense_4h_to_h", "mlp.fc_out")
 KINDS = {row.model_type: row for row in ROWS.values()}
 # Whose attention_bias is refused.
 GATED = (

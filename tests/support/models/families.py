@@ -443,6 +443,10 @@ ROWS = {
     "iquest coder": Row(
         "IQuest-Coder", "IQuestCoder", {"head_dim": 32}, quantized=True, fuzzed=True
     ),
+    "gpt j": Row(
+        "GPT-J", "GPTJ", {"rotary_dim": 8, "n_inner": 96}, quantized=True, fuzzed=True
+    ),
+    "codegen": Row("CodeGen", "CodeGen", {"rotary_dim": 8}, quantized=True, fuzzed=True),
     "gpt neox": Row("GPT-NeoX, Pythia", "GPTNeoX", quantized=True, fuzzed=True),
     "gpt neox, one after the other": Row(
         "GPT-NeoX, Pythia", "GPTNeoX",

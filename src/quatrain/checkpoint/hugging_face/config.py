@@ -121,7 +121,7 @@ def _norm_eps(reading: HuggingFaceReading) -> str:
 
 
 def _activation(fields: Fields, reading: HuggingFaceReading) -> str:
-    others = ("hidden_activation", "mlp_hidden_act")
+    others = ("hidden_activation", "mlp_hidden_act", "activation_function")
     name = next((name for name in others if name in reading.defaults), "hidden_act")
     activation = fields.get(name)
     if not isinstance(activation, str | None) or activation not in reading.activations:
