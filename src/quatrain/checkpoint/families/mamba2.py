@@ -10,8 +10,7 @@ _CONTEXT = 2048
 
 
 def _params(fields: Fields) -> Params:
-    state_spaces.require_unlimited(fields)
-    layers, biased = fields.layer_count(), fields.flag("use_bias")
+    layers = fields.layer_count()
     heads, width = fields.integer("num_heads"), fields.integer("head_dim")
     return {
         # Of no attention.
@@ -22,14 +21,7 @@ def _params(fields: Fields) -> Params:
         "no_rope_layer_interval": 1,
         "layer_types": ["mamba"] * layers,
         "no_feed_forward_layers": list(range(layers)),
-        "mamba_num_heads": heads,
-        "mamba_head_dim": width,
-        "mamba_state_size": fields.integer("state_size"),
-        "mamba_n_groups": fields.integer("n_groups"),
-        "mamba_conv_kernel": fields.integer("conv_kernel", least=2),
-        "mamba_conv_bias": fields.flag("use_conv_bias"),
-        "mamba_in_bias": biased,
-        "mamba_out_bias": biased,
+        **state_spaces.params_of_heads(fields, "num_heads", "head_dim", "state_size"),
     }
 
 

@@ -92,20 +92,11 @@ def _stated_layers(fields: Fields) -> _Layers:
 
 
 def _params(fields: Fields) -> Params:
-    state_spaces.require_unlimited(fields)
     if fields.get("mamba_hidden_act") != "silu":
         raise fields.refusal("mamba_hidden_act", "'silu'")
-    biased = fields.flag("use_bias")
-    return _stated_layers(fields).params() | {
-        "mamba_num_heads": fields.integer("mamba_num_heads"),
-        "mamba_head_dim": fields.integer("mamba_head_dim"),
-        "mamba_state_size": fields.integer("ssm_state_size"),
-        "mamba_n_groups": fields.integer("n_groups"),
-        "mamba_conv_kernel": fields.integer("conv_kernel", least=2),
-        "mamba_conv_bias": fields.flag("use_conv_bias"),
-        "mamba_in_bias": biased,
-        "mamba_out_bias": biased,
-    }
+    return _stated_layers(fields).params() | state_spaces.params_of_heads(
+        fields, "mamba_num_heads", "mamba_head_dim", "ssm_state_size"
+    )
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:

@@ -70,6 +70,23 @@ def params_of_expanded(fields: Fields) -> Params:
     return params(fields, fields.integer("mamba_expand") * fields.integer("hidden_size"))
 
 
+def params_of_heads(fields: Fields, heads: str, width: str, state: str) -> Params:
+    """As `params`, of files that name their fields otherwise, of which `heads`, `width` of a head
+    and size of the `state` differ."""
+    require_unlimited(fields)
+    biased = fields.flag("use_bias")
+    return {
+        "mamba_num_heads": fields.integer(heads),
+        "mamba_head_dim": fields.integer(width),
+        "mamba_state_size": fields.integer(state),
+        "mamba_n_groups": fields.integer("n_groups"),
+        "mamba_conv_kernel": fields.integer("conv_kernel", least=2),
+        "mamba_conv_bias": fields.flag("use_conv_bias"),
+        "mamba_in_bias": biased,
+        "mamba_out_bias": biased,
+    }
+
+
 def require_unlimited(fields: Fields) -> None:
     """Raise `InputError` where config.json limits time steps."""
     if not _is_unlimited(fields.get("time_step_limit")):
