@@ -51,7 +51,7 @@ def params(fields: Fields, width: int) -> Params:
     each = each or fields.integer("mamba_d_head")
     if heads * each != width:
         raise fields.refusal("mamba_d_head", f"{width} channels divided by {heads} heads")
-    require_unlimited(fields)
+    _require_unlimited(fields)
     biased = fields.flag("mamba_proj_bias")
     return {
         "mamba_num_heads": heads,
@@ -73,7 +73,7 @@ def params_of_expanded(fields: Fields) -> Params:
 def params_of_heads(fields: Fields, heads: str, width: str, state: str) -> Params:
     """As `params`, of files that name their fields otherwise, of which `heads`, `width` of a head
     and size of the `state` differ."""
-    require_unlimited(fields)
+    _require_unlimited(fields)
     biased = fields.flag("use_bias")
     return {
         "mamba_num_heads": fields.integer(heads),
@@ -87,7 +87,7 @@ def params_of_heads(fields: Fields, heads: str, width: str, state: str) -> Param
     }
 
 
-def require_unlimited(fields: Fields) -> None:
+def _require_unlimited(fields: Fields) -> None:
     """Raise `InputError` where config.json limits time steps."""
     if not _is_unlimited(fields.get("time_step_limit")):
         expected = "[0.0, Infinity]: time steps with limits are not implemented"
