@@ -1,6 +1,6 @@
 """Lists of names and numbers in messages, cut short."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def and_more(items: Sequence[str], shown: int = 1, separator: str = ", ") -> str:
@@ -11,9 +11,10 @@ def and_more(items: Sequence[str], shown: int = 1, separator: str = ", ") -> str
     return listed if len(items) <= shown else f"{listed}{last}and {len(items) - shown} more"
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Sorted `numbers` as people write them: "0-3, 5"."""
-    firsts = [one for one in numbers if one - 1 not in numbers]
-    lasts = [one for one in numbers if one + 1 not in numbers]
+def ranges(numbers: Iterable[int]) -> str:
+    """`numbers`, of which several may be equal, as people write them: "0-3, 5"."""
+    distinct = set(numbers)
+    firsts = sorted(one for one in distinct if one - 1 not in distinct)
+    lasts = sorted(one for one in distinct if one + 1 not in distinct)
     spans = zip(firsts, lasts, strict=True)
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

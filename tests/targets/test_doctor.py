@@ -59,6 +59,11 @@ def test_the_command_says_what_where_and_how_to_fix(tmp_path: Path) -> None:
     assert json.loads(done.output)["passed"] is True
 
 
+def test_one_that_does_not_fail_the_check_is_one() -> None:
+    done = run(CONFORMANCE / "llama_w.pte", "--device", "mali-g715", "--runtime", "1.5")
+    assert done.exit_code == 0 and "\n1 more does not fail the check" in done.output
+
+
 def test_places_say_in_which_of_several_delegates(tmp_path: Path) -> None:
     """All delegates are examined, and what is told of an only one is told of each by its name."""
     sick = dynamic_zero_points("float32")(tmp_path)

@@ -102,7 +102,8 @@ def _print_findings(examination: "Examination") -> None:
         )  # fmt: skip
         console.print(f"  source: {finding.source}", highlight=False, soft_wrap=True)
     if others:
-        console.print(f"\n{len(others)} more do not fail the check (--json has all about each):")
+        do = "does" if len(others) == 1 else "do"
+        console.print(f"\n{len(others)} more {do} not fail the check (--json has all about each):")
     for finding in others:
         met_by = and_more(finding.gpus, 3) if finding.gpus else "every GPU"
         _print_finding(console, finding, "dim", f"{finding.title}: {finding.consequence}; {met_by}")

@@ -100,6 +100,7 @@ REFUSED = [
     ("Llama", {"rope_scaling": {"type": "linear", "factor": 4.0}}, "specify different rotary"),
     ("Llama", {"rope_parameters": {"full_attention": {"rope_theta": 5e5}}}, "for some layers"),
     ("Llama", {"tie_word_embeddings": "no"}, "'tie_word_embeddings' is 'no', expected true or"),
+    ("GPTJ", {"n_head": 128, "rotary_dim": None}, "'num_attention_heads' is 128, expected at most"),
     ("MobileLLM", {"layer_sharing": True}, "'layer_sharing' is True, expected false: layers that"),
     ("Mistral", {"layer_types": ["full_attention"] * 3}, "'sliding_attention' in every layer"),
     ("Qwen3", {"layer_types": ["linear_attention"] * 3}, "other types are not implemented"),

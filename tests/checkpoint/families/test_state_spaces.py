@@ -74,6 +74,7 @@ REFUSED = [
         r"'hybrid_override_pattern' is 'MEM\*-\*'.*experts .* are not implemented",
     ),
     ("nemotron h", {"time_step_limit": [0.0, 0.1]}, "time steps with limits are not implemented"),
+    ("nemotron h", {"mamba_dt_limit": [0.0, 0.1]}, "time steps with limits are not implemented"),
     ("nemotron h", {"mamba_hidden_act": "gelu"}, "'mamba_hidden_act' is 'gelu', expected 'silu'"),
     ("granite 4 h", {"layer_types": ["mamba"] * 2}, "expected 3 of 'attention' and 'mamba'"),
     ("granite 4 h", {"mamba_d_head": 3}, "'mamba_d_head' is 3, expected 128 channels divided by 8"),

@@ -56,6 +56,8 @@ def _params(fields: Fields) -> Params:
 
 def _rope(fields: Fields) -> Params:
     heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
+    if heads > hidden:
+        raise fields.refusal("num_attention_heads", f"at most hidden_size, which is {hidden}")
     rotated = fields.integer_or_none("rotary_dim") or hidden // heads
     if rotated > hidden // heads:
         raise fields.refusal("rotary_dim", f"at most the {hidden // heads} channels of a head")

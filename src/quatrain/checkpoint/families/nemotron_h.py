@@ -36,6 +36,13 @@ _MODULES = {
     FULL: {"mixer": "self_attn", "norm": "input_layernorm"},
     FEED_FORWARD: {"mixer": "mlp", "norm": "post_attention_layernorm"},
 }
+# Its class takes these first, too.
+_FIRST_NAMES = {
+    "mamba_n_groups": "n_groups",
+    "mamba_d_conv": "conv_kernel",
+    "mamba_conv_bias": "use_conv_bias",
+    "mamba_dt_limit": "time_step_limit",
+}
 _UNLIKE_LLAMA = {"act_fn": "relu2", "feed_forward_gate": False, "no_rope_layer_interval": 1}
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(\w+)\.(.+)")
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
@@ -188,7 +195,7 @@ NEMOTRON_H = Family(
             "mamba_hidden_act": "silu",
             "time_step_limit": state_spaces.DEFAULTS["time_step_limit"],
         },
-        aliases={"layer_types": _LIST},
+        aliases={"layer_types": _LIST, **_FIRST_NAMES},
         params=_params,
         rope=lambda fields: {},
         names={
