@@ -64,6 +64,12 @@ def test_one_that_does_not_fail_the_check_is_one() -> None:
     assert done.exit_code == 0 and "\n1 more does not fail the check" in done.output
 
 
+def test_what_quatrain_itself_writes_has_a_remedy_other_than_that() -> None:
+    for name in ("capped_w", "windows_d"):
+        found = findings(CONFORMANCE / f"{name}.pte", "mali-g76", "1.5")["reduce-barrier"]
+        assert found.applies and found.remedy.startswith("quatrain export CHECKPOINT --backend xnn")
+
+
 def test_places_say_in_which_of_several_delegates(tmp_path: Path) -> None:
     """All delegates are examined, and what is told of an only one is told of each by its name."""
     sick = dynamic_zero_points("float32")(tmp_path)
