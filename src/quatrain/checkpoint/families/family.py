@@ -32,6 +32,10 @@ class Biases:
 
 
 NO_BIASES, QKV_BIASES = Biases(False, False), Biases(True, False)
+# transformers' names of one activation.
+APPROXIMATE_GELU: dict[str | None, str] = dict.fromkeys(
+    ("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_approx"
+)
 
 
 @dataclass(frozen=True)

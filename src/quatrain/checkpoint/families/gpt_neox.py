@@ -4,13 +4,18 @@ its own, a quarter of each head rotated, a feed-forward without a gate, and a bi
 
 from functools import partial
 
-from quatrain.checkpoint.families.family import Biases, Family, HuggingFaceReading, Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, put_once
+from quatrain.checkpoint.families.family import (
+    APPROXIMATE_GELU,
+    Biases,
+    Family,
+    HuggingFaceReading,
+    Params,
+)
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
-from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_by_head, with_rows
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_of_heads_apart
 
-_FUSED, _PARTS = "query_key_value.", ("q_proj", "k_proj", "v_proj")
 _MASKS = (".self_attn.bias", ".self_attn.masked_bias")
 
 
@@ -33,16 +38,8 @@ def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     """Queries, keys and values of a head lie side by side in one matrix."""
     heads = fields.integer("num_attention_heads")
     width = fields.integer("hidden_size") // heads
-    apart = {}
-    for name, tensor in stored.stored.items():
-        module, is_fused, kind = name.partition(_FUSED)
-        if not is_fused:
-            put_once(apart, name, tensor, fields.source)
-            continue
-        orders = rows_by_head(tensor, name, heads, [width] * len(_PARTS), fields.source)
-        for part, order in zip(_PARTS, orders, strict=True):
-            put_once(apart, f"{module}{part}.{kind}", with_rows(tensor, order), fields.source)
-    return LazyTensors(apart)
+    parts = {"q_proj": width, "k_proj": width, "v_proj": width}
+    return rows_of_heads_apart(stored, "query_key_value", parts, heads, fields.source)
 
 
 def _causal_masks(stored: LazyTensors, fields: Fields) -> set[str]:
@@ -80,9 +77,6 @@ GPT_NEOX = Family(
         tensors=_tensors,
         unused=_causal_masks,
         aliases={"rotary_emb_base": "rope_theta", "rotary_pct": "partial_rotary_factor"},
-        activations={
-            "gelu": "gelu",
-            **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_approx"),
-        },
+        activations={"gelu": "gelu", **APPROXIMATE_GELU},
     ),
 )

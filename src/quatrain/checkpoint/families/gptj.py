@@ -2,15 +2,21 @@
 the first channels of each head rotated, a feed-forward without a gate, and a bias of its linears
 and of the output."""
 
-from quatrain.checkpoint.families.family import Biases, Family, HuggingFaceReading, Params
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, put_once
+from quatrain.checkpoint.families import phi_1_5
+from quatrain.checkpoint.families.family import (
+    APPROXIMATE_GELU,
+    Biases,
+    Family,
+    HuggingFaceReading,
+    Params,
+)
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_by_head, with_rows
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_of_heads_apart
 
-_OUTPUT_BIAS = "lm_head.bias"
 _MASKS = (".self_attn.bias", ".self_attn.masked_bias", ".self_attn.causal_mask")
 # CodeGen's matrix is laid out for so many devices, each with its own of these.
-_FUSED, _PARTS, _DEVICES = "qkv_proj.", ("q_proj", "v_proj", "k_proj"), 4
+_DEVICES = 4
 _DEFAULTS = {
     "vocab_size": 50400,
     "rotary_dim": 64,
@@ -36,7 +42,6 @@ _NAMES = {
     "mlp.fc_out": "feed_forward.w2",
     "output_bias": "output_bias",
 }
-_APPROXIMATED = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 
 
 def _params(fields: Fields) -> Params:
@@ -66,17 +71,9 @@ def _rope(fields: Fields) -> Params:
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     width = fields.integer("hidden_size") // _DEVICES
-    apart = {}
-    for name, tensor in stored.stored.items():
-        module, is_fused, kind = name.partition(_FUSED)
-        if not is_fused:
-            own = "output_bias.bias" if name == _OUTPUT_BIAS else name
-            put_once(apart, own, tensor, fields.source)
-            continue
-        orders = rows_by_head(tensor, name, _DEVICES, [width] * len(_PARTS), fields.source)
-        for part, order in zip(_PARTS, orders, strict=True):
-            put_once(apart, f"{module}{part}.{kind}", with_rows(tensor, order), fields.source)
-    return LazyTensors(apart)
+    parts = {"q_proj": width, "v_proj": width, "k_proj": width}
+    apart = rows_of_heads_apart(stored, "qkv_proj", parts, _DEVICES, fields.source)
+    return phi_1_5.with_output_bias(apart)
 
 
 def _causal_masks(stored: LazyTensors, fields: Fields) -> set[str]:
@@ -95,7 +92,7 @@ def _reading(model_type: str) -> HuggingFaceReading:
         on_hub=_ON_HUB,
         tensors=_tensors,
         unused=_causal_masks,
-        activations=dict.fromkeys(_APPROXIMATED, "gelu_approx"),
+        activations=APPROXIMATE_GELU,
     )
 
 

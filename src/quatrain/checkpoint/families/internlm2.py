@@ -2,27 +2,16 @@
 keys lie side by side in one matrix."""
 
 from quatrain.checkpoint.families.family import Family, GgufReading, HuggingFaceReading
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, put_once
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_by_head, with_rows
-
-_PARTS = ("q_proj", "k_proj", "v_proj")
+from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_of_heads_apart
 
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     heads, width = fields.integer("num_attention_heads"), fields.head_width()
     keys = fields.integer_or_none("num_key_value_heads") or heads
-    widths = [heads // keys * width, width, width]
-    apart = {}
-    for name, tensor in stored.stored.items():
-        module, is_fused, kind = name.partition("wqkv.")
-        if not is_fused:
-            put_once(apart, name, tensor, fields.source)
-            continue
-        orders = rows_by_head(tensor, name, keys, widths, fields.source)
-        for part, order in zip(_PARTS, orders, strict=True):
-            put_once(apart, f"{module}{part}.{kind}", with_rows(tensor, order), fields.source)
-    return LazyTensors(apart)
+    parts = {"q_proj": heads // keys * width, "k_proj": width, "v_proj": width}
+    return rows_of_heads_apart(stored, "wqkv", parts, keys, fields.source)
 
 
 INTERNLM2 = Family(

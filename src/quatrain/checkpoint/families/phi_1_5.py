@@ -4,6 +4,7 @@ a feed-forward without a gate, and a bias of every linear, of the output too."""
 from functools import partial
 
 from quatrain.checkpoint.families.family import (
+    APPROXIMATE_GELU,
     Biases,
     Family,
     GgufReading,
@@ -37,7 +38,8 @@ def _params(fields: Fields) -> Params:
     return _UNLIKE_LLAMA
 
 
-def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
+def with_output_bias(stored: LazyTensors) -> LazyTensors:
+    """Their output's bias under its name here."""
     return stored.renamed(
         {name: "output_bias.bias" if name == _OUTPUT_BIAS else name for name in stored}
     )
@@ -72,8 +74,8 @@ PHI_1_5 = Family(
             "model.final_layernorm": "norm",
             "output_bias": "output_bias",
         },
-        tensors=_tensors,
-        activations=dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_approx"),
+        tensors=lambda stored, fields: with_output_bias(stored),
+        activations=APPROXIMATE_GELU,
     ),
     gguf=GgufReading(
         "phi2",

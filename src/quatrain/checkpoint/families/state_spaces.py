@@ -51,18 +51,10 @@ def params(fields: Fields, width: int) -> Params:
     each = each or fields.integer("mamba_d_head")
     if heads * each != width:
         raise fields.refusal("mamba_d_head", f"{width} channels divided by {heads} heads")
-    _require_unlimited(fields)
-    biased = fields.flag("mamba_proj_bias")
-    return {
-        "mamba_num_heads": heads,
-        "mamba_head_dim": each,
-        "mamba_state_size": fields.integer("mamba_d_state"),
-        "mamba_n_groups": fields.integer("mamba_n_groups"),
-        "mamba_conv_kernel": fields.integer("mamba_d_conv", least=2),
-        "mamba_conv_bias": fields.flag("mamba_conv_bias"),
-        "mamba_in_bias": biased,
-        "mamba_out_bias": biased,
-    }
+    return _params(
+        fields, heads, each, state="mamba_d_state", groups="mamba_n_groups", kernel="mamba_d_conv",
+        filter_bias="mamba_conv_bias", bias="mamba_proj_bias",
+    )  # fmt: skip
 
 
 def params_of_expanded(fields: Fields) -> Params:
@@ -73,25 +65,31 @@ def params_of_expanded(fields: Fields) -> Params:
 def params_of_heads(fields: Fields, heads: str, width: str, state: str) -> Params:
     """As `params`, of files that name their fields otherwise, of which `heads`, `width` of a head
     and size of the `state` differ."""
-    _require_unlimited(fields)
-    biased = fields.flag("use_bias")
-    return {
-        "mamba_num_heads": fields.integer(heads),
-        "mamba_head_dim": fields.integer(width),
-        "mamba_state_size": fields.integer(state),
-        "mamba_n_groups": fields.integer("n_groups"),
-        "mamba_conv_kernel": fields.integer("conv_kernel", least=2),
-        "mamba_conv_bias": fields.flag("use_conv_bias"),
-        "mamba_in_bias": biased,
-        "mamba_out_bias": biased,
-    }
+    return _params(
+        fields, fields.integer(heads), fields.integer(width), state=state, groups="n_groups",
+        kernel="conv_kernel", filter_bias="use_conv_bias", bias="use_bias",
+    )  # fmt: skip
 
 
-def _require_unlimited(fields: Fields) -> None:
-    """Raise `InputError` where config.json limits time steps."""
+def _params(
+    fields: Fields, heads: int, width: int, *, state: str, groups: str, kernel: str,
+    filter_bias: str, bias: str,
+) -> Params:  # fmt: skip
+    """Of `heads` of that `width`, and of the fields with those names."""
     if not _is_unlimited(fields.get("time_step_limit")):
         expected = "[0.0, Infinity]: time steps with limits are not implemented"
         raise fields.refusal("time_step_limit", expected)
+    biased = fields.flag(bias)
+    return {
+        "mamba_num_heads": heads,
+        "mamba_head_dim": width,
+        "mamba_state_size": fields.integer(state),
+        "mamba_n_groups": fields.integer(groups),
+        "mamba_conv_kernel": fields.integer(kernel, least=2),
+        "mamba_conv_bias": fields.flag(filter_bias),
+        "mamba_in_bias": biased,
+        "mamba_out_bias": biased,
+    }
 
 
 def _is_unlimited(limits: Any) -> bool:

@@ -40,6 +40,23 @@ def rows_apart(
     return LazyTensors(apart)
 
 
+def rows_of_heads_apart(
+    stored: LazyTensors, matrix: str, parts: Mapping[str, int], heads: int, source: str
+) -> LazyTensors:
+    """As `rows_apart`, for the `matrix` of that name in each layer, in which the rows of its
+    `parts`, given by their names and numbers of rows of one head, alternate for each of `heads`."""
+    apart: dict[str, StoredTensor] = {}
+    for name, tensor in stored.stored.items():
+        module, is_matrix, kind = name.partition(f"{matrix}.")
+        if not is_matrix:
+            put_once(apart, name, tensor, source)
+            continue
+        orders = rows_by_head(tensor, name, heads, list(parts.values()), source)
+        for part, order in zip(parts, orders, strict=True):
+            put_once(apart, f"{module}{part}.{kind}", with_rows(tensor, order), source)
+    return LazyTensors(apart)
+
+
 def rows_by_head(
     tensor: StoredTensor, name: str, heads: int, widths: list[int], source: str
 ) -> list[torch.Tensor]:
