@@ -38,7 +38,8 @@ class Defect:
 
     `kind`: "wrong", "does not load", "slow", or "note" for what one should know. `certainty`:
     'certain' if the trigger decides, 'conditional' if it also depends on `condition`, 'possible' if
-    the program does not show it. `needs_dot_products`, `lacks_dot_products`: only GPUs with, or
+    the program does not show it. `of_old_releases`: 'possible' where no release is named, as hardly
+    an app has those that it is of. `needs_dot_products`, `lacks_dot_products`: only GPUs with, or
     without, integer dot products run the kernel. `slows`, `phase`, `factor`, `against` and
     `measured_on` describe slow defects: how slow, and in which schemes.
     """
@@ -56,6 +57,7 @@ class Defect:
     since: str | None = None
     fixed_in: str | None = None
     certainty: str = "certain"
+    of_old_releases: bool = False
     needs_dot_products: bool = False
     lacks_dot_products: bool = False
     slows: tuple[str, ...] = ()

@@ -192,9 +192,11 @@ def _examine_defect(
     """At most one finding per certainty, over all GPUs that have it; its remedy as it is `said`."""
     levels: dict[str, _Level] = {}
     occurrences_on = cached_trigger(program, defect, runtime)
+    unsure = defect.of_old_releases and runtime is None
     for gpu, certainty in _gpus_with(defect, gpus):
         for occurrence in occurrences_on(gpu):
-            level = levels.setdefault(_less_certain(certainty, occurrence), _Level())
+            sure = "possible" if unsure else _less_certain(certainty, occurrence)
+            level = levels.setdefault(sure, _Level())
             level.occurrences[occurrence.where] = None
             level.gpus[gpu.id] = None
             level.remedies[said(occurrence.remedy or defect.remedy)] = None

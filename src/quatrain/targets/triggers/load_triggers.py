@@ -109,12 +109,10 @@ def int4_embedding_layout(graph: VulkanGraph) -> Occurrences:
     return _packed_otherwise(graph, "et_vk.embedding_q4gsw", ("indices", "out"), "width_packed")
 
 
-def embedding_not_channels_packed(graph: VulkanGraph, runtime: str | None) -> Occurrences:
+def embedding_not_channels_packed(graph: VulkanGraph) -> Occurrences:
     """`aten.embedding` with indices or a result that are not channels-packed, which 1.0
     requires."""
-    found = _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
-    sure = None if runtime else "possible"  # what no release is named for is rarely for 1.0
-    return [Occurrence(one.where, sure) for one in found]
+    return _packed_otherwise(graph, "aten.embedding", ("indices", "out"), "channels_packed")
 
 
 def rms_norm_layout(graph: VulkanGraph) -> Occurrences:

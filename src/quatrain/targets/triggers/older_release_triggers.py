@@ -26,31 +26,28 @@ def rows_chosen_in_buffers(graph: VulkanGraph) -> Occurrences:
     ]
 
 
-def comparisons_in_textures(graph: VulkanGraph, runtime: str | None) -> Occurrences:
-    """Comparisons of two tensors in textures; possible where no release is named."""
+def comparisons_in_textures(graph: VulkanGraph) -> Occurrences:
+    """Comparisons of two tensors in textures."""
     return [
-        Occurrence(f"{place}: of {list(x.shape)}", None if runtime else "possible")
+        Occurrence(f"{place}: of {list(x.shape)}")
         for place, _, x in tensors_of(graph, _COMPARISONS)
         if x.storage == "texture3d"
     ]
 
 
-def converted_integers(graph: VulkanGraph, runtime: str | None) -> Occurrences:
-    """Conversions from integers or to them; possible where no release is named."""
+def converted_integers(graph: VulkanGraph) -> Occurrences:
+    """Conversions from integers or to them."""
     for place, operator, x in tensors_of(graph, ("aten._to_copy",)):
         made = graph.tensor(operator.out)
         if "int32" in (x.dtype, made.dtype) and x.dtype != made.dtype:
-            yield Occurrence(f"{place}: {x.dtype} to {made.dtype}", None if runtime else "possible")
+            yield Occurrence(f"{place}: {x.dtype} to {made.dtype}")
 
 
-def embeddings_of_any_length(
-    program: Program, graph: VulkanGraph, runtime: str | None
-) -> Occurrences:
-    """Embeddings in programs that take calls of any length; possible where no release is named."""
+def embeddings_of_any_length(program: Program, graph: VulkanGraph) -> Occurrences:
+    """Embeddings in programs that take calls of any length."""
     if not takes_calls_of_any_length(program, graph):
         return []
-    certainty = None if runtime else "possible"
-    return [Occurrence(place, certainty) for place, _ in operators(graph, "aten.embedding")]
+    return [Occurrence(place) for place, _ in operators(graph, "aten.embedding")]
 
 
 def memory_of_several(graph: VulkanGraph) -> Occurrences:
@@ -85,14 +82,13 @@ def integers_of_calls(program: Program) -> Occurrences:
     return [Occurrence(text) for text in found]
 
 
-def numbers_of_another_kind(graph: VulkanGraph, runtime: str | None) -> Occurrences:
+def numbers_of_another_kind(graph: VulkanGraph) -> Occurrences:
     """Fixed numbers that are added to one that changes with the call, or are attention's position;
-    and ranges between numbers that change. Possible where no release is named."""
-    certainty = None if runtime else "possible"
+    and ranges between numbers that change."""
     for place, operator in operators(graph, "add", *CACHED_ATTENTION):
         taken = operator.args[:-1] if operator.kind == "add" else [operator.named_args["start_pos"]]
         if any(isinstance(graph.values[one], Plain) for one in taken):
-            yield Occurrence(f"{place}: of a fixed number", certainty)
+            yield Occurrence(f"{place}: of a fixed number")
     for place, operator in operators(graph, "aten.arange"):
         if any(isinstance(graph.values[one], SymInt) for one in operator.args[:3]):
-            yield Occurrence(f"{place}: to a number that changes", certainty)
+            yield Occurrence(f"{place}: to a number that changes")
