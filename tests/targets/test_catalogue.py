@@ -26,6 +26,18 @@ def test_every_emulated_defect_is_a_known_one() -> None:
     assert set(EmulatedDefect) < {defect.id for defect in load_defects()}
 
 
+def test_no_defect_is_of_releases_without_its_operators() -> None:
+    registered: dict[str, list[str]] = {}
+    for operator in load_toml("runtimes.toml")["operators"]:
+        kind = operator["name"].rpartition(".")[0]  # of all its overloads
+        registered.setdefault(kind, []).append(operator["since"])
+    # Its trigger looks for a linear of the first release too.
+    others = [defect for defect in load_defects() if defect.id != "static-int8-no-resize"]
+    for defect in others:
+        found = [since for name in defect.operators for since in registered.get(name, ())]
+        assert not found or (defect.since or "1.0") >= min(found), defect.id
+
+
 def test_every_limit_that_names_a_defect_names_a_known_one() -> None:
     limits = load_toml("runtimes.toml")["limit"]
     known = {defect.id for defect in load_defects()}

@@ -19,7 +19,7 @@ from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError
 from quatrain.export.exporter import context_length
-from quatrain.export.for_target import export_for_target, planned_program
+from quatrain.export.for_target import choose_for, export_for_target, planned_program
 from quatrain.export.report import ExportReport
 from quatrain.export.request import ExportRequest
 from quatrain.export.scheme_plan import DEFAULT_MAX_KL, PlannedLinear, SchemePlan
@@ -79,7 +79,7 @@ def export_with_auto_schemes(
         )
     opened = open_checkpoint(checkpoint, params)
     scheme = Scheme.DYNAMIC_INT8 if group_sums_are_right(opened.group_size) else Scheme.WEIGHT_ONLY
-    options = replace(request.options(), scheme=scheme)
+    options = replace(request.options(choose_for(opened, request)), scheme=scheme)
     check_limits(opened, options, context_length(opened, request.max_seq_len))
     plan, choice = _choose(opened, request, max_kl, stages, tokenizer)
     if explain:

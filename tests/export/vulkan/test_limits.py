@@ -112,6 +112,57 @@ def test_groups_of_256_are_exported_weight_only_and_stay_so(tmp_path) -> None:
         retarget(program, Scheme.DYNAMIC_INT8)
 
 
+@pytest.mark.parametrize(
+    ("fields", "asked", "longest", "remedy"),
+    [
+        ({}, {"max_seq_len": 37}, 37, {"prefill_chunk_size": 36}),
+        ({}, {"prefill_chunk_size": 3}, 3, {"prefill_chunk_size": 4}),
+        ({}, {"max_seq_len": 3}, 3, {"max_seq_len": 4}),
+        # Layers of which some attend by the kernel.
+        (
+            {"layer_types": ("sliding_attention", "full_attention") * 2, "sliding_window": 8},
+            {"prefill_chunk_size": 14},
+            14,
+            {"prefill_chunk_size": 12},
+        ),
+    ],
+)
+def test_calls_that_attention_of_a_release_does_not_compute(
+    fields, asked, longest, remedy, tmp_path
+) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    opened = replace(opened, config=replace(opened.config, **fields))
+
+    def check(release, **more) -> None:
+        target = choose_for_target("adreno-740", release)
+        options = ExportOptions(target=target, **asked | more)
+        check_limits(opened, options, options.max_seq_len or 64)
+
+    ((name, value),) = remedy.items()
+    option = f"--{name.replace('_', '-')} {value}"
+    message = rf"runtime 1\.4, where a call takes at most {longest} tokens: sdpa-uneven-calls.*"
+    with pytest.raises(InputError, match=rf"{message}Export with {option}\."):
+        check("1.4")
+    check("1.4", **remedy)
+    check("1.4", examine=False)
+    check("1.5")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sliding_window": 8},
+        {"attn_logit_softcapping": 9.0},
+        {"layer_types": ("conv",) * 4},
+    ],
+)
+def test_calls_of_any_length_are_taken_without_that_kernel(fields, tmp_path) -> None:
+    opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
+    masked = replace(opened, config=replace(opened.config, **fields))
+    options = ExportOptions(target=choose_for_target("adreno-740", "1.4"), max_seq_len=37)
+    check_limits(masked, options, 37)
+
+
 def test_heads_of_layers_without_a_window_count_too(tmp_path) -> None:
     opened = open_checkpoint(write_checkpoint(tmp_path / "c"))
     config = replace(opened.config, use_hf_rope=True, global_head_dim=12)

@@ -10,7 +10,7 @@ from quatrain.checkpoint.layout import PER_LAYER
 from quatrain.errors import InputError
 from quatrain.export.kernels.assignment import LinearRow
 from quatrain.export.options import ExportOptions
-from quatrain.export.vulkan.call_length import longest_call
+from quatrain.export.vulkan.call_length import ROWS, longest_call
 from quatrain.int4 import EMBEDDED_TOGETHER, Scheme
 from quatrain.linear.int4 import OF_LAST_TOKEN
 from quatrain.program.vulkan.linear_kernels import (
@@ -19,7 +19,7 @@ from quatrain.program.vulkan.linear_kernels import (
     group_sums_are_right,
 )
 from quatrain.targets import PlannedProgram
-from quatrain.targets.refusals import met_by_8da4w
+from quatrain.targets.refusals import met_by_8da4w, met_in_uneven_calls
 from quatrain.targets.runtimes import needs_older_forms
 
 # Elements of a floating-point embedding that the partitioner takes: `register_embedding` of
@@ -34,6 +34,7 @@ def check_limits(opened: Checkpoint, options: ExportOptions, context: int) -> No
         _group_problem(opened, options),
         _rotary_problem(opened.config, options),
         _attention_problem(opened.config, options, context),
+        _call_problem(opened.config, options, context),
         _embedding_problem(opened, options),
         _embedding_width_problem(opened, options),
         _per_layer_problem(opened, options),
@@ -136,6 +137,31 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             f"cap, which cannot be exported to Vulkan; use {_on_the_cpu(options)}."
         )
     return None
+
+
+def _call_problem(config: BackboneConfig, options: ExportOptions, context: int) -> str | None:
+    """The problem of attention until ExecuTorch 1.4 after a call of the last lengths, where the
+    longest is not a multiple of `ROWS`."""
+    if options.target is None or not options.examine:
+        return None
+    chunk = options.prefill_chunk_size
+    config = replace(config, max_seq_len=context, prefill_chunk_size=chunk)
+    layers = [config.layer(index) for index in range(config.n_layers)]
+    capped = config.attn_logit_softcapping is not None
+    by_kernel = any(one.attends and not one.attention_window and not capped for one in layers)
+    longest = longest_call(config)
+    if not by_kernel or longest % ROWS == 0:
+        return None
+    found = met_in_uneven_calls(options.target)
+    if not found:
+        return None
+    remedy = f"--prefill-chunk-size {longest - longest % ROWS}"
+    if longest < ROWS:
+        remedy = f"{'--max-seq-len' if longest == context else '--prefill-chunk-size'} {ROWS}"
+    return (
+        f"would fail on {options.target.name}, where a call takes at most {longest} tokens: "
+        f"{found}. Export with {remedy}."
+    )
 
 
 def _per_layer_problem(opened: Checkpoint, options: ExportOptions) -> str | None:
