@@ -22,7 +22,14 @@ from executorch.examples.models.llama.source_transformation.quantize import (
 )
 from executorch.extension.llm.export.builder import DType
 from executorch.extension.llm.export.config.llm_config import DtypeOverride, LlmConfig
-from tests.support.models.peer_models import CONTEXT, LLAMA, QWEN, model_args, random_weights
+from tests.support.models.peer_models import (
+    CONTEXT,
+    LFM2,
+    LLAMA,
+    QWEN,
+    model_args,
+    random_weights,
+)
 from tests.support.paths import ARTIFACTS as FOLDER
 
 TOKENS = [3, 17, 40, 9, 22, 61, 5, 33, 12]
@@ -53,6 +60,7 @@ RECIPES = {
     # Not among those that every test of artifacts calls alike.
     "other/peer-static": Recipe(params=_SMALL, static=True),
     "other/peer-every-row": Recipe(params=_SMALL, every_row=True),
+    "other/peer-xnnpack-lfm2": Recipe(params=LFM2, backend="xnnpack"),
     "peer-xnnpack-8da4w": Recipe(backend="xnnpack"),
     "peer-xnnpack-qwen-fp16": Recipe(params=QWEN, fp16=True, backend="xnnpack"),
 }

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from executorch.examples.models.lfm2.short_conv import ShortConv
 from executorch.exir import to_edge
 from torch import nn
 
 from quatrain.errors import InputError
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generation.generate import generate
+from quatrain.runtime.generation.kept_context import KeptContext
 from quatrain.verify.evaluate.windows import window_logits
 from quatrain.verify.explain.computed_program import ComputedProgram
 
@@ -63,6 +65,71 @@ def test_they_compute_what_the_model_does(program):
     for at in range(len(PROMPT), len(tokens)):
         last = torch.tensor([[tokens[at - 1]]]), torch.tensor([at - 1])
         assert model(*last).reshape(-1).argmax() == tokens[at]
+
+
+class Stateful(nn.Module):
+    """Logits of a token and those before it, which ExecuTorch's own convolution of LFM2 keeps;
+    `clears`: it begins anew at position 0."""
+
+    def __init__(self, clears: bool = False) -> None:
+        super().__init__()
+        self.tokens, self.output = nn.Embedding(VOCAB, 8), nn.Linear(8, VOCAB)
+        self.conv, self.clears = ShortConv(8), clears
+
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        if self.clears:
+            self.conv.conv_state.mul_((position[0] != 0).float())
+        return self.output(self.conv(self.tokens(tokens)))[:, -1]
+
+    def reset(self) -> None:
+        self.conv.reset_cache()
+
+
+class IndexedCache(Stateful):
+    """The same of a cache that is written by index, over which a mask goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cache", torch.zeros(1, CONTEXT, 8))
+
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        places = position + torch.arange(tokens.shape[1])
+        self.cache[:, places] = self.tokens(tokens)
+        seen = torch.arange(CONTEXT) <= places[-1]
+        return self.output((self.cache * seen[:, None]).sum(1))
+
+    def reset(self) -> None:
+        self.cache.zero_()
+
+
+STATEFUL = {
+    # ExecuTorch's runner begins a text by position 0 alone.
+    "a state that stays": (Stateful(), True, False),
+    "a state that is cleared": (Stateful(clears=True), False, False),
+    "a cache by index": (IndexedCache(), False, True),
+}
+
+
+@pytest.mark.parametrize("case", STATEFUL)
+@torch.inference_mode(False)
+def test_a_text_after_another_is_computed_anew(case, tmp_path):
+    model, goes_on, rewinds = STATEFUL[case]
+    model.requires_grad_(False)
+    varies = {"tokens": {1: torch.export.Dim("T", max=CONTEXT - 1)}, "position": None}
+    path = exported(model, tmp_path / "m.pte", torch.ones(1, 3).long(), torch.tensor([0]), varies)
+    runner, text = ExecutorchRunner(path), torch.tensor([PROMPT])
+    assert (runner.goes_on(PROMPT[0]), runner.rewinds) == (goes_on, rewinds)
+    for _ in range(2):  # without a reset
+        model.reset()
+        for start, end in ((0, 3), (3, 4), (4, 5)):
+            call = text[:, start:end], torch.tensor([start])
+            torch.testing.assert_close(runner.forward(*call), model(*call))
+    kept = KeptContext(runner)
+    for prompt in (text, torch.cat([text[:, :4], text[:, :1]], 1)):
+        model.reset()
+        torch.testing.assert_close(
+            kept.forward(prompt, torch.tensor([0])), model(prompt, torch.tensor([0]))
+        )
 
 
 class Pair(nn.Module):

@@ -63,6 +63,8 @@ def _print_cpu(cpu: "CpuExamination", external: list[str]) -> None:
     from quatrain.commands.printing.program import external_text
 
     print(f"A program for the CPU: {cpu.delegates} calls of {cpu.backend}.")
+    for note in cpu.notes:
+        print(note)
     for lacking in cpu.lacking:
         print(f"It does not load there: {lacking}; ship a later runtime")
     if external:

@@ -7,6 +7,7 @@ import torch
 from quatrain.errors import UNFIT, InputError
 from quatrain.program import Program, open_program
 from quatrain.program.external_constants import external_constants
+from quatrain.program.kept_state import may_go_on
 from quatrain.program.loaded_values import IN_A_PTD
 from quatrain.quiet import native_output_held_back, quiet
 from quatrain.runtime.calls.inputs import CallInputs, with_longest_call
@@ -33,6 +34,8 @@ class ExecutorchRunner:
         self._order = CallOrder(program)
         self.rewinds = self._order.rewinds
         self._vocab_size = self.metadata.get("get_vocab_size")
+        self.loads_again = may_go_on(program)
+        self._is_new = True
         with native_output_held_back(), quiet():
             from quatrain.runtime.executorch_bindings import Method, registered_backends
 
@@ -51,6 +54,9 @@ class ExecutorchRunner:
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         """One call, such as tokens int64 [1, T] and position int64 [1]; returns its output.
 
+        If the program `loads_again`, a call at position 0 loads it again, because its state need
+        not begin anew there: it does not in ExecuTorch's own LFM2.
+
         Raises `InputError` if a token is not in the program's vocabulary, or the call goes back in
         a program that cannot.
         """
@@ -59,6 +65,9 @@ class ExecutorchRunner:
         given = self._inputs.given(inputs)
         try:
             with self._order.call(inputs):
+                if self.loads_again and not self._is_new and int(inputs[1][0]) == 0:
+                    self._method.load_again()
+                self._is_new = False
                 return self._method.execute(given)[0]
         except UNFIT as error:
             raise InputError(
@@ -67,9 +76,21 @@ class ExecutorchRunner:
             ) from error
 
     def reset(self) -> None:
-        """Clear the context: a call at position 0 reads nothing of what was before, but in
-        ExecuTorch's own LFM2, whose convolutions go on (docs/backends.md)."""
+        """Clear the context: a call at position 0 reads nothing of what was before."""
         self._order.reset()
+
+    def goes_on(self, token: int) -> bool:
+        """Whether a text that begins with `token` is computed otherwise after another one, as on a
+        phone, whose runner does not load the program again. Clears the context."""
+        if not self.loads_again:
+            return False
+        tokens = torch.full((1, self._inputs.only or 1), token)
+        given = self._inputs.given((tokens, torch.tensor([0])))
+        self._method.load_again()
+        first, second = (self._method.execute(given)[0] for _ in range(2))
+        self._is_new = False
+        self._order.reset()
+        return not torch.equal(first, second)
 
 
 def _require_backends(program: Program, registered: list[str]) -> None:

@@ -29,12 +29,20 @@ class Method:
     """
 
     def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self.load_again()
+
+    def load_again(self) -> None:
+        """Begin with the memory that the program begins with. Raises as above."""
+        self._method = self._program = None  # ahead of others: there is never memory for two
         checked = _C.Verification.InternalConsistency
-        self._program = _C._load_program(str(path), program_verification=checked)
-        self._method = self._program.load_method(name)
+        # All methods that one of these loads have the same memory, as the last call left it.
+        self._program = _C._load_program(str(self._path), program_verification=checked)
+        self._method = self._program.load_method(self._name)
 
     def execute(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Copies of its outputs. Raises RuntimeError if the inputs do not fit."""
+        assert self._method is not None
         return self._method(inputs, clone_outputs=True)
 
 

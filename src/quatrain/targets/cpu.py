@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from quatrain.program import Program
+from quatrain.program.kept_state import may_go_on
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND
 from quatrain.targets.catalogue import release
 
@@ -17,6 +18,11 @@ _NOT_KNOWN = (
     "No catalogue of XNNPACK's defects is kept: which releases of ExecuTorch run these delegates, "
     "and on which CPUs, was not checked. Run the program here: quatrain verify MODEL.PTE CHECKPOINT"
 )
+_STATE = (
+    "forward keeps state of a text other than a KV cache, such as a convolution's. Unless it "
+    "begins anew at position 0, which quatrain verify says, an app must load the program again for "
+    "each text: ExecuTorch's runner leaves that state there (reset)"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class CpuExamination:
         operators: Those outside that are not part of every runtime, with how often each is called:
             the app must link their kernels.
         lacking: Those that the release which was asked about does not have, a sentence each.
+        notes: What an app should know of how they are called, a sentence each.
         not_known: What was not checked, a sentence.
     """
 
@@ -36,6 +43,7 @@ class CpuExamination:
     delegates: int
     operators: dict[str, int] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     not_known: str = _NOT_KNOWN
 
 
@@ -61,5 +69,9 @@ def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExaminat
     kinds = dict.fromkeys(name.rpartition(".")[0] for name in sorted(called))
     lacking = [said for kind in kinds if (said := lacking_on_cpu(kind, runtime))]
     return CpuExamination(
-        XNNPACK_BACKEND, len(program.delegates), dict(sorted(called.items())), lacking
+        XNNPACK_BACKEND,
+        len(program.delegates),
+        dict(sorted(called.items())),
+        lacking,
+        [_STATE] if may_go_on(program) else [],
     )

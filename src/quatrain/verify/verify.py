@@ -14,7 +14,6 @@ from quatrain.backbone.model import Backbone
 from quatrain.checkpoint.checkpoint import Checkpoint
 from quatrain.checkpoint.open import open_checkpoint
 from quatrain.errors import InputError, require_at_least, require_several
-from quatrain.export.xnnpack.positive_scales import RoundedAgain
 from quatrain.int4 import Scheme
 from quatrain.program import Program, VulkanGraph, open_program
 from quatrain.runtime.defects import emulated_defect
@@ -32,7 +31,7 @@ from quatrain.targets import fatal_findings
 from quatrain.targets.as_on import arithmetic_as_on
 from quatrain.tokenizer import Tokenizer, chosen_tokenizer
 from quatrain.verify.checks.constants import compare_constants
-from quatrain.verify.checks.half_sums import NOTE, half_sums_error, overflow_problems
+from quatrain.verify.checks.half_sums import half_sums_error, overflow_problems
 from quatrain.verify.checks.layerwise import TOLERANCE, TracingRunner, compare_layerwise
 from quatrain.verify.checks.logits_problems import (
     divergence_problems,
@@ -47,6 +46,7 @@ from quatrain.verify.checks.same_model import require_same_model
 from quatrain.verify.checks.unrounded import compare_unrounded
 from quatrain.verify.devices import open_devices
 from quatrain.verify.eager import eager_for_program
+from quatrain.verify.notes import notes_on, notes_on_later_texts
 from quatrain.verify.program_info import ProgramInfo, is_quatrains, program_info
 from quatrain.verify.report import DeviceCheck, VerifyReport
 
@@ -141,7 +141,10 @@ def verify_program(
     if emulate and report.passed:
         reason = why_unchanged(opened.program, emulate, max(map(len, texts)), arithmetic)
         return replace(report, notes=[reason or f"{emulate} changed nothing here"])
-    return replace(report, notes=_notes(report.passed, rounded, info, halves))
+    notes = notes_on(report.passed, rounded, info, halves)
+    if can_run:
+        notes += notes_on_later_texts(opened.runners, texts[0])
+    return replace(report, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -237,13 +240,3 @@ def _check_device(
     if layerwise.first is not None:
         problems.insert(0, str(layerwise.first))
     return DeviceCheck(device, parity, layerwise, problems)
-
-
-def _notes(passed: bool, rounded: RoundedAgain, info: ProgramInfo, halves: float) -> list[str]:
-    """What a reader of the verdict should know."""
-    notes = [NOTE] if halves and passed else []
-    if info.int8_kv_cache:
-        notes.append("Keys and values are in int8, in the backbone beside the program too")
-    if rounded.rounded:
-        notes.append(f"{rounded}. The backbone beside it was rounded alike")
-    return notes

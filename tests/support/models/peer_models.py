@@ -18,6 +18,8 @@ LLAMA = {
 }  # fmt: skip
 QWEN = LLAMA | {"use_hf_rope": True, "attention_qkv_bias": True, "use_qk_norm": True,
                 "qk_norm_before_rope": True, "n_layers": 1}  # fmt: skip
+LFM2 = QWEN | {"attention_qkv_bias": False, "n_layers": 2,
+               "layer_types": ["conv", "full_attention"]}  # fmt: skip
 
 
 def model_args(params: dict[str, Any]) -> ModelArgs:

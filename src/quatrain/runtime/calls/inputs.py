@@ -21,6 +21,7 @@ class CallInputs:
     Attributes:
         longest: The most tokens that the first input has room for; None if the program does not
             state it.
+        only: The tokens of each call, if all calls have as many.
 
     Raises:
         InputError: There is no such method, or it has other inputs or outputs.
@@ -32,7 +33,7 @@ class CallInputs:
         self._inputs = method.inputs
         tokens, position = (list(one.sizes or ()) for one in self._inputs)
         self.longest: int | None = tokens[1] or None
-        self._only = self.longest if self._inputs[0].shape_dynamism == STATIC else None
+        self.only = self.longest if self._inputs[0].shape_dynamism == STATIC else None
         self._for_each = bool(position) and position[0] > 1
 
     def given(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -40,9 +41,9 @@ class CallInputs:
         takes them. Raises `InputError` for a T that it does not compute."""
         tokens, position = inputs
         length = tokens.shape[1]
-        if self._only not in (None, length):
+        if self.only not in (None, length):
             raise InputError(
-                f"{self._path}: computes calls of {self._only} tokens alone, and one of {length} "
+                f"{self._path}: computes calls of {self.only} tokens alone, and one of {length} "
                 "is needed; export it with a length that varies, or of 1"
             )
         if self._for_each:

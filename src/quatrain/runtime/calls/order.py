@@ -7,6 +7,7 @@ from typing import Any
 from quatrain.errors import InputError
 from quatrain.program import Program
 from quatrain.program.inspect.sizes import keeps_windows
+from quatrain.program.kept_state import overwrites_state
 
 _TO_THE_END = 2**31 - 1  # ends from here on are how exporters write "no end"
 
@@ -38,7 +39,8 @@ class CallOrder:
 
     def __init__(self, program: Program) -> None:
         says_so = bool(program.metadata.get("quatrain_keeps_last_inputs"))
-        self.rewinds = not says_so and not any(map(keeps_windows, program.graphs))
+        overwrites = says_so or overwrites_state(program)
+        self.rewinds = not overwrites and not any(map(keeps_windows, program.graphs))
         self._next = 0
 
     @contextmanager
