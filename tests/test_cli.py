@@ -531,13 +531,16 @@ def test_completion_of_the_module_is_for_the_command():
     assert said.stdout.split() == ["quantize"]
 
 
-def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny) -> None:
+def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny, tmp_path: Path) -> None:
     program = tiny.programs["8da4w"]
+    retarget = ["retarget", program, "--slim", "-o", tmp_path / "slim.pte"]
     for words, said in (
         (["run", program, "--prompt", "w5", "--max-new-tokens", "1"], "load and prefill"),
         (["run", program, "--prompt", "w5", "--max-new-tokens", "1", "--json"], "load and prefill"),
         (["chat", program, "--max-new-tokens", "1"], "load the program"),
         (["plan", tiny.checkpoint], "plan"),
+        (retarget, "convert the program"),
+        ([*retarget, "--json"], "convert the program"),
     ):
         done = invoked(words, input="w5")
         assert done.exit_code == 0 and done.stderr.startswith(f"  {said} "), done.stderr

@@ -109,7 +109,7 @@ def test_retarget_and_slim(tmp_path: Path) -> None:
     assert open_program(output).vulkan
     options = ("--layers", "0", "--linears", "q, down", "--slim", "--json")
     done = run("retarget", DYNAMIC, "--linear-scheme", "weight-only", "-o", output, *options)
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     assert found["changed"] == ["layers.0.attention.wq", "layers.0.feed_forward.w2"]
     assert found["bytes_out"] == output.stat().st_size < found["bytes_in"]
     done = run("retarget", DYNAMIC, "--slim", "-o", output)
@@ -134,18 +134,17 @@ def test_retarget_says_what_fails_on_every_phone(tmp_path: Path) -> None:
     sick, output = embedding("height_packed")(tmp_path), tmp_path / "out.pte"
     done = run("retarget", sick, "--slim", "-o", output)
     assert done.exit_code == 0 and "fails on every phone: embedding-height-packed" in done.output
-    found = json.loads(run("retarget", sick, "--slim", "-o", output, "--json").output)
+    found = json.loads(run("retarget", sick, "--slim", "-o", output, "--json").stdout)
     assert [defect["defect"] for defect in found["fatal"]] == ["embedding-height-packed"]
-    assert (
-        json.loads(run("retarget", DYNAMIC, "--slim", "-o", output, "--json").output)["fatal"] == []
-    )
+    sound = json.loads(run("retarget", DYNAMIC, "--slim", "-o", output, "--json").stdout)
+    assert sound["fatal"] == []
 
 
 def test_retarget_says_what_became_of_zero_points(tmp_path: Path) -> None:
     options = ("--linear-scheme", "8da4w", "--zero-point-dtype", "float32", "-o")
     done = run("retarget", DYNAMIC, *options, tmp_path / "out.pte")
     assert "the zero points of 15 changed to float32" in done.output
-    found = json.loads(run("retarget", DYNAMIC, *options, tmp_path / "out.pte", "--json").output)
+    found = json.loads(run("retarget", DYNAMIC, *options, tmp_path / "out.pte", "--json").stdout)
     assert len(found["changed"]) == 15 and found["zero_point_dtype"] == "float32"
 
 
@@ -186,7 +185,7 @@ def test_retarget_brings_the_tokenizer(tmp_path: Path) -> None:
         done = run(
             "retarget", tmp_path / folder / "model.pte", "--slim", "-o", tmp_path / output, "--json"
         )
-        files = [Path(file) for file in json.loads(done.output)["tokenizer_files"]]
+        files = [Path(file) for file in json.loads(done.stdout)["tokenizer_files"]]
         return {str(file.relative_to(tmp_path)): file.read_text() for file in files}
 
     for folder, text in (("named", "own"), ("plain", "shared")):

@@ -115,7 +115,7 @@ def test_retarget_says_that_the_output_needs_them(model: Path, tmp_path: Path) -
     names = json.loads(run("inspect", output, "--json").output)["external_constants"]
     assert f"as {model} does, {len(names)} constants in a separate .ptd file" in done.output
     options = ("--linear-scheme", "weight-only", "--slim", "--json", "-o", output)
-    assert json.loads(run("retarget", model, *options).output)["external_constants"] == names
+    assert json.loads(run("retarget", model, *options).stdout)["external_constants"] == names
 
 
 def test_what_needs_their_values_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from quatrain.commands._before_torch import check_output
 from quatrain.commands.options.shared import Debug, Json, Model, one_of
+from quatrain.commands.printing.progress import shown_stages
 from quatrain.commands.printing.results import print_json, print_next
 from quatrain.errors import InputError
 from quatrain.human_bytes import human_bytes
@@ -99,7 +100,10 @@ def retarget(
         layers=parse_layers(layers) if layers is not None else None,
         patterns=tuple(part.strip() for part in (linears or "*").split(",")),
     )
-    report = retarget_file(model, output, linear_scheme, selection, zero_point_dtype, slim, repair)
+    with shown_stages()("convert the program"):
+        report = retarget_file(
+            model, output, linear_scheme, selection, zero_point_dtype, slim, repair
+        )
     fatal = fatal_findings(open_program(output))
     if json:
         print_json(report.as_dict() | {"fatal": [finding.as_dict() for finding in fatal]})

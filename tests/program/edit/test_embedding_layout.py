@@ -113,12 +113,12 @@ def test_repair_goes_with_a_scheme_and_with_slim(tmp_path) -> None:
     broken, fixed = tmp_path / "broken.pte", tmp_path / "fixed.pte"
     write_program(program, broken)
     options = ("--repair", "--linear-scheme", "weight-only", "--slim", "--json")
-    found = json.loads(invoked(["retarget", broken, *options, "-o", fixed]).output)
+    found = json.loads(invoked(["retarget", broken, *options, "-o", fixed]).stdout)
     assert found["repaired_embeddings"] == 1
     assert len(found["changed"]) == 15
     assert misread_embeddings(open_program(fixed).vulkan) == []
     without = json.loads(
-        invoked(["retarget", broken, "--slim", "--json", "-o", tmp_path / "slim.pte"]).output
+        invoked(["retarget", broken, "--slim", "--json", "-o", tmp_path / "slim.pte"]).stdout
     )
     assert without["repaired_embeddings"] == 0
     assert repair_program(open_program(tmp_path / "slim.pte")) == 1
