@@ -1,15 +1,19 @@
-"""Programs for the CPU whose inputs are not ours, as other tools export them."""
+"""Programs whose inputs and states are not ours, as other tools export them."""
 
 import pytest
 import torch
+from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
 from executorch.examples.models.lfm2.short_conv import ShortConv
 from executorch.exir import to_edge
 from torch import nn
 
 from quatrain.errors import InputError
+from quatrain.program import open_program
 from quatrain.runtime.executorch import ExecutorchRunner
 from quatrain.runtime.generation.generate import generate
 from quatrain.runtime.generation.kept_context import KeptContext
+from quatrain.runtime.load import load_runner
+from quatrain.targets import examine
 from quatrain.verify.evaluate.windows import window_logits
 from quatrain.verify.explain.computed_program import ComputedProgram
 
@@ -31,10 +35,13 @@ class Positions(nn.Module):
         return rows if self.every else rows[:, -1]
 
 
-def exported(model, path, tokens, positions, shapes=None):
+def exported(model, path, tokens, positions, shapes=None, partitioner=None):
     program = torch.export.export(model, (tokens, positions), dynamic_shapes=shapes)
     metadata = {"get_max_seq_len": CONTEXT, "get_vocab_size": VOCAB}
-    path.write_bytes(to_edge(program, constant_methods=metadata).to_executorch().buffer)
+    edge = to_edge(program, constant_methods=metadata)
+    if partitioner:
+        edge = edge.to_backend(partitioner)
+    path.write_bytes(edge.to_executorch().buffer)
     return path
 
 
@@ -130,6 +137,18 @@ def test_a_text_after_another_is_computed_anew(case, tmp_path):
         torch.testing.assert_close(
             kept.forward(prompt, torch.tensor([0])), model(prompt, torch.tensor([0]))
         )
+
+
+@torch.inference_mode(False)
+def test_a_state_that_no_call_of_a_vulkan_delegate_takes_is_told(tmp_path):
+    model = Stateful().requires_grad_(False)
+    call = torch.ones(1, 3).long(), torch.tensor([0])
+    path = exported(model, tmp_path / "m.pte", *call, None, VulkanPartitioner())
+    with pytest.raises(InputError, match=r"whose calls overwrite a state.*with quatrain export if"):
+        load_runner(path, "reference")
+    told = [finding for finding in examine(open_program(path)) if finding.applies]
+    assert "delegate-call" in [finding.defect for finding in told]
+    assert any("whose calls overwrite a state" in str(finding) for finding in told)
 
 
 class Pair(nn.Module):

@@ -19,6 +19,10 @@ from quatrain.program.vulkan.graph_bytes import LAYOUTS, STORAGES
 STATIC = 0  # of TensorShapeDynamism
 # A method's type, and the graph's that the runtime converts it to or from.
 _CONVERTED = {("int64", "int32"), ("float64", "float32"), ("float16", "float32")}
+# Its graph gives the new state to nobody, and reads the first one in each call.
+_AS_STATE = (
+    "as ExecuTorch's exporter writes a model whose calls overwrite a state, such as its own LFM2"
+)
 
 
 def delegate_call_problems(
@@ -88,7 +92,9 @@ def _of_calls(
     for name, plan, args in _calls(root, methods, index):
         takes = f"{len(graph.inputs)} inputs and {len(graph.outputs)} results"
         if len(args) != len(graph.inputs) + len(graph.outputs):
-            yield f"method {name} passes it {len(args)} values, but its graph has {takes}"
+            fewer = len(args) < len(graph.inputs) + len(graph.outputs)
+            state = f", {_AS_STATE}" if fewer and len(graph.outputs) > 1 else ""
+            yield f"method {name} passes it {len(args)} values, but its graph has {takes}{state}"
             continue
         written = set(args[len(graph.inputs) :])
         records = [plan.values[given].val for given in args]

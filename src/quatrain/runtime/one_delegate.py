@@ -19,7 +19,8 @@ def require_only_delegate(program: Program, runtime: str) -> None:
     for problem in program.call_problems:
         raise InputError(
             f"{program.path}: no runtime takes its call of its delegate: {problem}; "
-            "is the program damaged? Export it again"
+            "is the program damaged? Export it again, with quatrain export if the model keeps "
+            "another state than a KV cache"
         )
     outside = work_beside_delegate(program)
     calls = [each for each in program.instructions if each.kind != "kernel"]
