@@ -166,6 +166,9 @@ def test_wrong_requests_are_refused(tiny: Tiny, tmp_path: Path) -> None:
                              (model, "models is .*expected a list")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             evaluate_models(no_list, TEXT)
+    for tokens in (1, 0, -3):  # where the text has more
+        with pytest.raises(InputError, match=f"tokens is {tokens}, expected 2 or more"):
+            evaluate_models([model], TEXT, tokens=tokens)
     with pytest.raises(InputError, match="fewer than two tokens"):
         evaluate_models([model], "w1")
     with pytest.raises(InputError, match="--scheme is for checkpoints, and none is given"):

@@ -10,7 +10,7 @@ from typing import Any
 from quatrain.arithmetic import VULKAN_ARITHMETIC, XNNPACK_ARITHMETIC, Arithmetic
 from quatrain.checkpoint.files.hub import local_path
 from quatrain.checkpoint.open import is_program
-from quatrain.errors import InputError, require_several
+from quatrain.errors import InputError, require_at_least, require_several
 from quatrain.int4 import Scheme
 from quatrain.program import open_program
 from quatrain.runtime.calls.token_ids import check_token_ids
@@ -57,7 +57,7 @@ def evaluate_models(
         models: Paths of programs, of int4 checkpoints (run eagerly), and of floating-point models
             (computed layer by layer).
         text: The text to predict.
-        tokens: How many of its tokens to read, from the beginning.
+        tokens: How many of its tokens to read, from the beginning; 2 or more.
         device: For programs, as in `load_runner`.
         emulate: For programs, as in `load_runner`.
         scheme: For checkpoints; None means 8da4w.
@@ -76,12 +76,13 @@ def evaluate_models(
         One evaluation for each model, in their order.
 
     Raises:
-        InputError: `models` is not a list or is empty, a model, its tokenizer or the text cannot be
-            used, vocabularies differ, or `resume` contains something else.
+        InputError: `models` is not a list or is empty, a model, its tokenizer, the text or a number
+            cannot be used, vocabularies differ, or `resume` contains something else.
     """
     require_several("models", models)
     if not models:
         raise InputError("models is empty, expected one path or more")
+    require_at_least(2, "tokens", tokens)
     paths = [Path(model) for model in models]
     _require_what_options_are_for(paths, device, emulate, scheme, as_on)
     arithmetic = _arithmetic(paths) if as_on is None else arithmetic_as_on(as_on)
