@@ -68,6 +68,16 @@ def test_what_cannot_be_replaced_whole_is_refused(tmp_path, monkeypatch, name):
     assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "real").write_text("real")
+    for name, leads_to in (("link", "real"), ("broken", "nowhere")):
+        (tmp_path / name).symlink_to(leads_to)
+        with whole_file(tmp_path / name) as made:
+            made.write_text("made")
+        assert not (tmp_path / name).is_symlink() and (tmp_path / name).read_text() == "made"
+    assert (tmp_path / "real").read_text() == "real" and not (tmp_path / "nowhere").exists()
+
+
 def test_room_is_taken_at_once_where_the_system_can(tmp_path, monkeypatch):
     with (tmp_path / "file").open("wb") as file:
         take_room(file, 8192)

@@ -29,6 +29,7 @@ def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
         first = page.run("[...document.querySelectorAll('mark')].map((one) => one.textContent)")
         answers = page.run("[...document.querySelectorAll('.answer')].map((one) => one.innerText)")
         names = page.run("[...document.querySelectorAll('h2')].map((one) => one.textContent)")
+        cut = page.run("document.querySelectorAll('.answer.cut').length")
         # The second while the first is answered, and so nothing.
         page.run(f"document.getElementById('prompt').value = 'w9'; {ENTER}; {ENTER}")
         page.wait_for("document.querySelectorAll('.answer').length === 4")
@@ -38,7 +39,7 @@ def test_two_programs_side_by_side(url: str, tmp_path: Path) -> None:
         page.run("document.getElementById('right').value = 'left'")
         page.run("document.getElementById('reset').click()")
         left = page.run("document.querySelectorAll('.turn').length")
-    assert names == [LEFT, RIGHT] and left == 0
+    assert names == [LEFT, RIGHT] and left == 0 and cut == 2
     assert narrow <= 390 and outside == 0
     assert all(len(answer.split()) == 6 for answer in answers)
     start = next(i for i, (one, other) in enumerate(zip(*answers, strict=False)) if one != other)
