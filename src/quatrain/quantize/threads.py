@@ -1,4 +1,4 @@
-"""How many threads compute: the same on every machine, so that the same bytes come out."""
+"""How work is divided among threads, so that their number does not change a byte of the result."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +7,11 @@ from typing import TypeVar
 
 import torch
 
-_POOL = ThreadPoolExecutor(2, thread_name_prefix="quantize")
+AVAILABLE = torch.get_num_threads()  # the machine's cores, or OMP_NUM_THREADS
+# Each of its threads sets torch's number of threads for itself: torch.set_num_threads in another
+# thread, such as `torch_threads`, does not reach MKL here.
+_POOL = ThreadPoolExecutor(AVAILABLE, "quantize", initializer=torch.set_num_threads, initargs=(1,))
 _Made = TypeVar("_Made")
-_WIDE = 1024  # columns, from which on products take milliseconds
 
 
 @contextmanager
@@ -28,17 +30,16 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def threads_of_width(columns: int) -> int:
-    """How many of torch's threads compute products with a square matrix [columns, columns]."""
-    return 2 if columns >= _WIDE else 1
+def in_parallel(work: Callable[[slice], _Made], rows: int, piece: int) -> list[_Made]:
+    """The results of `work` for each `piece` of `rows` rows, computed by one thread.
 
-
-def in_two_threads(work: Callable[[slice], _Made], rows: int) -> list[_Made]:
-    """The results of `work` for the first half of `rows` rows, and for the second."""
+    `work` must not call this function: its threads would wait for themselves.
+    """
 
     @torch.inference_mode()
-    def of(half: slice) -> _Made:
-        return work(half)
+    def of(piece: slice) -> _Made:
+        return work(piece)
 
-    halves = [slice(0, rows // 2), slice(rows // 2, rows)]
-    return list(_POOL.map(of, [half for half in halves if half.start < half.stop]))
+    pieces = [slice(first, min(first + piece, rows)) for first in range(0, rows, piece)]
+    with torch_threads(1):
+        return list((_POOL.map if len(pieces) > 1 else map)(of, pieces))

@@ -11,7 +11,7 @@ from tests.support.models.peers import saved
 from quatrain.backbone.layer_by_layer import LayerByLayer
 from quatrain.checkpoint.open import open_float_model
 from quatrain.quantize.methods import paired_layer
-from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
+from quatrain.quantize.methods.linear_inputs import LinearInputs
 from quatrain.quantize.methods.paired_layer import PairedLayer
 
 
@@ -49,16 +49,6 @@ def test_the_prediction_of_floating_point_outputs_is_ridge_regression(rows, of_s
     ridged = moments + 0.2 * np.trace(moments) / 32 * np.eye(32)
     expected = w + 0.5 * np.linalg.solve(ridged, x.T @ wanted / 400).T
     assert np.allclose(found.numpy(), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("bias", [None, torch.randn(5)])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_a_linear_in_two_threads(rows, bias):
-    x, weight = torch.randn(rows, 8), torch.randn(5, 8)
-    made = torch.empty(rows, 5)
-    with torch.inference_mode():
-        compute_linear(x, weight, bias, made)
-    assert torch.allclose(made, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
 
 
 @torch.inference_mode()

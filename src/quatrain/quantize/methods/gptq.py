@@ -26,7 +26,7 @@ from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_er
 from quatrain.quantize.methods.second_order import PASSES
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
-from quatrain.quantize.threads import torch_threads
+from quatrain.quantize.threads import AVAILABLE, torch_threads
 from quatrain.stages import Stages, return_freed_memory
 
 _ROWS_AT_ONCE = 8192  # of a table
@@ -98,7 +98,7 @@ class Gptq:
         exact = layers.ends.tok_embeddings.weight[rows]
         if embedding.method == "gptq":
             share = self._share_of_hidden(embedding)
-            with torch_threads(2):
+            with torch_threads(AVAILABLE):
                 hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
             layers.ends.tok_embeddings = None  # frees its memory
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
@@ -149,7 +149,7 @@ class Gptq:
         )  # fmt: skip
         try:
             own = self._own[self._next] if self._own else None
-            with torch_threads(2):  # except the work of `PairedLayer` for each linear
+            with torch_threads(AVAILABLE):  # except the work of `PairedLayer` for each linear
                 self._stream = layers.run(block, self._stream, own)
         except ValueError as error:
             raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error

@@ -1,21 +1,17 @@
-"""The inputs of linears that share one, in the floating-point and in the quantized model; and
-matrix products over all tokens, always in two threads, so that the results have the same bytes on
-every machine."""
+"""The inputs of linears that share one, in the floating-point and in the quantized model."""
 
 from collections.abc import Callable
 from functools import cached_property
 
 import torch
 
+from quatrain.quantize.methods.products import add_product, cholesky, product, solve
 from quatrain.quantize.methods.second_order import SecondMoments
-from quatrain.quantize.threads import in_two_threads, threads_of_width, torch_threads
+from quatrain.quantize.threads import torch_threads
 
 _TOWARD_FLOAT = 0.5  # how much of the difference to the floating-point outputs is made good
 _RIDGE = 0.2  # of H's mean diagonal, in that regression
 _TOKENS_AT_ONCE = 2048
-_PANEL = 256  # rows of a symmetric product that are computed from the diagonal on
-# Adds a product [M, rows] [rows, K] to its first argument [M, K], in place.
-_AddProduct = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
 
 
 class LinearInputs:
@@ -33,8 +29,8 @@ class LinearInputs:
     @cached_property
     def moments(self) -> torch.Tensor:
         """H = E[seen seen^T], [K, K]. Raises `ValueError` if that is not finite."""
-        panels = self._mean_with_seen(lambda rows: self.seen[rows], _add_upper_panels)
-        moments = panels.triu() + panels.triu(1).T
+        panels = self._mean_with_seen(lambda rows: self.seen[rows], symmetric=True)
+        moments = panels.tril() + panels.tril(-1).T
         if not torch.isfinite(moments).all():
             raise ValueError("receives inputs that are not finite")
         return moments
@@ -53,19 +49,18 @@ class LinearInputs:
         """The lower Cholesky factor of H + l mean(diag H) I, in float64."""
         ridged = self.moments.double()
         ridged.diagonal().add_(_RIDGE * float(ridged.diagonal().mean()))
-        with torch_threads(threads_of_width(len(ridged))):
-            return torch.linalg.cholesky(ridged)
+        return cholesky(ridged)
 
     @cached_property
     def _inverse(self) -> torch.Tensor:
         """(H + l mean(diag H) I)^-1 in float64."""
-        with torch_threads(threads_of_width(len(self._factor))):
+        with torch_threads(2):  # on every machine, for the same bytes
             return torch.cholesky_inverse(self._factor)
 
     @cached_property
     def _regression(self) -> torch.Tensor:
         """What of exact - seen can be told from seen, [K, K]: its rows times seen."""
-        return _product(self._missing.double(), self._inverse).float()
+        return product(self._missing.double(), self._inverse).float()
 
     def toward_float(
         self, weight: torch.Tensor, missing: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -73,12 +68,12 @@ class LinearInputs:
         """The weight [N, K] whose outputs for the inputs `seen` are closer to those of `weight` for
         `exact`, corrected by the difference `missing`, [..., N]."""
         if len(weight) < weight.shape[1]:  # fewer rows to solve for than the inverse has
-            change = self._solved(self._missing_results(weight, missing))
+            change = solve(self._missing_results(weight, missing), self._factor)
         else:
-            change = _product(weight, self._regression)
+            change = product(weight, self._regression)
             if missing is not None:
                 lacking = self._mean_with_seen(_difference(missing))
-                change += _product(lacking.double(), self._inverse).float()
+                change += product(lacking.double(), self._inverse).float()
         return weight + _TOWARD_FLOAT * change
 
     def _missing_results(
@@ -86,69 +81,27 @@ class LinearInputs:
     ) -> torch.Tensor:
         """E[(weight (exact - seen) + what `missing` differ by) seen^T], [N, K]."""
         if missing is None:
-            return _product(weight, self._missing)  # which linears of this input share
+            return product(weight, self._missing)  # which linears of this input share
         inputs, results = _difference((self.exact, self.seen)), _difference(missing)
-        return self._mean_with_seen(lambda rows: inputs(rows) @ weight.T + results(rows))
-
-    def _solved(self, wanted: torch.Tensor) -> torch.Tensor:
-        """`wanted` [N, K] times (H + l mean(diag H) I)^-1."""
-        factor = self._factor
-
-        def of_half(half: slice) -> torch.Tensor:
-            return torch.cholesky_solve(wanted[half].double().T, factor).T.float()
-
-        return torch.cat(in_two_threads(of_half, len(wanted)))
+        return self._mean_with_seen(lambda rows: product(inputs(rows), weight.T) + results(rows))
 
     def _mean_with_seen(
-        self, left: Callable[[slice], torch.Tensor], add: _AddProduct = torch.Tensor.addmm_
+        self, left: Callable[[slice], torch.Tensor], symmetric: bool = False
     ) -> torch.Tensor:
-        """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M], whose
-        products are summed by `add`."""
-
-        def of_half(half: slice) -> torch.Tensor:
-            total: torch.Tensor | None = None
-            for first in range(half.start, half.stop, _TOKENS_AT_ONCE):
-                rows = slice(first, min(first + _TOKENS_AT_ONCE, half.stop))
-                some, seen = left(rows), self.seen[rows] * self.weights[rows]
-                if total is None:
-                    total = torch.zeros(some.shape[1], seen.shape[1])
-                add(total, some.T, seen)
-            assert total is not None
-            return total
-
-        of_halves = in_two_threads(of_half, len(self.seen))
-        return torch.stack(of_halves).sum(0) / self.weights.sum()
+        """E[left seen^T] over the tokens, [M, K]; `left` gives some of its rows [rows, M]. If the
+        sum is `symmetric`, most of what is above the diagonal is left out."""
+        total: torch.Tensor | None = None
+        for first in range(0, len(self.seen), _TOKENS_AT_ONCE):
+            rows = slice(first, first + _TOKENS_AT_ONCE)
+            some, seen = left(rows), self.seen[rows] * self.weights[rows]
+            if total is None:
+                total = torch.zeros(some.shape[1], seen.shape[1])
+            add_product(total, some.T, seen, symmetric=symmetric)
+        assert total is not None
+        return total.div_(self.weights.sum())
 
 
 def _difference(pair: tuple[torch.Tensor, torch.Tensor]) -> Callable[[slice], torch.Tensor]:
     """Some rows [rows, N] of what a pair [..., N] differs by."""
     left, right = (part.flatten(0, -2) for part in pair)
     return lambda rows: left[rows] - right[rows]
-
-
-def _add_upper_panels(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add `left` [K, rows] times `right` [rows, K] to `total`, in place, except most of the part
-    below the diagonal."""
-    for top in range(0, len(total), _PANEL):
-        panel = slice(top, top + _PANEL)
-        total[panel, top:].addmm_(left[panel], right[:, top:])
-
-
-def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    made = left.new_empty(len(left), right.shape[1])
-    compute_linear(left, right.T, None, made)
-    return made
-
-
-def compute_linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, made: torch.Tensor
-) -> None:
-    """`x` [rows, K] times `weight` [N, K], and `bias` [N], into `made` [rows, N]."""
-
-    def of_half(half: slice) -> None:
-        if bias is None:
-            torch.mm(x[half], weight.T, out=made[half])
-        else:
-            torch.addmm(bias, x[half], weight.T, out=made[half])
-
-    in_two_threads(of_half, len(x))

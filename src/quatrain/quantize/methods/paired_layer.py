@@ -17,7 +17,8 @@ from quatrain.backbone.layers.moe import show_picked_tokens
 from quatrain.backbone.layers.norm import RMSNorm
 from quatrain.backbone.state import stored_name
 from quatrain.linear.affine import fake_quantize_rows
-from quatrain.quantize.methods.linear_inputs import LinearInputs, compute_linear
+from quatrain.quantize.methods.linear_inputs import LinearInputs
+from quatrain.quantize.methods.products import compute_linear
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 from quatrain.quantize.threads import torch_threads
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from quatrain.int4 import INT4_MAX, INT4_MIN
-from quatrain.quantize.threads import threads_of_width, torch_threads
+from quatrain.quantize.methods.products import add_product, cholesky, product
 
 # What the largest magnitude of a group may become: scales that are tried, beyond 7 clipping it.
 _LARGEST = (6.0, 7.0, 7.5, 8.0, 8.75, 10.0)
@@ -40,12 +40,10 @@ class SecondMoments:
         damping = max(float(diagonal.double().mean()) * _DAMPING, 1e-30)
         ordered.diagonal().add_(damping)
         self.moments = ordered.float()
-        self._threads = threads_of_width(len(ordered))
         # Row j of the upper factor U of H^-1 = U^T U says how column j's error is passed on. Its
         # inverse is the Cholesky factor of H from the last column to the first.
-        with torch_threads(self._threads):
-            inverse = torch.linalg.cholesky(ordered.flip(0, 1)).flip(0, 1)
-            self.passed_on = _invert_upper(inverse).float()
+        inverse = cholesky(ordered.flip(0, 1)).flip(0, 1)
+        self.passed_on = _invert_upper(inverse).float()
 
     def round(
         self, weight: torch.Tensor, signed_scales: bool = False
@@ -60,8 +58,7 @@ class SecondMoments:
             rows = slice(first, first + _ROWS_AT_ONCE)
             w = weight[rows].float().T[self.order].contiguous()
             q, s = self._pass_errors_on(w, signed_scales)
-            with torch_threads(self._threads):
-                pull = self.moments @ (w - self._dequantized(q, s))
+            pull = product(self.moments, w - self._dequantized(q, s))
             for _ in range(_SWEEPS):
                 self._sweep(q, s, pull)
             values[rows, self.order] = q.T.to(torch.int8)
@@ -99,13 +96,11 @@ class SecondMoments:
                 values[block] = q.gather(1, chosen)[:, 0]
                 scales[block.start // size] = tried.gather(0, best[None])[0]
                 lost[block] = errors.gather(1, chosen)[:, 0]
-                self._pass_on(w, lost, block, slice(block.stop, panel.stop))
-            with torch_threads(self._threads):
-                self._pass_on(w, lost, panel, slice(panel.stop, None))
+                near = slice(block.stop, panel.stop)
+                w[near].addmm_(self.passed_on[block, near].T, lost[block], alpha=-1)
+            far = slice(panel.stop, None)
+            add_product(w[far], self.passed_on[panel, far].T, lost[panel], factor=-1)
         return values, scales
-
-    def _pass_on(self, w: torch.Tensor, lost: torch.Tensor, columns: slice, later: slice) -> None:
-        w[later].addmm_(self.passed_on[columns, later].T, lost[columns], alpha=-1)
 
     def _sweep(self, values: torch.Tensor, scales: torch.Tensor, pull: torch.Tensor) -> None:
         """Round each column again with the others fixed, and refit each group's scale, in place: no
@@ -125,8 +120,7 @@ class SecondMoments:
                     self.moments[block.stop : panel.stop, block], before[within] - q * s
                 )
             moved = before - self._dequantized(values[panel], scales[groups])
-            with torch_threads(self._threads):
-                pull.addmm_(self.moments[:, panel], moved)
+            add_product(pull, self.moments[:, panel], moved)
 
 
 def _invert_upper(triangle: torch.Tensor) -> torch.Tensor:
@@ -137,7 +131,7 @@ def _invert_upper(triangle: torch.Tensor) -> torch.Tensor:
         return triangle.copy_(torch.linalg.solve_triangular(triangle, ones, upper=True))
     first, last = slice(size // 2), slice(size // 2, None)
     left, right = _invert_upper(triangle[first, first]), _invert_upper(triangle[last, last])
-    triangle[first, last] = -left @ triangle[first, last] @ right
+    triangle[first, last] = product(product(-left, triangle[first, last]), right)
     return triangle
 
 

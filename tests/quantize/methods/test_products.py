@@ -1,0 +1,89 @@
+"""Products in pieces, against torch's own in float64, and by any number of threads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from quatrain.quantize.methods.products import (
+    add_product,
+    cholesky,
+    compute_linear,
+    product,
+    solve,
+)
+
+_DIGEST = """
+import hashlib, torch
+from quatrain.quantize.methods.products import add_product, cholesky, compute_linear, solve
+from quatrain.quantize.threads import AVAILABLE
+made = torch.Generator().manual_seed(0)
+x, weight = (torch.randn(rows, 1100, generator=made) for rows in (1500, 300))
+with torch.inference_mode():
+    y, moments = torch.empty(1500, 300), torch.eye(1100)
+    compute_linear(x, weight, None, y)
+    add_product(moments, x.T, x, symmetric=True)
+    factor = cholesky(moments.double())
+    digest = hashlib.sha256()
+    for part in (y, moments.tril(), factor, solve(weight, factor)):
+        digest.update(part.numpy().tobytes())
+print(AVAILABLE, digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("bias", [None, torch.randn(5)])
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_a_linear(rows, bias):
+    x, weight = torch.randn(rows, 8), torch.randn(5, 8)
+    made = torch.empty(rows, 5)
+    with torch.inference_mode():
+        compute_linear(x, weight, bias, made)
+    assert torch.allclose(made, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
+
+
+# Of one piece and of several, the last of them smaller.
+@pytest.mark.parametrize(("m", "k", "n"), [(2, 3, 4), (1030, 700, 700), (300, 2, 5000)])
+@torch.inference_mode()
+def test_products(m, k, n):
+    left, right, total = torch.randn(m, k), torch.randn(k, n), torch.randn(m, n)
+    exact = left.double() @ right.double()
+    assert torch.allclose(product(left, right).double(), exact, atol=1e-3)
+    added = total.clone()
+    add_product(added, left, right, factor=-0.5)
+    assert torch.allclose(added.double(), total.double() - 0.5 * exact, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 64, 1023, 1024, 2050])
+@torch.inference_mode()
+def test_a_cholesky_factor_and_what_it_solves(size):
+    noise = torch.randn(size, size, dtype=torch.float64)
+    matrix, wanted = noise @ noise.T / size + torch.eye(size), torch.randn(3, size)
+    symmetric = torch.zeros(size, size, dtype=torch.float64)
+    add_product(symmetric, noise, noise.T / size, symmetric=True)
+    symmetric += torch.eye(size)
+    factor = cholesky(symmetric)
+    assert torch.allclose(factor, torch.linalg.cholesky(matrix), atol=1e-9)
+    expected = torch.linalg.solve(matrix, wanted.double().T).T
+    assert torch.allclose(solve(wanted, factor).double(), expected, atol=1e-5)
+
+
+def test_a_matrix_that_has_no_factor_is_told():
+    with pytest.raises(torch.linalg.LinAlgError):
+        cholesky(-torch.eye(1500, dtype=torch.float64))
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_threads():
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", _DIGEST],
+            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_DYNAMIC": "FALSE"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for threads in ("1", "3")
+    ]
+    assert [count for count, _ in printed] == ["1", "3"]
+    assert printed[0][1] == printed[1][1]
