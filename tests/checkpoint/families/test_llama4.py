@@ -115,7 +115,7 @@ def test_meta_shards(tmp_path):
         mine = {name: _of_shard(name, tensor, shard) for name, tensor in state.items()}
         torch.save(mine, meta / f"consolidated.{shard:02}.pth")
     ours = prefill_then_decode(backbone_of(meta), random_tokens(20), 7)
-    assert torch.equal(ours, expected)
+    assert relative_error(ours, expected) < TOLERANCE
 
 
 def _of_shard(name: str, tensor: torch.Tensor, shard: int) -> torch.Tensor:

@@ -54,7 +54,8 @@ def test_the_2b_states_no_model_type_and_no_base(tied, folder, tmp_path):
     tokens = random_tokens(24)
     expected = backbone_of(folder)(tokens, torch.tensor([0]))
     (folder / "config.json").write_text(json.dumps(MINICPM_2B | sizes))
-    assert torch.equal(backbone_of(folder)(tokens, torch.tensor([0])), expected)
+    ours = backbone_of(folder)(tokens, torch.tensor([0]))
+    assert relative_error(ours, expected) < TOLERANCE
 
 
 def test_the_first_gguf_files_have_no_multipliers(tied, tmp_path):

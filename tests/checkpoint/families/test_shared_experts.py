@@ -9,10 +9,12 @@ from safetensors.torch import load_file, save_file
 from tests.support.models.families import ERNIE_MOE, HUNYUAN_MOE
 from tests.support.models.peers import (
     TINY,
+    TOLERANCE,
     backbone_of,
     change_config,
     random_model,
     random_tokens,
+    relative_error,
     saved,
 )
 
@@ -76,4 +78,6 @@ def test_what_predicts_several_tokens_is_left_out_with_a_note(ernie, tmp_path):
     (note,) = [note for note in open_float_model(tmp_path).notes if "model.mtp_emb_norm" in note]
     assert "Not used" in note
     tokens, start = random_tokens(9), torch.tensor([0])
-    assert torch.equal(backbone_of(tmp_path)(tokens, start), backbone_of(ernie)(tokens, start))
+    # Not to the bit: where a tensor lies in its file decides how products of it are summed.
+    ours, expected = backbone_of(tmp_path)(tokens, start), backbone_of(ernie)(tokens, start)
+    assert relative_error(ours, expected) < TOLERANCE

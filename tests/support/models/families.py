@@ -83,6 +83,8 @@ GEMMA4 = {
 }  # fmt: skip
 GEMMA4_LARGER = {name: value for name, value in GEMMA4.items() if "per_layer" not in name} | {
     "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+    # More layers make rounding itself, in float32, as large as the tolerance on some processors.
+    "num_hidden_layers": 3, "layer_types": GEMMA4["layer_types"][:3],
 }  # fmt: skip
 GEMMA3N = {
     "num_hidden_layers": 5, "head_dim": 16, "sliding_window": 8, "pad_token_id": 0,
