@@ -109,11 +109,26 @@ class IndexedCache(Stateful):
         self.cache.zero_()
 
 
+class CountedCache(IndexedCache):
+    """The same, by a count of tokens, as transformers' `StaticLayer` has it when it is exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        self.count.copy_(position[0])
+        logits = super().forward(tokens, self.count + 0)
+        self.count.add_(tokens.shape[1])
+        return logits
+
+
 STATEFUL = {
     # ExecuTorch's runner begins a text by position 0 alone.
     "a state that stays": (Stateful(), True, False),
     "a state that is cleared": (Stateful(clears=True), False, False),
     "a cache by index": (IndexedCache(), False, True),
+    "a count of tokens that is set": (CountedCache(), False, True),
 }
 
 

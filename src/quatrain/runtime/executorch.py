@@ -84,10 +84,15 @@ class ExecutorchRunner:
         phone, whose runner does not load the program again. Clears the context."""
         if not self.loads_again:
             return False
-        tokens = torch.full((1, self._inputs.only or 1), token)
-        given = self._inputs.given((tokens, torch.tensor([0])))
+        text, other = (
+            self._inputs.given((torch.full((1, self._inputs.only or 1), each), torch.tensor([0])))
+            for each in (token, 0 if token else 1)
+        )
         self._method.load_again()
-        first, second = (self._method.execute(given)[0] for _ in range(2))
+        first = self._method.execute(text)[0]
+        self._method.load_again()
+        self._method.execute(other)
+        second = self._method.execute(text)[0]
         self._is_new = False
         self._order.reset()
         return not torch.equal(first, second)
