@@ -39,7 +39,7 @@ from quatrain.verify.checks.logits_problems import (
     logits_problems,
 )
 from quatrain.verify.checks.metadata import compare_metadata
-from quatrain.verify.checks.not_compared import not_compared
+from quatrain.verify.checks.not_compared import methods_not_compared, not_compared
 from quatrain.verify.checks.parity import EagerLogits, Parity, compare_logits, rounding_floor
 from quatrain.verify.checks.prompts import PROMPTS, encoded_prompts
 from quatrain.verify.checks.same_model import require_same_model
@@ -132,10 +132,11 @@ def verify_program(
     tokens, shown = max(map(len, texts)) + new_tokens - 1, any(c.layerwise for c in checks)
     picked = {} if shown else eager.picked
     shown |= unrounded is not None
+    left = not_compared(unknown, backbone, tokens, shown, picked) + unread
     report = VerifyReport(
         program, checkpoint, info.scheme_name, packed + stated, floor, allowed, checks,
         stages.seconds, fatal=fatal, tokens=tokens,
-        not_compared=not_compared(unknown, backbone, tokens, shown, picked) + unread,
+        not_compared=left + methods_not_compared(opened.program),
         unrounded=unrounded,
     )  # fmt: skip
     if emulate and report.passed:

@@ -6,6 +6,7 @@ import torch
 
 from quatrain.backbone.layers.kv_cache import CachedAttention
 from quatrain.backbone.model import Backbone
+from quatrain.program import Program
 from quatrain.short_lists import ranges
 from quatrain.verify.checks.stored_tables import RoundedEmbedding
 from quatrain.verify.checks.unrounded import exact_gelu
@@ -63,4 +64,13 @@ def _experts_left(picked: Mapping[int, torch.Tensor]) -> list[str]:
     return [
         f"experts that no text is routed to, {'; '.join(named[:_NAMED])}{more}: a longer --prompt "
         "reaches more"
+    ]
+
+
+def methods_not_compared(program: Program) -> list[str]:
+    """The methods of `program` besides forward that compute something."""
+    return [
+        f"what its method {name} computes: only forward is run"
+        for name, method in program.methods.items()
+        if name != "forward" and method.instructions
     ]
