@@ -191,3 +191,14 @@ def test_a_program_for_the_cpu_is_described() -> None:
     assert (cpu["backend"], cpu["delegates"]) == ("XnnpackBackend", len(inside))
     refused = run(model, "--device", "mali-g715").exception
     assert isinstance(refused, InputError) and "leave it out" in str(refused)
+
+
+def test_methods_for_the_cpu_with_a_cache_each_fail(tmp_path: Path) -> None:
+    """Measured: what the method for steps gives is another text's than `forward` has read."""
+    source = artifact("peer-xnnpack-8da4w")
+    done = run(under_names(source, "decode", "forward")(tmp_path))
+    assert done.exit_code == 1
+    assert "methods decode, forward have a KV cache each" in " ".join(done.output.split())
+    assert "None of the known defects" not in done.output
+    either = run(under_names(source, "base", "forward")(tmp_path))  # an app may call either alone
+    assert either.exit_code == 0 and "None of the known defects" in either.output

@@ -63,13 +63,16 @@ def _print_cpu(cpu: "CpuExamination", external: list[str]) -> None:
     from quatrain.commands.printing.program import external_text
 
     print(f"A program for the CPU: {cpu.delegates} calls of {cpu.backend}.")
+    for wrong in cpu.wrong:
+        print(f"It is computed wrongly: {wrong}")
     for note in cpu.notes:
         print(note)
     for lacking in cpu.lacking:
         print(f"It does not load there: {lacking}; ship a later runtime")
     if external:
         print(f"It needs {external_text(external)}")
-    print("None of the known defects is met: they are those of the Vulkan runtime.")
+    if not cpu.wrong:
+        print("None of the known defects is met: they are those of the Vulkan runtime.")
     if cpu.operators:
         calls = ", ".join(f"{name} ({count})" for name, count in cpu.operators.items())
         print(f"Operators outside the delegates, whose kernels the app must link: {calls}")

@@ -7,6 +7,7 @@ from quatrain.program import Program
 from quatrain.program.kept_state import may_go_on
 from quatrain.program.xnnpack_delegate import XNNPACK_BACKEND
 from quatrain.targets.catalogue import release
+from quatrain.targets.triggers.method_triggers import caches_of_each_method
 
 GATED_DELTA_RULE = "llama.gated_delta_rule"
 # In every ExecuTorch runtime: kernels/prim_ops/register_prim_ops.cpp.
@@ -35,7 +36,8 @@ class CpuExamination:
         operators: Those outside that are not part of every runtime, with how often each is called:
             the app must link their kernels.
         lacking: Those that the release which was asked about does not have, a sentence each.
-        notes: What an app should know of how they are called, a sentence each.
+        wrong: What is computed wrongly, and in which calls, a sentence each.
+        notes: What an app should know of its calls, a sentence each.
         not_known: What was not checked, a sentence.
     """
 
@@ -43,6 +45,7 @@ class CpuExamination:
     delegates: int
     operators: dict[str, int] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_known: str = _NOT_KNOWN
 
@@ -73,5 +76,11 @@ def examine_for_cpu(program: Program, runtime: str | None = None) -> CpuExaminat
         len(program.delegates),
         dict(sorted(called.items())),
         lacking,
+        [
+            f"{found.where} have a KV cache each: where a text takes turns in them, one does not "
+            "see what another wrote. Call one alone, or export one for prompts and steps"
+            for found in caches_of_each_method(program)
+            if found.certainty != "possible"
+        ],
         [_STATE] if may_go_on(program) else [],
     )

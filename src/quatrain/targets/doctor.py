@@ -82,9 +82,10 @@ class Examination:
 
     @property
     def passed(self) -> bool:
-        """Whether no known defect applies, and the runtime has what a program for the CPU calls."""
-        lacking = self.cpu is not None and self.cpu.lacking
-        return not lacking and not any(finding.applies for finding in self.findings)
+        """Whether no known defect applies, and the runtime has what a program for the CPU calls, of
+        which no method needs what another wrote."""
+        failing = self.cpu is not None and (self.cpu.lacking or self.cpu.wrong)
+        return not failing and not any(finding.applies for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """The examination as plain data, ready for JSON."""
