@@ -544,6 +544,8 @@ def test_what_takes_seconds_says_what_it_waits_for(tiny: Tiny, tmp_path: Path) -
     ):
         done = invoked(words, input="w5")
         assert done.exit_code == 0 and done.stderr.startswith(f"  {said} "), done.stderr
+    done = invoked(["convert", tiny.checkpoint, tmp_path / "int4"])  # and plans what it wrote
+    assert done.stderr.splitlines()[-1].startswith("  plan "), done.stderr
 
 
 def test_what_comes_before_any_work_is_said_where_it_is_slow(capsys: pytest.CaptureFixture[str]):

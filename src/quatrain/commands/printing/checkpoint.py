@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quatrain.commands.printing.progress import shown_stages
 from quatrain.commands.printing.results import print_next
 from quatrain.human_bytes import human_bytes
 from quatrain.int4 import Scheme
@@ -34,7 +35,9 @@ def planned(checkpoint: Path, backend: str) -> "list[ProgramPlan]":
     """The programs that export would write of the checkpoint that was written for `backend`."""
     from quatrain.export.plan.plan import plan_programs
 
-    return plan_programs(checkpoint, backends=("vulkan",) if backend == "vulkan" else None).programs
+    backends = ("vulkan",) if backend == "vulkan" else None
+    with shown_stages()("plan"):
+        return plan_programs(checkpoint, backends=backends).programs
 
 
 def print_programs_and_next(checkpoint: Path, programs: "Sequence[ProgramPlan]") -> None:
