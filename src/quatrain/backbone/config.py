@@ -53,6 +53,9 @@ class BackboneConfig:
     rope_linear_factor: float = 1.0  # positions count as if divided by it
     local_rope_theta: float | None = None  # of sliding-window layers, unscaled
     no_rope_layer_interval: int | None = None  # every such layer goes without
+    global_rope: bool = True  # of layers without a window; of others in any case
+    # The rows of a table of positions that is added to embeddings (GPT-2); 0: there is none.
+    learned_positions: int = 0
     # Of layers without a window (Gemma 4): the width of their heads, how many of them are keys' and
     # values', and the part of all planes that turns, the first ones, as fast as they do where all
     # turn.
@@ -71,6 +74,8 @@ class BackboneConfig:
     scale_query_by: float = 1.0  # after its norm
     attention_multiplier: float | None = None  # in place of 1 / sqrt(head_dim)
     attn_logit_softcapping: float | None = None
+    # A learned score of each head, beside those of the context, that has no value (gpt-oss).
+    use_sink_scores: bool = False
     use_attn_o_norm: bool = False
     use_attn_o_gate: bool = False
     # RMS norms, with weights, of what wo and w2 read (BitNet).
@@ -119,7 +124,7 @@ class BackboneConfig:
 
     # Feed-forward and residual stream.
     # "xielu" has learned numbers in each layer.
-    act_fn: Literal["silu", "gelu", "gelu_approx", "relu2", "xielu"] = "silu"
+    act_fn: Literal["silu", "gelu", "gelu_approx", "relu", "relu2", "xielu"] = "silu"
     feed_forward_gate: bool = True  # without, there is no w3
     feed_forward_bias: bool = False  # of w1, w2 and w3, not of experts
     no_feed_forward_layers: tuple[int, ...] = ()  # layers without (Nemotron-H), from 0 on
@@ -203,6 +208,11 @@ class BackboneConfig:
         if self.rope_scaling_long_factor is None:
             return None
         return "long" if self.max_seq_len > self.original_max_position_embeddings else "short"
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether attention has a soft cap or sinks, which no operator of attention computes."""
+        return self.attn_logit_softcapping is not None or self.use_sink_scores
 
     @property
     def rotary_dim(self) -> int:

@@ -54,8 +54,9 @@ def layer_of(config: "BackboneConfig", index: int) -> Layer:
     interval = config.no_rope_layer_interval
     kind = None if config.layer_types is None else config.layer_types[index]
     attends = kind not in ("conv", "linear_attention", "mamba")
-    has_rope = attends and (interval is None or (index + 1) % interval != 0)
     slides = config.sliding_window is not None and (kind is None or kind == "sliding_attention")
+    has_rope = attends and (interval is None or (index + 1) % interval != 0)
+    has_rope = has_rope and (slides or config.global_rope)
     kv_source, shares_kv = _shared_keys(config, index)
     kv_heads, head_dim = _kv_heads(config, slides)
     window = _attention_window(config, slides, has_rope)

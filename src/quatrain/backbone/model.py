@@ -11,6 +11,7 @@ from quatrain.backbone.config import BackboneConfig
 from quatrain.backbone.layers.alt_up import AltUpEnds
 from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.kv_cache import CachedAttention
+from quatrain.backbone.layers.learned_positions import LearnedPositions
 from quatrain.backbone.layers.norm import RMSNorm, stream_norm
 from quatrain.backbone.layers.output_bias import OutputBias
 from quatrain.backbone.layers.per_layer import PerLayerInputs
@@ -25,8 +26,8 @@ class Backbone(nn.Module):
     """Prefill of any length and decode in one module.
 
     `embedding_input`: takes [1, T, dim] embeddings in place of token ids (no tok_embeddings), as
-    the layers see them: steps of params.json for embeddings, such as normalizing or scaling them,
-    are then up to the caller.
+    the layers see them but for learned positions: steps of params.json for embeddings, such as
+    normalizing or scaling them, are then up to the caller.
     `hidden_output`: gives the final normed hidden states (no output linear). Without `blocks` it
     has no layers, only what lies around them. `every_row`: whether the output layer computes the
     logits of every token, of which the last are given; False to begin with.
@@ -52,6 +53,7 @@ class Backbone(nn.Module):
                 self.tok_norm = RMSNorm(config.dim, config.norm_eps, affine=False)
             self.scale_embedding = factor_or_none(config.embedding_scale_factor)
             self.per_layer = PerLayerInputs(config) if config.per_layer_dim else None
+        self.positions = LearnedPositions(config) if config.learned_positions else None
         self.alt_up = AltUpEnds(config) if config.altup_num_inputs > 1 else None
         self.layers = nn.ModuleList(Block(config, plan) for plan in plans)
         self.norm = stream_norm(config)
@@ -90,7 +92,9 @@ class Backbone(nn.Module):
 
     def hidden(self, tokens: torch.Tensor, start: int) -> torch.Tensor:
         """The normed hidden states [1, T, dim] of T tokens from position `start` onwards."""
-        x = self.embed(tokens)
+        torch._check(start >= 0)
+        torch._check(start + tokens.shape[1] <= self.config.max_seq_len)
+        x = self.embed(tokens, start)
         return self.normed(self.run_layers(x, start, own=self.own_inputs(tokens, x)))
 
     def normed(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,8 +112,6 @@ class Backbone(nn.Module):
         """What the layers from `first` to before `end` make of the input x [1, T, dim], and of
         what each layer gets besides, of `own_inputs`."""
         length = x.shape[1]
-        torch._check(start >= 0)
-        torch._check(start + length <= self.config.max_seq_len)
         angles = self.rope(start, length)
         local = angles if self.local_rope is None else self.local_rope(start, length)
         every = own or [None] * len(self.layers)
@@ -130,10 +132,14 @@ class Backbone(nn.Module):
             return None
         return self.per_layer(tokens, x[..., : self.config.dim]).unbind(2)
 
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """What the first layer sees, [1, T, dim], of several streams beside each other."""
-        if self.tok_embeddings is None:
-            return tokens
+    def embed(self, tokens: torch.Tensor, start: int = 0) -> torch.Tensor:
+        """What the first layer sees of tokens from position `start` on, [1, T, dim], of several
+        streams beside each other."""
+        x = tokens if self.tok_embeddings is None else self._embedded(tokens)
+        return x if self.positions is None else self.positions(x, start)
+
+    def _embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        assert self.tok_embeddings is not None
         x = self.tok_embeddings(tokens)
         if self.tok_norm is not None:
             x = self.tok_norm(x)

@@ -36,6 +36,8 @@ def state_for(
             state[name] = kept_rows(state[name], config.input_prune_map, config.vocab_size)
         elif name.startswith(("output.", "output_bias.")):
             state[name] = kept_rows(state[name], config.output_prune_map, config.vocab_size)
+    if config.learned_positions and "positions.weight" in state:
+        state["positions.weight"] = state["positions.weight"][: config.max_seq_len]
     state = experts_apart(state)
     # Nothing else: of a matrix with one row, or a number, every dimension counts.
     columns = {name: tensor for name, tensor in state.items() if _is_column(name, tensor)}

@@ -10,6 +10,7 @@ layers.{i}.attention.{wq,wk,wv}.bias        with attention_qkv_bias
 layers.{i}.attention.wo.bias                with attention_output_bias
 layers.{i}.attention.{q,k}_norm_fn.weight   [head_dim], with use_qk_norm and qk_norm_affine; with
                                             qk_norm_whole as wide as the projection
+layers.{i}.attention.attend.sinks           [n_heads], with use_sink_scores
   with kv_lora_rank, H heads, in place of these:
 layers.{i}.attention.wq.weight              [H * head_dim, dim]; with q_lora_rank instead
 layers.{i}.attention.{wq_a,wq_b}.weight     [q_lora_rank, dim], [H * head_dim, q_lora_rank]
@@ -72,6 +73,7 @@ norm.weight                                 [dim]
 per_layer.embeddings.weight                 [vocab_size, n_layers * per_layer_dim]
 per_layer.projection.weight                 [n_layers * per_layer_dim, dim]
 per_layer.norm.weight                       [per_layer_dim]
+positions.weight                            [learned_positions, dim], floating point
 output_bias.bias                            [vocab_size], with output_bias, whole also where
                                             there is an output_prune_map
 output_intermediate.weight                  [output_linear_intermediate_dim, dim]

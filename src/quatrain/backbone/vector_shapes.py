@@ -16,6 +16,8 @@ def vector_shapes(config: BackboneConfig) -> Shapes:
     }
     if config.per_layer_dim:
         shapes["per_layer.norm.weight"] = (config.per_layer_dim,)
+    if config.learned_positions:
+        shapes["positions.weight"] = (config.learned_positions, config.dim)
     if config.output_bias and config.apply_output:
         shapes["output_bias.bias"] = (config.vocab_size,)
     return shapes | _norm("norm", config)
@@ -69,6 +71,8 @@ def _mixer(config: BackboneConfig, layer: Layer) -> Shapes:
     if layer.delta:
         return _delta_vectors(config)
     shapes = _attention_biases(config, layer) if layer.attends else {}
+    if config.use_sink_scores and layer.attends and layer.kv_source is None:
+        shapes["attention.attend.sinks"] = (config.n_heads,)
     return shapes | (_state_space_vectors(config) if layer.mamba else {})
 
 

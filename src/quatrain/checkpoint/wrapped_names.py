@@ -15,9 +15,11 @@ _ANYWHERE = re.compile(
 _EMBEDDING = re.compile(r"((?:[\w-]+\.)*?)(?:model\.embed_tokens|embed_tokens|tok_embeddings)\.")
 _BEFORE_ALL = ("base_model.model.",)
 _ADAPTED = re.compile(r"\.(?:base_layer|lora_[AB]|modules_to_save|original_module)\.")
-# All of a model but its output layer; of LFM2 a norm, of Gemma embeddings by layer and streams.
+# All of a model but its output layer; of LFM2 a norm, of Gemma embeddings by layer and streams, of
+# OPT positions and a norm.
 _OF_MODEL = re.compile(
     r"layers\.\d+\.|embed_tokens(?:_per_layer)?\.|(?:embedding_)?norm\.|per_layer_\w+\.|altup_\w+\."
+    r"|embed_positions\.|final_layer_norm\."
 )
 
 

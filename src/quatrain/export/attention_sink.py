@@ -41,6 +41,8 @@ def _problem(config: BackboneConfig) -> str | None:
         return f"layers attend to chunks of {config.attention_chunk_size} tokens"
     if config.attn_logit_softcapping is not None:
         return f"attention has a soft cap of {config.attn_logit_softcapping:g}"
+    if config.use_sink_scores:
+        return "attention has a learned sink for each head"
     if config.num_kv_shared_layers:
         return "layers use the keys of other layers (num_kv_shared_layers)"
     if config.layer_types is not None:

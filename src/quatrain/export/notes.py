@@ -70,7 +70,7 @@ def _zero_points(options: ExportOptions) -> str:
 def _half_attention(config: BackboneConfig, options: ExportOptions) -> str:
     """A note on caches too long for a texture, for which the doctor reports a possible defect."""
     windows = [config.layer(index).attention_window for index in range(config.n_layers)]
-    plain = config.attn_logit_softcapping is None and None in windows
+    plain = not config.changes_scores and None in windows
     if options.activation_dtype != "fp16" or config.max_seq_len <= SURE_IMAGE or not plain:
         return ""
     return (

@@ -38,7 +38,7 @@ _GENERIC = (
     "mistral", "ministral", "ministral3", "mistral3", "mixtral", "phi3", "granite", "granitemoe",
     "granitemoehybrid", "granitemoeshared", "ernie4_5", "ernie4_5_moe", "glm", "glm4", "minicpm3",
     "olmo2", "olmo3", "stablelm", "nemotron", "hyperclovax", "internlm2", "internlm3", "glm4v",
-    "iquestcoder",
+    "iquestcoder", "gpt_bigcode",
     "glmasr", "got_ocr2", "llava", "llava_next", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7",
     "omniasr", "paddleocr_vl", "smolvlm", "vipllava", "voxtral",
 )  # fmt: skip
@@ -46,6 +46,10 @@ _QWEN2 = (
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl",
     "audioflamingo3", "fun_asr_nano", "hunyuan_vl", "internvl", "lighton_ocr",
     "moss_transcribe_diarize", "ovis2", "qianfan_ocr", "qwen2_5_omni", "qwen2_audio", "qwen3_asr",
+)  # fmt: skip
+_GPT2 = (
+    "starcoder2", "jais2", "phi", "hyperclovax_vision_v2", "gptj", "codegen", "gpt2", "gpt_neo",
+    "opt",
 )  # fmt: skip
 _CLASSES: dict[str, str] = {
     **dict.fromkeys(
@@ -55,10 +59,7 @@ _CLASSES: dict[str, str] = {
     **dict.fromkeys(("cohere", "cohere2", "aya_vision"), "CohereTokenizer"),
     "idefics2": "LlamaTokenizer",
     **dict.fromkeys(("gpt_neox", "mamba2", "olmo", "olmoe"), "GPTNeoXTokenizer"),
-    **dict.fromkeys(
-        ("starcoder2", "jais2", "phi", "hyperclovax_vision_v2", "gptj", "codegen"),
-        "GPT2Tokenizer",
-    ),
+    **dict.fromkeys(_GPT2, "GPT2Tokenizer"),
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), "Qwen3_5Tokenizer"
     ),

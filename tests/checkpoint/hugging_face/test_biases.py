@@ -16,14 +16,19 @@ from quatrain.checkpoint.hugging_face.tensors.biases import has_bias
 from quatrain.checkpoint.open import open_checkpoint, open_float_model
 from quatrain.errors import InputError
 
-FLAGS = ("attention_bias", "attention_out_bias", "use_bias", "use_qkv_bias", "qkv_bias", "mlp_bias")
+FLAGS = (
+    "attention_bias", "enable_bias", "attention_out_bias", "use_bias", "use_qkv_bias", "qkv_bias",
+    "mlp_bias",
+)  # fmt: skip
 PARTS = {
-    "qkv": ("q_proj.bias", "qkv_proj.bias", "query_key_value.bias"),
+    "qkv": ("q_proj.bias", "qkv_proj.bias", "query_key_value.bias", "c_attn.bias"),
     "wo": (
         "o_proj.bias",
         "self_attn.out_proj.bias",
         "self_attn.dense.bias",
         "attention.dense.bias",
+        "attn.c_proj.bias",
+        "attention.out_proj.bias",
     ),
     "feed_forward": (
         "mlp.down_proj.bias",
@@ -31,10 +36,11 @@ PARTS = {
         "mlp.dense_4h_to_h.bias",
         "mlp.fc_out.bias",
         "mlp.fc2.bias",
+        ".fc2.bias",
         "feed_forward.w2.bias",
     ),
 }
-DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2", "mlp.dense_4h_to_h", "mlp.fc_out")
+DENSE = ("mlp.down_proj", "mlp.c_proj", "mlp.fc2", "mlp.dense_4h_to_h", "mlp.fc_out", ".fc2")
 KINDS = {row.model_type: row for row in ROWS.values()}
 # Whose attention_bias is refused.
 GATED = (

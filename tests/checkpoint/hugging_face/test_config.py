@@ -19,7 +19,7 @@ def test_llama3_scaling_from_config(tmp_path, field):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type is 'gpt2'"),
+        ({"model_type": "bloom"}, "model_type is 'bloom'"),
         ({"model_type": None}, "has no model_type.* add it"),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'"),
         ({"mlp_bias": True}, "gate_proj.bias, .* missing"),

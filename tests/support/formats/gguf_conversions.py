@@ -356,6 +356,15 @@ def phi2_tensors(tensors: Tensors, config: Any) -> Tensors:
     }
 
 
+def gpt2_tensors(tensors: Tensors, config: Any) -> Tensors:
+    """Matrices as everywhere else; the output layer is written too, as the first converters did."""
+    made = {
+        name: each.T if re.search(r"\.c_\w+\.weight$", name) else each
+        for name, each in tensors.items()
+    }
+    return made | {"lm_head.weight": tensors["transformer.wte.weight"]}
+
+
 def phi2_tensors_of_the_first_files(tensors: Tensors, config: Any) -> Tensors:
     """Queries, keys and values in one."""
     made = phi2_tensors(tensors, config)

@@ -7,6 +7,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tests.support.formats import quantized_folders as folders
+from transformers.pytorch_utils import Conv1D
 
 from quatrain.quantize.methods.round_to_nearest import quantize_groups
 
@@ -24,6 +25,7 @@ LINEARS = (
     "_linear.weight",
     ".self_attn.dense.weight",
     ".c_fc.weight",
+    ".c_attn.weight",
     ".query_key_value.weight",
     ".attn.out_proj.weight",
     ".fc_in.weight",
@@ -51,9 +53,12 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     for name in list(tensors):
         sees = name.startswith("model.visual.")  # left in floating point, as releases have it
         if name.endswith(LINEARS) and not sees:
-            values, scales = quantize_groups(tensors.pop(name), folders.GROUP)
+            matrix = tensors.pop(name)
+            columns_first = isinstance(_module_of(name, model), Conv1D)
+            values, scales = quantize_groups(matrix.T if columns_first else matrix, folders.GROUP)
             groups = values.unflatten(1, (-1, folders.GROUP))
-            rounded[name] = (groups * scales[..., None]).flatten(1)
+            matrix = (groups * scales[..., None]).flatten(1)
+            rounded[name] = matrix.T if columns_first else matrix
             for part, packed in folders.PACK[method](values, scales).items():
                 tensors[name.replace("weight", part)] = packed.contiguous()
     save_file(tensors, file)
@@ -62,6 +67,10 @@ def write_quantized_model(folder: Path, model: transformers.PreTrainedModel, met
     config.write_text(json.dumps(said))
     _load(model, rounded)
     return folder
+
+
+def _module_of(name: str, model: transformers.PreTrainedModel) -> torch.nn.Module | None:
+    return dict(model.named_modules()).get(name.removesuffix(".weight"))
 
 
 def _experts_one_by_one(

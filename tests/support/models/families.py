@@ -137,6 +137,15 @@ QWEN3_5_MOE = QWEN3_5 | QWEN2_MOE | {
     "num_hidden_layers": 3,
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
 }  # fmt: skip
+LARA_MINI = QWEN2_MOE | {
+    "num_hidden_layers": 5, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 24, "rms_norm_eps": 0.1,
+    "sliding_window": 8,
+}  # fmt: skip
+GRANITE_SWASH = {
+    "sliding_window": 8, "embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+    "residual_multiplier": 0.4, "logits_scaling": 2.5,
+}  # fmt: skip
 QWEN3_NEXT = QWEN3_5_MOE | {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
                         "partial_rotary_factor": 0.25},
@@ -256,6 +265,17 @@ def phi2_figures(config: Any) -> dict[str, Any]:
         "rope_dimension_count": int(head_dim * part),
         "layer_norm_eps": config.layer_norm_eps,
         "layer_norm_rms_eps": None,
+    }
+
+
+def gpt2_figures(config: Any) -> dict[str, Any]:
+    multi_query = getattr(config, "multi_query", False)
+    return {
+        "feed_forward_length": config.n_inner,
+        "head_count_kv": 1 if multi_query else None,
+        "layer_norm_eps": config.layer_norm_epsilon,
+        "key_length": None,
+        "value_length": None,
     }
 
 
@@ -449,6 +469,32 @@ ROWS = {
         "GPT-J", "GPTJ", {"rotary_dim": 8, "n_inner": 96}, quantized=True, fuzzed=True
     ),
     "codegen": Row("CodeGen", "CodeGen", {"rotary_dim": 8}, quantized=True, fuzzed=True),
+    "gpt2": Row(
+        "GPT-2", "GPT2", {"n_inner": 96, "activation_function": "gelu"},
+        quantized=True, fuzzed=True,
+        gguf=Conversion(
+            "gpt2", tensors=conversions.gpt2_tensors, figures=gpt2_figures,
+            fields={"activation_function": "gelu_new", "tie_word_embeddings": True},
+        ),
+    ),
+    "gpt2 without a scale of its scores": Row("GPT-2", "GPT2", {"scale_attn_weights": False}),
+    "gpt neo": Row(
+        "GPT-Neo, TinyStories", "GPTNeo",
+        {"attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 8},
+        quantized=True, fuzzed=True,
+    ),
+    "gpt bigcode": Row(
+        "StarCoder 1, SantaCoder", "GPTBigCode", {"n_inner": 96}, quantized=True, fuzzed=True,
+        gguf=Conversion("starcoder", figures=gpt2_figures),
+    ),
+    "gpt bigcode, as many heads of keys": Row(
+        "StarCoder 1, SantaCoder", "GPTBigCode", {"n_inner": 96, "multi_query": False}
+    ),
+    "opt": Row("OPT, Galactica", "OPT", {"ffn_dim": 96}, quantized=True, fuzzed=True),
+    "galactica": Row(
+        "OPT, Galactica", "OPT",
+        {"ffn_dim": 96, "activation_function": "gelu", "enable_bias": False},
+    ),
     "gpt neox": Row("GPT-NeoX, Pythia", "GPTNeoX", quantized=True, fuzzed=True),
     "gpt neox, one after the other": Row(
         "GPT-NeoX, Pythia", "GPTNeoX",
@@ -927,6 +973,10 @@ ROWS = {
             tensors=conversions.qwen3_5_tensors,
         ),
     ),
+    "lara mini": Row(
+        "Lara Mini", "LaraMini",
+        LARA_MINI, quantized=True, fuzzed=True,
+    ),
     "qwen3 next": Row(
         "Qwen 3 Next", "Qwen3Next", QWEN3_NEXT, quantized=True, fuzzed=True,
         gguf=Conversion(
@@ -965,6 +1015,22 @@ ROWS = {
     "olmoe": Row(
         "OLMoE", "Olmoe", MIXTURE, quantized=True, fuzzed=True,
         gguf=Conversion("olmoe", figures=experts_figures),
+    ),
+    "granite swash": Row(
+        "Granite Swash", "GraniteSWA", GRANITE_SWASH | {"num_hidden_layers": 5},
+        quantized=True, fuzzed=True,
+    ),
+    "granite swash, bases of both kinds": Row(
+        "Granite Swash", "GraniteSWA",
+        GRANITE_SWASH | {"layer_rope_theta": [50000.0, 100.0, 100.0]},
+    ),
+    "granite swash without rotation": Row(
+        "Granite Swash", "GraniteSWA", GRANITE_SWASH | {"layer_rope_theta": [0, 0, 0]}
+    ),
+    "granite swash moe": Row(
+        "Granite Swash MoE", "GraniteMoeSWA",
+        GRANITE_SWASH | {"num_local_experts": 4, "layer_rope_theta": [0, 100.0, 100.0]},
+        quantized=True, fuzzed=True,
     ),
     "granite moe": Row(
         "Granite 3 MoE", "GraniteMoe", GRANITE_MOE, quantized=True, fuzzed=True,

@@ -27,6 +27,7 @@ def squared_relu(x: torch.Tensor) -> torch.Tensor:
 
 ACTIVATIONS = {
     "silu": silu,
+    "relu": F.relu,
     "relu2": squared_relu,
     "gelu": F.gelu,
     "gelu_approx": partial(F.gelu, approximate="tanh"),

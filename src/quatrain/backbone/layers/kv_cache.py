@@ -20,6 +20,8 @@ class CachedAttention(nn.Module):
     keys and values of positions 0 .. start - 1 when called, 0 .. start + T - 1 afterwards.
     After `make_room` they, and all that is given, have several texts in place of 1.
 
+    `sinks` [n_heads]: a score that each head's queries attend to besides, of no value.
+
     With `rounds_to_int8` (see `quantize_kv_cache`) queries, keys and values are those that int8
     holds of each token and head, asymmetric; the buffers stay floating point here.
     """
@@ -34,6 +36,9 @@ class CachedAttention(nn.Module):
         self.shares_kv = layer.shares_kv
         self.values_are_keys = layer.latent
         self.soft_cap = config.attn_logit_softcapping
+        self.changes_scores, self.sinks = config.changes_scores, None
+        if config.use_sink_scores:
+            self.sinks = nn.Parameter(torch.zeros(config.n_heads), requires_grad=False)
         self.head_shape = layer.n_kv_heads, layer.head_dim
         self.rounds_to_int8 = False
         for name in ("k_cache", "v_cache"):
@@ -66,21 +71,25 @@ class CachedAttention(nn.Module):
         self.v_cache[:, start:end] = v
         return self.read(q, start)
 
+    def sinks_by_key_head(self) -> torch.Tensor | None:
+        """The sinks [n_kv_heads, 1, query heads of one], if there are any."""
+        return None if self.sinks is None else self.sinks.detach().view(self.head_shape[0], 1, -1)
+
     def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
         """The attention of q as in `forward`, over the current contents of the cache."""
         length = q.shape[1]
         end = start + length
         keys, values = self.k_cache[:, :end], self.v_cache[:, :end]
         mask = None
-        windowed, capped = self.attention_window is not None, self.soft_cap is not None
+        windowed = self.attention_window is not None
         # Without a mask if a text begins: torch then leaves out what no token attends to.
-        causal = start == 0 and length > 1 and not windowed and not capped
+        causal = start == 0 and length > 1 and not windowed and not self.changes_scores
         if windowed or (length > 1 and not causal):
             mask = visible(start, length, end, self.attention_window, self.attention_sinks)
-        if self.soft_cap is not None:
+        if self.changes_scores:
             texts = zip(q.split(1), keys.split(1), values.split(1), strict=True)
-            cap = self.soft_cap
-            return torch.cat([capped_attention(*text, mask, cap) for text in texts])
+            changed = self.soft_cap, self.sinks_by_key_head()
+            return torch.cat([attention_by_parts(*text, mask, *changed) for text in texts])
         # To [1, heads, tokens, head_dim], the layout of torch's attention, and back.
         attended = F.scaled_dot_product_attention(
             q.transpose(1, 2),
@@ -125,6 +134,8 @@ def _require_plain(layer: str, attend: CachedAttention) -> None:
         remedy += f", or ask for a context that it covers: --max-seq-len {window[1]}"
     elif attend.soft_cap is not None:
         what = f"has a soft cap of {attend.soft_cap:g} on its scores"
+    elif attend.sinks is not None:
+        what = "has a learned sink for each head"
     elif attend.shares_kv:
         what = "hands its keys and values on to other layers"
     else:
@@ -155,14 +166,16 @@ def visible(
     return mask & (columns // size == tokens // size)
 
 
-def capped_attention(
+def attention_by_parts(
     q: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     mask: torch.Tensor | None,
-    cap: float,
+    cap: float | None,
+    sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention whose logits are `cap * tanh(logits / cap)` (Gemma 2).
+    """Attention whose logits are `cap * tanh(logits / cap)` (Gemma 2), or that has a further logit
+    for each head in its softmax, `sinks` [Hkv, 1, H / Hkv] (gpt-oss), or both.
 
     q [1, T, H, D]; keys and values [1, S, Hkv, D]; mask bool [T, S]; returns [1, T, H, D].
     """
@@ -170,8 +183,14 @@ def capped_attention(
     # Key heads first, then the queries that share one: [Hkv, groups, T, D] and [Hkv, 1, S, D].
     heads = q[0].transpose(0, 1).unflatten(0, (-1, groups))
     keys, values = keys[0].transpose(0, 1).unsqueeze(1), values[0].transpose(0, 1).unsqueeze(1)
-    logits = torch.tanh(heads @ keys.transpose(2, 3) * (q.shape[-1] ** -0.5 / cap)) * cap
+    logits = heads @ keys.transpose(2, 3) * (q.shape[-1] ** -0.5 / (cap or 1.0))
+    if cap is not None:
+        logits = torch.tanh(logits) * cap
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
-    attended = torch.softmax(logits, dim=-1) @ values
+    if sinks is not None:
+        beside = sinks.transpose(1, 2).unsqueeze(-1).expand(-1, -1, q.shape[1], -1)
+        logits = torch.cat((logits, beside), dim=-1)
+    weights = torch.softmax(logits, dim=-1)
+    attended = (weights if sinks is None else weights[..., :-1]) @ values
     return attended.flatten(0, 1).transpose(0, 1).unsqueeze(0)

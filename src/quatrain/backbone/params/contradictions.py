@@ -56,6 +56,9 @@ def _of_rotations(config: BackboneConfig) -> Iterator[str]:
     for name in ("head_dim", "global_head_dim"):
         if (getattr(config, name) or 0) % 2:
             yield f"{name} {getattr(config, name)} is odd; rotary embedding needs even"
+    positions = config.learned_positions
+    if positions and positions < config.max_seq_len:
+        yield f"max_seq_len is {config.max_seq_len}, expected at most learned_positions {positions}"
     if config.global_rotary_planes > 1:
         yield f"global_rotary_planes is {config.global_rotary_planes}, expected at most 1"
     if config.global_rotary_planes < 1 and not config.use_hf_rope:

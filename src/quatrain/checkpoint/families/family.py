@@ -58,6 +58,7 @@ class HuggingFaceReading:
     `activations`: the supported values of `hidden_act`, and the `act_fn` of each; None stands for a
     missing field.
     `aliases`: other names that its configuration class accepts for fields.
+    `transposed`: linears whose matrices in floating point are stored as [K, N].
     `on_hub`: parts of tensor names that differ between the hub and transformers, in order.
     `by_layer`: whether `params` reads `per_layer_config`, the fields of single layers.
     `tied`: whether output and embedding are tied if config.json does not say.
@@ -79,6 +80,7 @@ class HuggingFaceReading:
     unused: Callable[[LazyTensors, Fields], set[str]] = lambda stored, fields: set()
     aliases: Mapping[str, str] = field(default_factory=dict)
     on_hub: Mapping[str, str] = field(default_factory=dict)
+    transposed: tuple[str, ...] = ()
     activations: Mapping[str | None, str] = field(
         default_factory=lambda: {"silu": "silu", "swish": "silu"}
     )

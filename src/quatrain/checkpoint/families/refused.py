@@ -2,7 +2,6 @@
 
 _FIRST_MAMBA = "state spaces of the first Mamba"
 _GROUPED_EXPERTS = "experts that are chosen in groups"
-_SINKS = "a learned attention sink for each head"
 _BEFORE_LLAMA = "a positional encoding or a feed-forward that differs from Llama's"
 
 # By config.json's model_type.
@@ -13,16 +12,10 @@ _MODEL_TYPES = {
     "falcon": _BEFORE_LLAMA,
     "falcon_mamba": _FIRST_MAMBA,
     "glm4_moe": _GROUPED_EXPERTS,
-    "gpt2": _BEFORE_LLAMA,
-    "gpt_bigcode": _BEFORE_LLAMA,
-    "gpt_neo": _BEFORE_LLAMA,
-    "gpt_oss": f"{_SINKS}, and experts with biases",
-    "granite_swa": _SINKS,
-    "granitemoe_swa": _SINKS,
+    "gpt_oss": "experts with biases",
     "jamba": _FIRST_MAMBA,
     "mamba": _FIRST_MAMBA,
     "mllama": "layers that attend to an image",
-    "opt": _BEFORE_LLAMA,
     "paligemma": "prompts whose tokens attend to each other in both directions",
     "phimoe": "a router that masks its logits after each choice",
     "qwen3_vl_moe": "experts whose matrices are stored transposed",
@@ -37,7 +30,6 @@ _ARCHITECTURES = {
     "glm4moe": "glm4_moe",
     "gpt-oss": "gpt_oss",
     "qwen3vlmoe": "qwen3_vl_moe",
-    "starcoder": "gpt_bigcode",
 }
 
 

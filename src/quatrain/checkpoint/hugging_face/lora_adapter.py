@@ -40,7 +40,6 @@ _SAVED = re.compile(r"\.(?:modules_to_save(?:\.default)?|base_layer|original_mod
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 # What PEFT can do besides, with the values under which it does nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "fan_in_fan_out": (None, False),
     "megatron_config": (None,),
     "target_parameters": (None, []),
     "layer_replication": (None, []),

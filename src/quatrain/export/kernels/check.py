@@ -139,12 +139,12 @@ def _check_xnnpack(program: Program, rows: list[LinearRow], backbone: nn.Module)
             f"{sorted(missing)} bytes, of XnnpackBackend and {sorted(others)}; expected the "
             "weights and scales of each in an XnnpackBackend delegate"
         )
-    capped = any(getattr(part, "soft_cap", None) is not None for part in backbone.modules())
+    by_parts = any(getattr(part, "changes_scores", False) for part in backbone.modules())
     streams = any(isinstance(part, AltUp) for part in backbone.modules())
     latent = any(isinstance(part, HeadMatrices) for part in backbone.modules())
-    # Attention with a soft cap, the prediction of streams and the matrices of single heads have no
-    # operator of their own, so their matrix products remain.
-    remaining = ("aten::bmm.out", "aten.bmm.out") if capped or streams or latent else ()
+    # Attention with a soft cap or sinks, the prediction of streams and the matrices of single heads
+    # have no operator of their own, so their matrix products remain.
+    remaining = ("aten::bmm.out", "aten.bmm.out") if by_parts or streams or latent else ()
     products = [
         step.target
         for step in program.methods["forward"].instructions

@@ -9,7 +9,7 @@ a compiler.
 import torch
 from torch import nn
 
-from quatrain.backbone.layers.kv_cache import CachedAttention, capped_attention, visible
+from quatrain.backbone.layers.kv_cache import CachedAttention, attention_by_parts, visible
 
 
 class SdpaWithKvCache(nn.Module):
@@ -52,17 +52,20 @@ class OwnCacheSdpa(nn.Module):
     """`CachedAttention` whose caches are tensors of their own, which `llama::update_cache` writes.
 
     For caches that other layers read too (the operator that does both keeps its caches to itself
-    on Vulkan), and for what that operator does not compute: a window, a chunk, a soft cap.
+    on Vulkan), and for what that operator does not compute: a window, a chunk, a soft cap, sinks.
     """
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
+    sinks: torch.Tensor | None
 
     def __init__(self, attend: CachedAttention) -> None:
         super().__init__()
         self.register_buffer("k_cache", attend.k_cache)
         self.register_buffer("v_cache", attend.v_cache)
         self.attention_window, self.soft_cap = attend.attention_window, attend.soft_cap
+        self.changes_scores = attend.changes_scores
+        self.register_buffer("sinks", attend.sinks_by_key_head())
         self.attention_sinks = attend.attention_sinks
 
     def forward(
@@ -74,16 +77,16 @@ class OwnCacheSdpa(nn.Module):
 
     def read(self, q: torch.Tensor, start: int) -> torch.Tensor:
         """Attention over what the caches hold already, for a layer without keys of its own."""
-        if self.attention_window is None and self.soft_cap is None:
+        if self.attention_window is None and not self.changes_scores:
             return torch.ops.llama.custom_sdpa.default(
                 q, self.k_cache, self.v_cache, start, None, 0.0, True, None
             )
         length = q.shape[1]
-        if self.soft_cap is not None:
+        if self.changes_scores:
             end = start + length
             mask = visible(start, length, end, self.attention_window, self.attention_sinks)
             keys, values = self.k_cache.narrow(1, 0, end), self.v_cache.narrow(1, 0, end)
-            return capped_attention(q, keys, values, mask, self.soft_cap)
+            return attention_by_parts(q, keys, values, mask, self.soft_cap, self.sinks)
         # With a mask the operator goes over the whole cache.
         every = self.k_cache.shape[1]
         mask = visible(start, length, every, self.attention_window, self.attention_sinks)

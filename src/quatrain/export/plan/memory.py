@@ -71,7 +71,7 @@ def _scores(config: BackboneConfig, tokens: int) -> int:
     for index in range(config.n_layers):
         window = config.layer(index).attention_window
         keys = config.max_seq_len if window is None else window[1] - 1 + tokens
-        if window is None and config.attn_logit_softcapping is None:
+        if window is None and not config.changes_scores:
             plain = 2 * keys
         else:
             masked = max(masked, 3 * keys)

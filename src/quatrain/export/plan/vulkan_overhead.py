@@ -12,9 +12,10 @@ from torch import nn
 
 from quatrain.backbone.block import Block
 from quatrain.backbone.layers.attention import Attention, PositionTemperature
-from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
+from quatrain.backbone.layers.feed_forward import ACTIVATIONS, XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.latent_attention import LatentAttention
+from quatrain.backbone.layers.learned_positions import LearnedPositions
 from quatrain.backbone.layers.mamba import Mamba2
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm
@@ -39,7 +40,7 @@ _QPARAMS, _NORM, _ATTENTION, _ROTARY, _FEED_FORWARD, _BLOCK = 510, 259, 1_162, 2
 _MASKED, _OF_WINDOW, _CAPPED, _MASK = 2_340, 600, 280, 3_220  # what attention has beyond its own
 _EMBEDDING, _INT4_EMBEDDING, _ELEMENT_WISE, _FACTOR, _XIELU = 314, 442, 140, 400, 1_390
 _LAYER_NORM, _CONV, _TEMPERATURE = 600, 3_100, 560
-_LATENT_ATTENTION = 3_950
+_LATENT_ATTENTION, _POSITIONS, _OF_SINKS = 3_950, 340, 1_300
 _DELTA_RULE, _KEYS_FOR_VALUES = 17_300, 1_900  # of a gated delta rule
 # Of a state space; what the first of a program is smaller by, and one beside attention.
 _STATE_SPACE, _FOR_HEADS, _FIRST, _BESIDE = 12_400, 1_400, 4_100, 350
@@ -84,11 +85,14 @@ def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
         return _DELTA_RULE + _KEYS_FOR_VALUES * (part.heads > part.key_heads)
     if isinstance(part, Mamba2):
         return _STATE_SPACE + _FOR_HEADS * (part.groups > 1)
+    if isinstance(part, FeedForward):  # others activate in two steps
+        return _FEED_FORWARD - _ELEMENT_WISE * (part.activate is ACTIVATIONS["relu"])
     if isinstance(part, Block):
         return _BLOCK - _BESIDE * _has_both(part)
     if isinstance(part, MaskedSdpa):
         of_window, capped = part.mask.before > 0, part.mask.cap is not None
-        return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped
+        sinks = _OF_SINKS * (part.sinks is not None)
+        return _MASKED + _OF_WINDOW * of_window + _CAPPED * capped + sinks
     if isinstance(part, MixtureOfExperts):
         picks = _PICK * part.activated + 2 * _ELEMENT_WISE * part.normalizes
         picks += _FACTOR * (part.expert_bias is not None)
@@ -96,13 +100,13 @@ def _part_bytes(name: str, part: nn.Module, shared: tuple[str, ...]) -> int:
         saved = _QPARAMS * _inputs_that_experts_share(part)
         return _ROUTED + _EXPERT * len(part.experts) + picks - saved
     kinds = {
-        VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM, FeedForward: _FEED_FORWARD,
+        VulkanRMSNorm: _NORM, LayerNorm: _LAYER_NORM,
         nn.Linear: _FLOAT_LINEAR, nn.Embedding: _EMBEDDING, Factor: _FACTOR,
         SoftCap: _ELEMENT_WISE, PositionMask: _MASK, KeptConv: _CONV,
         PerLayerInputs: _PER_LAYER, PerLayerBranch: _PER_LAYER_BRANCH, LayerScalar: _FACTOR,
         FixedResidual: _ELEMENT_WISE + _FACTOR, InputScaledNorm: _NORM + _FACTOR,
         SharedExpertGate: 4 * _ELEMENT_WISE, PositionTemperature: _TEMPERATURE, XIELU: _XIELU,
-        OutputBias: _FACTOR, LatentAttention: _LATENT_ATTENTION,
+        OutputBias: _FACTOR, LatentAttention: _LATENT_ATTENTION, LearnedPositions: _POSITIONS,
     }  # fmt: skip
     return kinds.get(type(part), 0)
 

@@ -14,6 +14,7 @@ from quatrain.backbone.layers.attention import Attention
 from quatrain.backbone.layers.feed_forward import XIELU, FeedForward
 from quatrain.backbone.layers.gated_delta_net import GatedDeltaNet
 from quatrain.backbone.layers.latent_attention import LatentAttention
+from quatrain.backbone.layers.learned_positions import LearnedPositions
 from quatrain.backbone.layers.mamba import Mamba2
 from quatrain.backbone.layers.moe import MixtureOfExperts, SharedExpertGate
 from quatrain.backbone.layers.norm import InputScaledNorm, LayerNorm, RMSNorm
@@ -49,7 +50,7 @@ _DELEGATE, _FLOAT_DELEGATE, _BIAS = 912, 576, 160
 # Of the parts of layers that they share, and what some have besides.
 _NORM, _HEADS, _NORMED_SUM, _ACTIVATION, _SUM = 1_200, 1_024, 1_408, 560, 448
 _ROTATION, _ROTATED_APART, _HEAD_NORM, _QUERY_FACTOR, _GATE_OF = 672, 400, 840, 160, 368
-_GELU, _SQUARED_RELU = 600, 200
+_GELU, _SQUARED_RELU, _RELU = 600, 200, -160
 _VALUES_OF_PARTS, _VALUES_OF_A_RULE = 7, 24
 _ROOT, _NAMED_CONSTANT, _OF_A_DELEGATE, _METHOD, _INSTRUCTION, _VALUE = 1_875, 120, 89, 173, 49, 52
 _USUAL_INSTRUCTIONS, _VALUES_OF_AN_INSTRUCTION, _VALUES_OF_A_COPY = 11, 2.42, 4.5
@@ -58,7 +59,7 @@ _INSTRUCTIONS: dict[type[nn.Module], int] = {
     PartedFeedForward: 1, PartedAttention: 4, Sum: 1, PartedBlock: 2,
     Factor: 1, SoftCap: 3, FixedResidual: 3, OwnCacheSdpa: 24,
     Int8KvCacheSdpa: 21,  # 18, of more values than others
-    RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1,
+    RingSdpa: 2, SharedExpertGate: 4, XIELU: 9, OutputBias: 1, LearnedPositions: 2,
 }  # fmt: skip
 # What a delegate computes of a part, or of the linear that it is joined with.
 _PARTED_INSIDE: dict[type[nn.Module], tuple[str, ...]] = {
@@ -68,8 +69,10 @@ _PARTED_INSIDE: dict[type[nn.Module], tuple[str, ...]] = {
 _EXPERT, _PICK, _NORMALIZED, _WEIGHED = 5.5, 8, 2, 4  # of a mixture of experts
 _RING_PLACES = 30  # once for all layers of a window
 _VIEWS_AND_ATTENTION, _INTERLEAVED, _HALF_SPLIT, _PARTIAL, _GATE = 5, 32, 14, 8, 2
-_WIDE_PAIRS, _WIDE_HALVES = 7, 2
+_WIDE_PAIRS, _WIDE_HALVES, _UNREAD_ROPE = 7, 2, 11
 _LATENT_ATTENTION = 31
+# Of attention with a soft cap or sinks; what sinks add, and a window.
+_BY_PARTS, _SINKS, _WINDOW = 28, 5, 3
 
 
 def xnnpack_bytes(
@@ -83,6 +86,7 @@ def xnnpack_bytes(
     rest = _USUAL_INSTRUCTIONS + _instructions(backbone, partial) - sum(layers)
     rest += _RING_PLACES * sum(isinstance(part, RingPlaces) for part in backbone.modules())
     rest += POSITION * any(isinstance(part, KeptConv) for part in backbone.modules())
+    rest -= _UNREAD_ROPE * all(layer.rope == "none" for layer in backbone.layers)
     lowered = LAYERS if _is_replicated(backbone) else len(layers)
     values = _VALUES_OF_AN_INSTRUCTION * rest
     values += sum(_values(layer, partial) for layer in backbone.layers[:lowered])
@@ -116,7 +120,9 @@ def _shared_delegates(part: nn.Module) -> dict[tuple[object, ...], int]:
         return {("heads", _heads(part), *rows): _heads(part)}
     if isinstance(part, PartedFeedForward):
         gate = _GATE_OF * (part.w3 is not None)
-        of = {SigmoidGelu: _GELU, SquaredRelu: _SQUARED_RELU}.get(type(part.activate), 0)
+        of = {SigmoidGelu: _GELU, SquaredRelu: _SQUARED_RELU, nn.ReLU: _RELU}.get(
+            type(part.activate), 0
+        )
         activation = _ACTIVATION + gate + of
         return {("activation", activation, len(part.w1.weight)): activation}
     found = recurrence_delegates(part)
@@ -177,6 +183,9 @@ def _instructions(part: nn.Module, partial: bool) -> float:
     if isinstance(part, LatentAttention):
         pairs = isinstance(part.rotary, InterleavedRotary)
         total += _LATENT_ATTENTION + (_INTERLEAVED if pairs else _HALF_SPLIT)
+    if isinstance(part, OwnCacheSdpa):
+        window = _WINDOW * (part.attention_window is not None)
+        total += (_BY_PARTS + window) * part.changes_scores + _SINKS * (part.sinks is not None)
     if isinstance(part, Attention):
         rotated = _INTERLEAVED if isinstance(part.rotary, InterleavedRotary) else _HALF_SPLIT
         total += _VIEWS_AND_ATTENTION + rotated * (part.rotary is not None)

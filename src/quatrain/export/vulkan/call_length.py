@@ -23,8 +23,8 @@ def longest_call(config: BackboneConfig) -> int:
     multiple of `ROWS` (the doctor's sdpa-uneven-calls).
     """
     layers = [config.layer(index) for index in range(config.n_layers)]
-    capped = config.attn_logit_softcapping is not None
-    masked = {layer.n_kv_heads for layer in layers if capped or layer.attention_window}
+    by_parts = config.changes_scores
+    masked = {layer.n_kv_heads for layer in layers if by_parts or layer.attention_window}
     beside = max((max(keys, config.n_heads // keys) for keys in masked), default=1)
     most = CHUNK if any(layer.recurs for layer in layers) else LONGEST_SIDE // beside // ROWS * ROWS
     return min(config.max_seq_len, config.prefill_chunk_size or most, most)

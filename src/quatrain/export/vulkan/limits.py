@@ -112,12 +112,13 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
     """The problem of attention or convolutions with operators that older runtimes lack."""
     in_context = replace(config, max_seq_len=context)
     layers = [in_context.layer(index) for index in range(config.n_layers)]
-    masked = [layer for layer in layers if layer.attention_window or config.attn_logit_softcapping]
+    masked = [layer for layer in layers if layer.attention_window or config.changes_scores]
     release = options.target.runtime if options.target else None
     if masked and needs_older_forms(release):
         return (
-            "attention has a window, a chunk or a soft cap, for which ExecuTorch's Vulkan runtime "
-            f"{release} lacks operators; ship a later runtime, or use {_on_the_cpu(options)}."
+            "attention has a window, a chunk, a soft cap or sinks, for which ExecuTorch's Vulkan "
+            f"runtime {release} lacks operators; ship a later runtime, or use "
+            f"{_on_the_cpu(options)}."
         )
     if any(layer.conv or layer.recurs for layer in layers) and needs_older_forms(release):
         spaces = any(layer.mamba for layer in layers)
@@ -131,10 +132,10 @@ def _attention_problem(config: BackboneConfig, options: ExportOptions, context: 
             f"attention_sinks is {config.attention_sinks}, but a Vulkan program keeps only the "
             f"last tokens of a window. Use {_on_the_cpu(options)}."
         )
-    if config.attn_logit_softcapping is not None and any(layer.shares_kv for layer in layers):
+    if config.changes_scores and any(layer.shares_kv for layer in layers):
         return (
-            "num_kv_shared_layers: layers use the keys of a layer whose attention has a soft "
-            f"cap, which cannot be exported to Vulkan; use {_on_the_cpu(options)}."
+            "num_kv_shared_layers: layers use the keys of a layer whose attention has a soft cap "
+            f"or sinks, which cannot be exported to Vulkan; use {_on_the_cpu(options)}."
         )
     return None
 

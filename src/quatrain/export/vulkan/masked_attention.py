@@ -1,4 +1,4 @@
-"""Attention with a window, a chunk or a soft cap, as Vulkan operators.
+"""Attention with a window, a chunk, a soft cap or sinks, as Vulkan operators.
 
 ExecuTorch's Vulkan operators that read a KV cache are causal over all of it, and do not accept a
 mask (`sdpa_impl` of SDPA.cpp). `et_vk::sdpa` accepts one, but reads a mask in a buffer by rows of
@@ -24,7 +24,7 @@ class PositionMask(nn.Module):
     Rows are the G query heads of one KV head, token by token. Int32 tables: of each query
     position, G times, itself (`own`) and the first position that it attends to (`first`),
     [context, G]; and the positions of the keys, which with a window begin `before` tokens before
-    the call's first.
+    the call's first. With sinks also `beside`, 0 for each query position, [context, G].
     """
 
     own: torch.Tensor
@@ -34,6 +34,7 @@ class PositionMask(nn.Module):
     hidden: torch.Tensor
     scale: torch.Tensor
     cap: torch.Tensor | None
+    beside: torch.Tensor | None
 
     def __init__(self, attend: CachedAttention, heads_per_key: int) -> None:
         super().__init__()
@@ -55,6 +56,7 @@ class PositionMask(nn.Module):
         scale = attend.head_shape[1] ** -0.5 / (1.0 if cap is None else cap)
         self.register_buffer("scale", torch.tensor([scale]))
         self.register_buffer("cap", None if cap is None else torch.tensor([cap]))
+        self.register_buffer("beside", None if attend.sinks is None else torch.zeros(repeated))
 
     def forward(self, start: int, length: int) -> torch.Tensor:
         """[length * G, L]: 0 where a query sees a key, `HIDDEN` elsewhere. L is `before` + length
@@ -68,7 +70,7 @@ class PositionMask(nn.Module):
 
 
 class MaskedSdpa(nn.Module):
-    """`CachedAttention` of a window, a chunk or a soft cap.
+    """`CachedAttention` of a window, a chunk, a soft cap or sinks.
 
     With a window its caches [n_kv_heads, before, head_dim] hold the last keys and values before the
     call's, oldest first, and are written by each call: calls must be consecutive. Otherwise they
@@ -77,11 +79,13 @@ class MaskedSdpa(nn.Module):
 
     k_cache: torch.Tensor
     v_cache: torch.Tensor
+    sinks: torch.Tensor | None
     seen: tuple[torch.Tensor, torch.Tensor]
 
     def __init__(self, attend: CachedAttention, mask: PositionMask) -> None:
         super().__init__()
         self.mask = mask
+        self.register_buffer("sinks", attend.sinks_by_key_head())
         for name in ("k_cache", "v_cache"):
             cache = getattr(attend, name)[0]
             if mask.before:
@@ -129,7 +133,14 @@ class MaskedSdpa(nn.Module):
         scores = torch.bmm(queries * self.mask.scale, keys.transpose(1, 2))
         if self.mask.cap is not None:
             scores = torch.tanh(scores) * self.mask.cap
-        return torch.softmax(scores + self.mask(start, length), dim=-1)
+        scores = scores + self.mask(start, length)
+        if self.sinks is None:
+            return torch.softmax(scores, dim=-1)
+        assert self.mask.beside is not None
+        sinks = self.sinks + self.mask.beside.narrow(0, start, length)
+        beside = sinks.reshape(len(keys), -1, 1)
+        weights = torch.softmax(torch.cat((scores, beside), dim=-1), dim=-1)
+        return weights.narrow(2, 0, scores.shape[2])
 
 
 def _rows(q: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -147,7 +158,7 @@ def masks_for(parts: list[CachedAttention], n_heads: int) -> dict[MaskKey, Posit
     masks: dict[MaskKey, PositionMask] = {}
     for part in parts:
         key = mask_key(part)
-        if (part.attention_window or part.soft_cap is not None) and key not in masks:
+        if (part.attention_window or part.changes_scores) and key not in masks:
             masks[key] = PositionMask(part, n_heads // part.head_shape[0])
     return masks
 

@@ -102,7 +102,7 @@ def _vulkan_form(
     if isinstance(part, GatedResidual):
         return FixedResidual(part)
     if isinstance(part, CachedAttention):
-        if part.attention_window is not None or part.soft_cap is not None:
+        if part.attention_window is not None or part.changes_scores:
             return MaskedSdpa(part, masks[mask_key(part)])
         if part.values_are_keys:
             return OneCacheSdpa(part)

@@ -44,4 +44,5 @@ class SigmoidGelu(nn.Module):
 # Of the activations of feed-forwards that have one.
 PARTS: dict[Callable[[torch.Tensor], torch.Tensor], type[nn.Module]] = {
     silu: Silu, squared_relu: SquaredRelu, ACTIVATIONS["gelu_approx"]: SigmoidGelu,
+    ACTIVATIONS["relu"]: nn.ReLU,
 }  # fmt: skip

@@ -58,7 +58,7 @@ def _cpu_attention(attend: CachedAttention, rings: Rings, chunk: int | None) -> 
         key = window, attend.attention_sinks
         places = RingPlaces(*key, longest_call_of(window, chunk))
         return RingSdpa(attend, rings.setdefault(key, places))
-    plain = attend.attention_window is None and attend.soft_cap is None and not attend.shares_kv
+    plain = attend.attention_window is None and not attend.changes_scores and not attend.shares_kv
     if not plain:
         return OwnCacheSdpa(attend)
     return OneCacheSdpa(attend) if attend.values_are_keys else SdpaWithKvCache(attend)

@@ -21,9 +21,9 @@ def longest_call_of(window: int, chunk: int | None) -> int:
 
 def ring_window(attend: CachedAttention, chunk: int | None) -> int | None:
     """The window of a layer that keeps its keys in a ring; None if it keeps the whole context:
-    without a window, where a ring would be as large, and where there is a soft cap or other layers
-    read its keys. `chunk`: of `longest_call_of`."""
-    if attend.attention_window is None or attend.soft_cap is not None or attend.shares_kv:
+    without a window, where a ring would be as large, and where there is a soft cap, or sinks, or
+    other layers read its keys. `chunk`: of `longest_call_of`."""
+    if attend.attention_window is None or attend.changes_scores or attend.shares_kv:
         return None
     kind, size = attend.attention_window
     saves = attend.attention_sinks + size + longest_call_of(size, chunk) < attend.k_cache.shape[1]

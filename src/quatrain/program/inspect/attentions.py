@@ -42,6 +42,8 @@ def _of_matrix_products(def_use: DefUse, index: int, softmax: Operator) -> Atten
     operators = def_use.graph.operators
     scores = def_use.upstream([softmax.args[0]], lambda i: operators[i].kind == _MATRIX_PRODUCT)
     used = [operators[i] for i in def_use.consumers.get(softmax.out, ())]
+    if len(used) == 1 and used[0].kind == "aten.slice_copy":  # the weights without a sink's
+        used = [operators[i] for i in def_use.consumers.get(used[0].out, ())]
     if len(scores) != 1 or len(used) != 1 or used[0].kind != _MATRIX_PRODUCT:
         return None
     q, keys = operators[scores[0]].args[:2]

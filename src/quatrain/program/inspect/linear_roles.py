@@ -148,7 +148,7 @@ class LinearRoles:
 
     def _feed_forward(self, operator: Operator, layer: int) -> None:
         """`down(activation(gate) * up)`, where `activation` may be x * sigmoid(x); without a gate
-        `down(relu(gate) * relu(gate))`."""
+        `down(relu(gate) * relu(gate))`, or `down(activation(gate))`."""
         gate = self._sources(operator.args[0])
         if any(self.of(index).role in {**DELTA_NAMES, **MAMBA_NAMES} for index in gate):
             return
@@ -161,15 +161,23 @@ class LinearRoles:
             if operator.args[0] not in self.def_use.graph.operators[product].args[:2]:
                 return  # a score, such as a router's
             product = self._multiplication(self.def_use.graph.operators[product].out)
-        if product is None:
+        given, factors = operator.out, ()
+        if product is not None:
+            given = self.def_use.graph.operators[product].out
+            factors = self.def_use.graph.operators[product].args[:2]
+        elif not self._activates_a_linear(operator):
             return
-        factors = self.def_use.graph.operators[product].args[:2]
         up = [i for factor in factors for i in self._sources(factor) if i not in gate]
         self._name(gate, layer, "gate")
         self._name(up, layer, "up")
-        down = self._down(self.def_use.graph.operators[product].out, layer)
+        down = self._down(given, layer)
         self._name(down, layer, "down")
         self.blocks.setdefault(layer, []).append([*gate, *up, *down])
+
+    def _activates_a_linear(self, operator: Operator) -> bool:
+        """Whether it is the activation of what a linear gives, and no score, as a sigmoid is."""
+        of_linear = self.def_use.producer.get(operator.args[0]) in self.linears
+        return of_linear and operator.kind in ("aten.gelu", "aten.relu")
 
     def _down(self, value: int, layer: int) -> list[int]:
         """The linear that takes `value`; on the way to it SpinQuant's rotation, whose linears

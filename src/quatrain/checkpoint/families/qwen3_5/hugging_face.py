@@ -37,14 +37,19 @@ def params(fields: Fields) -> Params:
     """As `HuggingFaceReading.params`: the heads of the delta rules, and which layers have them."""
     if fields.flag("attention_bias"):
         raise fields.refusal("attention_bias", "false: gates with a bias are not implemented")
-    sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
-             "linear_value_head_dim")  # fmt: skip
-    return {name: fields.integer(name) for name in sizes} | {
-        "linear_conv_kernel_dim": fields.integer("linear_conv_kernel_dim", least=2),
+    return sizes_of_delta_rules(fields) | {
         "layer_types": _layer_types(fields),
         "use_qk_norm": True,
         "use_attn_o_gate": True,
     }
+
+
+def sizes_of_delta_rules(fields: Fields) -> Params:
+    """The heads of delta rules and the taps of their convolutions."""
+    sizes = ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
+             "linear_value_head_dim")  # fmt: skip
+    taps = fields.integer("linear_conv_kernel_dim", least=2)
+    return {name: fields.integer(name) for name in sizes} | {"linear_conv_kernel_dim": taps}
 
 
 def _layer_types(fields: Fields) -> list[str]:
