@@ -54,14 +54,19 @@ class LayerByLayer:
 
     @torch.inference_mode()
     def hidden(
-        self, tokens: torch.Tensor, advance: Callable[[float], None] = lambda fraction: None
+        self,
+        tokens: torch.Tensor,
+        advance: Callable[[float], None] = lambda fraction: None,
+        prepare: Callable[[Block], None] = lambda block: None,
     ) -> torch.Tensor:
         """The normed hidden states [B, T, dim] of `tokens` int64 [B, T], each text from an empty
-        context; `advance` is called with the completed fraction of the layers."""
+        context; `advance` is called with the completed fraction of the layers, `prepare` with each
+        loaded layer before it runs."""
         x = self.ends.embed(tokens)
         own = self.ends.own_inputs(tokens, x)
         for index in range(self.config.n_layers):
             block = self.load(index, *tokens.shape)
+            prepare(block)
             x = self.run(block, x, own[index] if own else None)
             advance((index + 1) / self.config.n_layers)
         return self.ends.normed(x)

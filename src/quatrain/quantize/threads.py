@@ -7,10 +7,14 @@ from typing import TypeVar
 
 import torch
 
-AVAILABLE = torch.get_num_threads()  # the machine's cores, or OMP_NUM_THREADS
 # Each of its threads sets torch's number of threads for itself: torch.set_num_threads in another
 # thread, such as `torch_threads`, does not reach MKL here.
-_POOL = ThreadPoolExecutor(AVAILABLE, "quantize", initializer=torch.set_num_threads, initargs=(1,))
+_POOL = ThreadPoolExecutor(
+    torch.get_num_threads(),  # the machine's cores, or OMP_NUM_THREADS
+    "quantize",
+    initializer=torch.set_num_threads,
+    initargs=(1,),
+)
 _Made = TypeVar("_Made")
 
 

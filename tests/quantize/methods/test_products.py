@@ -10,6 +10,7 @@ import torch
 from quatrain.quantize.methods.products import (
     add_product,
     cholesky,
+    compute_in_pieces,
     compute_linear,
     product,
     solve,
@@ -17,19 +18,20 @@ from quatrain.quantize.methods.products import (
 
 _DIGEST = """
 import hashlib, torch
-from quatrain.quantize.methods.products import add_product, cholesky, compute_linear, solve
-from quatrain.quantize.threads import AVAILABLE
+from quatrain.quantize.methods.products import add_product, cholesky, compute_in_pieces, solve
 made = torch.Generator().manual_seed(0)
 x, weight = (torch.randn(rows, 1100, generator=made) for rows in (1500, 300))
+torch.manual_seed(0)
+block = torch.nn.Sequential(torch.nn.Linear(1100, 2816), torch.nn.Linear(2816, 1024))
+compute_in_pieces(block)
 with torch.inference_mode():
-    y, moments = torch.empty(1500, 300), torch.eye(1100)
-    compute_linear(x, weight, None, y)
+    y, moments = block(x), torch.eye(1100)
     add_product(moments, x.T, x, symmetric=True)
     factor = cholesky(moments.double())
     digest = hashlib.sha256()
     for part in (y, moments.tril(), factor, solve(weight, factor)):
         digest.update(part.numpy().tobytes())
-print(AVAILABLE, digest.hexdigest())
+print(torch.get_num_threads(), digest.hexdigest())
 """
 
 
@@ -41,6 +43,14 @@ def test_a_linear(rows, bias):
     with torch.inference_mode():
         compute_linear(x, weight, bias, made)
     assert torch.allclose(made, torch.nn.functional.linear(x, weight, bias), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_linears_of_a_block():
+    block, x = torch.nn.Sequential(torch.nn.Linear(8, 5), torch.nn.Tanh()), torch.randn(2, 3, 8)
+    expected = block(x)
+    compute_in_pieces(block)
+    assert torch.allclose(block(x), expected, atol=1e-6)
 
 
 # Of one piece and of several, the last of them smaller.

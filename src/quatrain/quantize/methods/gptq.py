@@ -22,11 +22,12 @@ from quatrain.errors import InputError
 from quatrain.int4 import Scheme
 from quatrain.quantize.methods.linear_inputs import LinearInputs
 from quatrain.quantize.methods.paired_layer import LEAST_TOKENS, PairedLayer, Rounded, dequantized
+from quatrain.quantize.methods.products import compute_in_pieces
 from quatrain.quantize.methods.round_to_nearest import quantize_rows, squared_error
 from quatrain.quantize.methods.second_order import PASSES
 from quatrain.quantize.plan.plan import Plan, Source, TensorPlan
 from quatrain.quantize.quantized_tensor import QuantizedTensor, RoundingError
-from quatrain.quantize.threads import AVAILABLE, torch_threads
+from quatrain.quantize.threads import torch_threads
 from quatrain.stages import Stages, return_freed_memory
 
 _ROWS_AT_ONCE = 8192  # of a table
@@ -98,8 +99,12 @@ class Gptq:
         exact = layers.ends.tok_embeddings.weight[rows]
         if embedding.method == "gptq":
             share = self._share_of_hidden(embedding)
-            with torch_threads(AVAILABLE):
-                hidden = layers.hidden(self.tokens, lambda part: self.stages.advance(share * part))
+            with torch_threads(2):  # on every machine, for the same bytes
+                hidden = layers.hidden(
+                    self.tokens,
+                    lambda part: self.stages.advance(share * part),
+                    compute_in_pieces,
+                )
             layers.ends.tok_embeddings = None  # frees its memory
             inputs = LinearInputs(hidden, hidden, self.plan.group_size)
             self._table = _round_table(
@@ -149,7 +154,7 @@ class Gptq:
         )  # fmt: skip
         try:
             own = self._own[self._next] if self._own else None
-            with torch_threads(AVAILABLE):  # except the work of `PairedLayer` for each linear
+            with torch_threads(2):  # except the work of `PairedLayer` for each linear
                 self._stream = layers.run(block, self._stream, own)
         except ValueError as error:
             raise _damaged(source, f"layers.{self._next}.{layer.current}", error) from error

@@ -1,8 +1,10 @@
 """Products of large matrices, in pieces whose size does not depend on the number of threads."""
 
+from functools import partial
 from math import ceil
 
 import torch
+from torch import nn
 
 from quatrain.quantize.threads import in_parallel, torch_threads
 
@@ -25,6 +27,19 @@ def compute_linear(
             torch.addmm(bias, x[rows], weight.T, out=made[rows])
 
     in_parallel(of_rows, len(x), _rows_at_once(len(x), weight.T))
+
+
+def compute_in_pieces(block: nn.Module) -> None:
+    """Let `compute_linear` compute the linears of `block`."""
+    for linear in block.modules():
+        if isinstance(linear, nn.Linear):
+            linear.forward = partial(_forward, linear)
+
+
+def _forward(linear: nn.Linear, input: torch.Tensor) -> torch.Tensor:
+    made = input.new_empty(*input.shape[:-1], len(linear.weight))
+    compute_linear(input.flatten(0, -2), linear.weight, linear.bias, made.flatten(0, -2))
+    return made
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
