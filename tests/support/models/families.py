@@ -1024,6 +1024,12 @@ ROWS = {
         "Granite Swash", "GraniteSWA",
         GRANITE_SWASH | {"layer_rope_theta": [50000.0, 100.0, 100.0]},
     ),
+    "granite swash, scaled": Row(
+        "Granite Swash", "GraniteSWA",
+        GRANITE_SWASH | {
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+        },
+    ),
     "granite swash without rotation": Row(
         "Granite Swash", "GraniteSWA", GRANITE_SWASH | {"layer_rope_theta": [0, 0, 0]}
     ),

@@ -53,8 +53,9 @@ def _rope(fields: Fields) -> Params:
         raise fields.refusal(_BASES, expected)
     if full == [0]:
         return params | {"rope_theta": sliding[0], "global_rope": False}
-    base = (full or sliding)[0]
-    return params | {"rope_theta": base, "local_rope_theta": (sliding or full)[0]}
+    # A base of windows alone is unscaled; config.json of transformers has all, of one value too.
+    local = {"local_rope_theta": sliding[0]} if len(rotating) > 1 else {}
+    return params | {"rope_theta": (full or sliding)[0], **local}
 
 
 def _bases(fields: Fields, stated: Any, kind: str) -> list[float]:
