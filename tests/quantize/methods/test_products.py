@@ -1,8 +1,10 @@
 """Products in pieces, against torch's own in float64, and by any number of threads."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -51,6 +53,19 @@ def test_the_linears_of_a_block():
     expected = block(x)
     compute_in_pieces(block)
     assert torch.allclose(block(x), expected, atol=1e-6)
+
+
+def test_a_block_that_is_left_frees_its_memory_at_once():
+    """Not when Python next looks for what refers to itself: a layer may have gigabytes."""
+    block = torch.nn.Sequential(torch.nn.Linear(8, 5))
+    compute_in_pieces(block)
+    weight = weakref.ref(block[0].weight)
+    gc.disable()
+    try:
+        del block
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 # Of one piece and of several, the last of them smaller.

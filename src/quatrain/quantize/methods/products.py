@@ -33,12 +33,13 @@ def compute_in_pieces(block: nn.Module) -> None:
     """Let `compute_linear` compute the linears of `block`."""
     for linear in block.modules():
         if isinstance(linear, nn.Linear):
-            linear.forward = partial(_forward, linear)
+            # Not with `linear`, which would refer to itself, and keep its memory when it is left.
+            linear.forward = partial(_forward, linear.weight, linear.bias)
 
 
-def _forward(linear: nn.Linear, input: torch.Tensor) -> torch.Tensor:
-    made = input.new_empty(*input.shape[:-1], len(linear.weight))
-    compute_linear(input.flatten(0, -2), linear.weight, linear.bias, made.flatten(0, -2))
+def _forward(weight: torch.Tensor, bias: torch.Tensor | None, input: torch.Tensor) -> torch.Tensor:
+    made = input.new_empty(*input.shape[:-1], len(weight))
+    compute_linear(input.flatten(0, -2), weight, bias, made.flatten(0, -2))
     return made
 
 
