@@ -12,7 +12,6 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.hugging_face.fields import Fields
-from quatrain.checkpoint.hugging_face.layer_types import window_where
 from quatrain.checkpoint.nth_layers import FULL, SLIDING
 
 _KINDS = {"global": FULL, "local": SLIDING}
@@ -21,9 +20,11 @@ _TYPES = "attention_types"
 
 
 def _params(fields: Fields) -> Params:
-    window = fields | {"sliding_window": fields.get("window_size"), "layer_types": _kinds(fields)}
     params = gpt2.params_with_positions(fields) | {"attention_multiplier": 1.0}
-    return params | window_where(window, [])
+    kinds = _kinds(fields)
+    if SLIDING not in kinds:
+        return params
+    return params | {"sliding_window": fields.integer("window_size"), "layer_types": kinds}
 
 
 def _kinds(fields: Fields) -> list[str]:

@@ -34,12 +34,12 @@ def _params(fields: Fields) -> Params:
 
 def _tensors(stored: LazyTensors, fields: Fields) -> LazyTensors:
     rows = fields.integer("max_position_embeddings")
+    if _POSITIONS in stored and stored.stored[_POSITIONS].shape[:1] != (rows + _OFFSET,):
+        shape = list(stored.stored[_POSITIONS].shape)
+        expected = f"{_OFFSET} less than the rows of {_POSITIONS}, whose shape is {shape}"
+        raise fields.refusal("max_position_embeddings", expected)
     return stored.each(
-        lambda name, tensor: (
-            tensor.rows(_OFFSET, rows)
-            if name == _POSITIONS and tensor.shape[:1] == (rows + _OFFSET,)
-            else tensor
-        )
+        lambda name, tensor: tensor.rows(_OFFSET, rows) if name == _POSITIONS else tensor
     )
 
 
