@@ -69,6 +69,33 @@ def test_an_adapter_of_transposed_matrices(tmp_path):
     assert error(adapter, model, folder) < TOLERANCE
 
 
+def test_a_transposed_matrix_that_an_adapter_has_whole(tmp_path):
+    """As it was trained (`modules_to_save`): also a square one, which fits either way."""
+    model = model_of(ROWS["gpt2"])
+    folder, adapter = saved(model, tmp_path / "model"), tmp_path / "adapter"
+    modules = ["attn.c_attn", "attn.c_proj"]
+    generator = torch.Generator().manual_seed(2)
+    parts = {}
+    for module in modules:
+        weight = model.get_submodule(f"transformer.h.1.{module}").weight
+        weight += 0.3 * torch.randn(weight.shape, generator=generator)
+        parts[f"base_model.model.transformer.h.1.{module}.weight"] = weight.clone()
+    adapter.mkdir()
+    save_file(parts, adapter / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 4, "lora_alpha": 2, "modules_to_save": modules}
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    assert error(adapter, model, folder) < TOLERANCE
+
+
+@pytest.mark.parametrize("positions", [62, 66])
+def test_a_table_of_opt_that_does_not_have_two_rows_more(positions, tmp_path):
+    """Of 66 positions its 66 rows would be taken for those without the first two."""
+    folder = saved(model_of(ROWS["opt"]), tmp_path)
+    change_config(folder, max_position_embeddings=positions)
+    with pytest.raises(InputError, match=r"'max_position_embeddings' .* shape is \[66, 64\]"):
+        open_float_model(folder)
+
+
 def test_no_context_is_longer_than_the_table(tmp_path):
     folder = saved(model_of(ROWS["gpt2"]), tmp_path)
     assert open_float_model(folder).config.learned_positions == 64
@@ -84,6 +111,7 @@ def test_no_context_is_longer_than_the_table(tmp_path):
         ({"attention_types": [[["global", "local"], 1]]}, "types of 3 layers"),
         ({"attention_types": [[["global"], 10**9]]}, "pairs of a list"),
         ({"attention_layers": ["local"] * 3}, "what attention_types says"),
+        ({"window_size": 0}, "'window_size' is 0"),
     ],
 )
 def test_attentions_of_gpt_neo_that_do_not_fit(tmp_path, fields, said):

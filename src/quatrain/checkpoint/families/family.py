@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
 from quatrain.checkpoint.gguf.blocks import GgufTensor
 from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.gguf.rope_scaling import rope_scaling
@@ -97,6 +97,14 @@ class HuggingFaceReading:
         for part, own in self.on_hub.items():
             name = name.replace(part, own)
         return name
+
+    def rows_first(self, name: str, tensor: StoredTensor) -> StoredTensor:
+        """The tensor `name`, a matrix as [N, K]; those of quantizers are so already."""
+        module = name.removesuffix(".weight")
+        is_floating = tensor.dtype.is_floating_point and len(tensor.shape) == 2
+        if module == name or not is_floating or not module.endswith(self.transposed):
+            return tensor
+        return tensor.changed(lambda stored: stored.T.contiguous(), tensor.shape[::-1])
 
 
 def sizes(hidden: int, intermediate: int, layers: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 from quatrain.checkpoint.families import hugging_face_reading, with_model_type
 from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.families.multimodal import Multimodal, multimodal_of
-from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
+from quatrain.checkpoint.files.lazy_tensors import LazyTensors
 from quatrain.checkpoint.float_model import bias_params, usual_context
 from quatrain.checkpoint.hugging_face.fields import Fields, read_fields
 from quatrain.checkpoint.hugging_face.generation_settings import GENERATION_CONFIG
@@ -40,7 +40,7 @@ class Config:
         itself; notes on the others)."""
         tensors, others = text_tensors(stored, self.multimodal)
         tensors = tensors.renamed({name: self.reading.called(name) for name in tensors})
-        tensors = tensors.each(self._rows_first)
+        tensors = tensors.each(self.reading.rows_first)
         require_naming_convention(TRANSFORMERS, tensors, Path(self.fields.source).parent)
         notes: tuple[str, ...] = ()
         if self.multimodal is not None:
@@ -49,14 +49,6 @@ class Config:
         if unused:
             notes += (f"Not used, as in transformers: {', '.join(sorted(unused))}.",)
         return tensors.without(unused), (*notes, *self.reading.notes(self.fields))
-
-    def _rows_first(self, name: str, tensor: StoredTensor) -> StoredTensor:
-        """A matrix as [N, K]; those of quantizers are so already."""
-        module = name.removesuffix(".weight")
-        is_floating = tensor.dtype.is_floating_point and len(tensor.shape) == 2
-        if module == name or not is_floating or not module.endswith(self.reading.transposed):
-            return tensor
-        return tensor.changed(lambda stored: stored.T.contiguous(), tensor.shape[::-1])
 
 
 def read_config(folder: Path) -> Config:

@@ -90,9 +90,7 @@ def _read(
     if tied:
         stored = with_embedding(stored)
     if adapter is not None:
-        stored, of_adapter = with_adapter(
-            stored, adapter, config_json.multimodal, tied, reading.called
-        )
+        stored, of_adapter = with_adapter(stored, adapter, config_json.multimodal, tied, reading)
         notes += (*of_adapter, *_without_tokenizer(adapter))
     stored = reading.tensors(stored, fields)
     notes += (*of_files, *unmerged_adapter(folder), *generation_notes(folder))

@@ -9,11 +9,11 @@ names. `adapted_weight` says what becomes of a weight.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quatrain.checkpoint.families.family import HuggingFaceReading
 from quatrain.checkpoint.families.multimodal import Multimodal
 from quatrain.checkpoint.files.adapter_folder import ADAPTER_CONFIG, adapter_files
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors, StoredTensor
@@ -61,12 +61,12 @@ def with_adapter(
     adapter: Path,
     whole: Multimodal | None,
     tied: bool,
-    called: Callable[[str], str],
+    reading: HuggingFaceReading,
 ) -> tuple[LazyTensors, tuple[str, ...]]:
     """(the model's tensors, by Hugging Face name, with `adapter` merged in when they are read;
     notes on modules that it changes outside the text model, in a model of the kind `whole`, and on
-    an output layer that it unties from the embedding). `tied`: whether the two are tied. `called`:
-    the name in `stored` of a tensor of that name on the hub.
+    an output layer that it unties from the embedding). `tied`: whether the two are tied.
+    `reading`: how the hub's files of the model differ from `stored`.
 
     Raises `InputError` if the adapter is not a LoRA adapter, or belongs to another model.
     """
@@ -80,7 +80,7 @@ def with_adapter(
             if name in _NEVER_MERGED:
                 remedy = "peft does not merge such an adapter either, so train one without"
             raise fields.refusal(name, f"{neutral[-1]!r}; {remedy}")
-    low_rank, trained, in_training, notes = _parts(adapter, whole, called)
+    low_rank, trained, in_training, notes = _parts(adapter, whole, reading)
     stated = fields.get("trainable_token_indices")
     if stated and not any(TOKENS in parts for parts in low_rank.values()):
         raise InputError(
@@ -113,7 +113,7 @@ def with_adapter(
 
 
 def _parts(
-    adapter: Path, kind: Multimodal | None, called: Callable[[str], str]
+    adapter: Path, kind: Multimodal | None, reading: HuggingFaceReading
 ) -> tuple[
     dict[str, dict[str, StoredTensor]], dict[str, StoredTensor], dict[str, str], tuple[str, ...]
 ]:
@@ -121,7 +121,7 @@ def _parts(
     training, notes on modules outside the text model)."""
     file = adapter_files(adapter)[1]
     found = read_tensors(file)
-    plain = {name: called(without_wrappers(name).removeprefix(_PREFIX)) for name in found}
+    plain = {name: reading.called(without_wrappers(name).removeprefix(_PREFIX)) for name in found}
     named = {name: own.removesuffix(".weight") for name, own in plain.items()}
     low_rank: dict[str, dict[str, StoredTensor]] = {}
     whole: dict[str, str] = {}
@@ -144,7 +144,7 @@ def _parts(
             low_rank.setdefault(module, {})[part] = found.stored[name]
             in_training[module] = _in_training(name)
     of_text, others = text_tensors(found.renamed(whole), kind)
-    beside |= others
+    of_text, beside = of_text.each(reading.rows_first), beside | others
     if not low_rank and not of_text:
         raise InputError(f"{file}: holds no tensor" + (" of the text model" if beside else ""))
     return low_rank, of_text.stored, in_training, _unmerged(beside)
