@@ -153,6 +153,7 @@ def test_calls_that_attention_of_a_release_does_not_compute(
     [
         {"sliding_window": 8},
         {"attn_logit_softcapping": 9.0},
+        {"use_sink_scores": True},
         {"layer_types": ("conv",) * 4},
     ],
 )

@@ -149,9 +149,9 @@ def _call_problem(config: BackboneConfig, options: ExportOptions, context: int) 
     config = replace(config, max_seq_len=context, prefill_chunk_size=chunk)
     layers = [config.layer(index) for index in range(config.n_layers)]
     capped = config.attn_logit_softcapping is not None
-    by_kernel = any(one.attends and not one.attention_window and not capped for one in layers)
+    by_kernel = any(one.attends and not one.attention_window for one in layers)
     longest = longest_call(config)
-    if not by_kernel or longest % ROWS == 0:
+    if not by_kernel or config.changes_scores or longest % ROWS == 0:
         return None
     found = met_in_uneven_calls(options.target)
     if not found:
