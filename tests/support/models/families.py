@@ -977,6 +977,7 @@ ROWS = {
         "Lara Mini", "LaraMini",
         LARA_MINI, quantized=True, fuzzed=True,
     ),
+    "lara mini with biases": Row("Lara Mini", "LaraMini", LARA_MINI | {"attention_bias": True}),
     "qwen3 next": Row(
         "Qwen 3 Next", "Qwen3Next", QWEN3_NEXT, quantized=True, fuzzed=True,
         gguf=Conversion(

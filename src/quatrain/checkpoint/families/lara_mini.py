@@ -31,6 +31,7 @@ def _params(fields: Fields) -> Params:
         **windows,
         "global_rope": False,
         "use_qk_norm": True,
+        "attention_output_bias": fields.flag("attention_bias"),  # not in the first layer
     }
 
 
