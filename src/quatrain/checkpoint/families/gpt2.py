@@ -84,14 +84,6 @@ def gguf_params_with_positions(metadata: GgufMetadata) -> Params:
     }
 
 
-def gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
-    """Queries, keys and values are in one."""
-    queries = metadata.count("embedding_length")
-    heads = metadata.count("attention.head_count")
-    keys = metadata.count("attention.head_count_kv", heads) * metadata.head_dim()
-    return {"attn_qkv": {"attn_q": queries, "attn_k": keys, "attn_v": keys}}
-
-
 GPT2 = Family(
     hugging_face=HuggingFaceReading(
         model_type="gpt2",
@@ -118,7 +110,7 @@ GPT2 = Family(
         half_split=True,
         params=gguf_params_with_positions,
         names=GGUF_NAMES,
-        fused=gguf_fused,
+        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},
         biased=True,
     ),
 )

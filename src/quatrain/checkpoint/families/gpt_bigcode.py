@@ -58,7 +58,7 @@ GPT_BIGCODE = Family(
         half_split=True,
         params=gpt2.gguf_params_with_positions,
         names=gpt2.GGUF_NAMES,
-        fused=gpt2.gguf_fused,
+        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},
         biased=True,
     ),
 )

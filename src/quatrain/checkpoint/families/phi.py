@@ -43,12 +43,9 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 
 
 def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
-    heads = metadata.count("attention.head_count")
-    queries = heads * metadata.head_dim()
-    keys = metadata.count("attention.head_count_kv", heads) * metadata.head_dim()
     hidden = metadata.count("feed_forward_length")
     return {
-        "attn_qkv": {"attn_q": queries, "attn_k": keys, "attn_v": keys},
+        "attn_qkv": metadata.fused_attention(),
         "ffn_up": {"ffn_gate": hidden, "ffn_up": hidden},
     }
 

@@ -12,7 +12,6 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
-from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
 from quatrain.errors import InputError
@@ -45,14 +44,6 @@ def with_output_bias(stored: LazyTensors) -> LazyTensors:
     )
 
 
-def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
-    """The first files have them in one."""
-    queries = metadata.count("embedding_length")
-    heads = metadata.count("attention.head_count")
-    keys = metadata.count("attention.head_count_kv", heads) * metadata.head_dim()
-    return {"attn_qkv": {"attn_q": queries, "attn_k": keys, "attn_v": keys}}
-
-
 PHI_1_5 = Family(
     hugging_face=HuggingFaceReading(
         model_type="phi",
@@ -82,7 +73,7 @@ PHI_1_5 = Family(
         half_split=True,
         params=lambda metadata: _UNLIKE_LLAMA | {"act_fn": "gelu_approx"} | metadata.rotated_part(),
         names={"ffn_up": "feed_forward.w1", "output.bias": "output_bias.bias"},
-        fused=_gguf_fused,
+        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},  # in the first files
         biased=True,
     ),
 )

@@ -148,7 +148,6 @@ def _call_problem(config: BackboneConfig, options: ExportOptions, context: int) 
     chunk = options.prefill_chunk_size
     config = replace(config, max_seq_len=context, prefill_chunk_size=chunk)
     layers = [config.layer(index) for index in range(config.n_layers)]
-    capped = config.attn_logit_softcapping is not None
     by_kernel = any(one.attends and not one.attention_window for one in layers)
     longest = longest_call(config)
     if not by_kernel or config.changes_scores or longest % ROWS == 0:
