@@ -110,7 +110,7 @@ GPT2 = Family(
         half_split=True,
         params=gguf_params_with_positions,
         names=GGUF_NAMES,
-        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},
+        fused=GgufMetadata.fused_attention,
         biased=True,
     ),
 )

@@ -11,6 +11,7 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.tensors.fused_rows import rows_apart, rows_of_heads_apart
 
@@ -58,7 +59,7 @@ GPT_BIGCODE = Family(
         half_split=True,
         params=gpt2.gguf_params_with_positions,
         names=gpt2.GGUF_NAMES,
-        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},
+        fused=GgufMetadata.fused_attention,
         biased=True,
     ),
 )

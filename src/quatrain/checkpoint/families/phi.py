@@ -44,10 +44,7 @@ def _gguf_params(metadata: GgufMetadata) -> Params:
 
 def _gguf_fused(metadata: GgufMetadata) -> dict[str, dict[str, int]]:
     hidden = metadata.count("feed_forward_length")
-    return {
-        "attn_qkv": metadata.fused_attention(),
-        "ffn_up": {"ffn_gate": hidden, "ffn_up": hidden},
-    }
+    return metadata.fused_attention() | {"ffn_up": {"ffn_gate": hidden, "ffn_up": hidden}}
 
 
 PHI = Family(

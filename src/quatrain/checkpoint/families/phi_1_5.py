@@ -12,6 +12,7 @@ from quatrain.checkpoint.families.family import (
     Params,
 )
 from quatrain.checkpoint.files.lazy_tensors import LazyTensors
+from quatrain.checkpoint.gguf.metadata import GgufMetadata
 from quatrain.checkpoint.hugging_face.fields import Fields
 from quatrain.checkpoint.hugging_face.rope.rope_parameters import partial_rope_params
 from quatrain.errors import InputError
@@ -73,7 +74,7 @@ PHI_1_5 = Family(
         half_split=True,
         params=lambda metadata: _UNLIKE_LLAMA | {"act_fn": "gelu_approx"} | metadata.rotated_part(),
         names={"ffn_up": "feed_forward.w1", "output.bias": "output_bias.bias"},
-        fused=lambda metadata: {"attn_qkv": metadata.fused_attention()},  # in the first files
+        fused=GgufMetadata.fused_attention,  # in the first files
         biased=True,
     ),
 )

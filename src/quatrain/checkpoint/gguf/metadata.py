@@ -153,11 +153,11 @@ class GgufMetadata:
         dim, heads = self.count("embedding_length"), self.count("attention.head_count")
         return self.count("attention.key_length", dim // heads)
 
-    def fused_attention(self) -> dict[str, int]:
-        """The rows of queries, keys and values in the matrix `attn_qkv`, by the name of each."""
+    def fused_attention(self) -> dict[str, dict[str, int]]:
+        """The rows of queries, keys and values in the matrix `attn_qkv`, by their names."""
         heads, width = self.count("attention.head_count"), self.head_dim()
         keys = self.count("attention.head_count_kv", heads) * width
-        return {"attn_q": heads * width, "attn_k": keys, "attn_v": keys}
+        return {"attn_qkv": {"attn_q": heads * width, "attn_k": keys, "attn_v": keys}}
 
     def trained_context(self) -> int:
         """The longest context that the model was trained on, in tokens."""
